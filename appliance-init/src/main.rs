@@ -1,0 +1,2 @@
+//! appliance-init
+fn main() {}

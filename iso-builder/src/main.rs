@@ -1,0 +1,2 @@
+//! iso-builder
+fn main() {}
