@@ -95,7 +95,7 @@ pub enum Event {
     /// A session's process runs.
     #[allow(missing_docs)]
     Started { session: SessionId, pid: u32 },
-    /// A session's process has ended and its output is complete: the ends of its streams precede this on their channels.
+    /// A session's process has ended and its output is complete; it may still be under way on its channels, up to their ends.
     #[allow(missing_docs)]
     Ended { session: SessionId, exit: Exit },
     /// The guest could not do what its spec asks, and will power off.
