@@ -127,7 +127,8 @@ fn find_program(name: &str, dir: &str, env: &Environment) -> Result<String, Fail
                 not_found(format!("exec: {name:?}: stat {name}: no such file or directory"))
             }
             io::ErrorKind::IsADirectory => not_executable(format!("exec: {name:?}: is a directory")),
-            _ => not_executable(format!("exec: {name:?}: permission denied")),
+            io::ErrorKind::PermissionDenied => not_executable(format!("exec: {name:?}: permission denied")),
+            _ => not_executable(format!("exec: {name:?}: {error}")),
         })?;
         return Ok(path.to_string_lossy().into_owned());
     }
