@@ -1,0 +1,119 @@
+//! The program as it is called: exit codes, one-line errors, nothing half-made left behind, the same bytes twice.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use iso_builder::boot_assets;
+
+#[test]
+fn a_wrong_command_line_is_2_and_a_failure_1() {
+    let dir = Dir::new();
+    assert_eq!(run(&["bootstrap"]).status.code(), Some(2));
+    let output = run(&["initramfs", "--init", "/nonexistent/init", "-o", &dir.path("x.cpio")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "iso-builder: /nonexistent/init: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn a_failure_leaves_no_file() {
+    let dir = Dir::new();
+    let init = dir.file("init", b"#!/bin/sh\n");
+    let output = run(&["initramfs", "--init", &init, "-o", &dir.path("x.cpio")]);
+    assert!(stderr(&output).contains("cannot be used"), "{}", stderr(&output));
+    assert_eq!(dir.names(), ["init"]);
+}
+
+#[test]
+fn an_init_that_nobody_built_is_named_with_the_way_out() {
+    let dir = Dir::new();
+    let program = dir.path("iso-builder");
+    fs::copy(env!("CARGO_BIN_EXE_iso-builder"), &program).unwrap();
+    let output = Command::new(&program).args(["initramfs", "-o", &dir.path("x.cpio")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&dir.path("tether")), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--init FILE"), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1);
+}
+
+#[test]
+fn two_builds_of_an_iso_are_the_same_and_have_their_digest_beside_them() {
+    if let Err(error) = boot_assets::isolinux() {
+        return eprintln!("SKIPPED: {error}");
+    }
+    let dir = Dir::new();
+    let (kernel, init) = (dir.file("bzImage", &kernel()), dir.file("init", &static_elf()));
+    let build = |name: &str, epoch: &str| {
+        let args = ["bootstrap", "--kernel", &kernel, "--init", &init, "-o", &dir.path(name), "--epoch", epoch];
+        let output = run(&args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        fs::read(dir.path(name)).unwrap()
+    };
+    let first = build("one.iso", "1700000000");
+    assert_eq!(first, build("two.iso", "1700000000"));
+    assert_ne!(first, build("three.iso", "1700000001"));
+    let check = Command::new("sha256sum").args(["-c", "one.iso.sha256"]).current_dir(&dir.0).output().unwrap();
+    assert!(check.status.success(), "{}", stderr(&check));
+}
+
+#[test]
+fn the_appliance_is_the_same_recipe_with_its_own_label() {
+    if let Err(error) = boot_assets::isolinux() {
+        return eprintln!("SKIPPED: {error}");
+    }
+    let dir = Dir::new();
+    let (kernel, init) = (dir.file("bzImage", &kernel()), dir.file("init", &static_elf()));
+    let iso = dir.path("a.iso");
+    let output = run(&["appliance", "--kernel", &kernel, "--init", &init, "--cmdline", "one two", "-o", &iso]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let bytes = fs::read(iso).unwrap();
+    assert!(bytes[16 * 2048 + 40..].starts_with(b"TETHER_APPLIANCE "));
+    let line = b"\n  append one two\n";
+    assert!(bytes.windows(line.len()).any(|part| part == line));
+}
+
+struct Dir(PathBuf, #[expect(dead_code, reason = "removes the directory")] tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Dir {
+        let dir = tempfile::tempdir().unwrap();
+        Dir(dir.path().to_owned(), dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> String {
+        fs::write(self.path(name), bytes).unwrap();
+        self.path(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+/// What passes for a kernel as long as nobody boots it.
+fn kernel() -> Vec<u8> {
+    let mut bytes = vec![0; 70_000];
+    bytes[0x202..0x206].copy_from_slice(b"HdrS");
+    bytes
+}
+
+/// A header and one PT_LOAD.
+fn static_elf() -> Vec<u8> {
+    let mut bytes = vec![0; 64 + 56];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    (bytes[16], bytes[18], bytes[32], bytes[54], bytes[56], bytes[64]) = (2, 62, 64, 56, 1, 1);
+    bytes
+}
+
+fn run(args: &[&str]) -> Output {
+    let program = Path::new(env!("CARGO_BIN_EXE_iso-builder"));
+    Command::new(program).args(args).env_remove("SOURCE_DATE_EPOCH").output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}

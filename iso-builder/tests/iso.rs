@@ -1,0 +1,136 @@
+//! ISO images as others see them: `xorriso` reads the tree, the boot catalog and the contents back.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use iso_builder::iso9660::{self, BiosBoot, Options};
+use iso_builder::kernel::digest;
+use iso_builder::tree::{Content, Kind, Meta, Node, NodeId, ROOT, Time, Tree};
+
+#[test]
+fn xorriso_reads_back_every_name_owner_mode_and_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("x.iso");
+    write(&image, &sample(), None);
+    let Some(listing) = xorriso(&image, &["-find", "/", "-exec", "lsdl", "--"]) else { return };
+    let lines: Vec<String> =
+        listing.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let has = |start: &str, end: &str| lines.iter().any(|line| line.starts_with(start) && line.ends_with(end));
+    assert!(has("-rwsr-xr-x 1 7 9 3", "Sep 9 2001 '/bin/a longer name than 8.3, Ünïcode'"), "{listing}");
+    assert!(has("drwx------", "'/bin'"), "{listing}");
+    assert!(has("lrwxrwxrwx", "'/link' -> '/bin/../x'"), "{listing}");
+    assert!(has("crw-r--r--", "4,64 Jan 1 1970 '/tty'") || has("crw-r--r--", "'/tty'"), "{listing}");
+    // Extraction sets owners, which needs root; contents are what counts here.
+    let out = dir.path().join("out");
+    xorriso(&image, &["-osirrox", "on", "-extract", "/big", out.to_str().unwrap()]).unwrap();
+    assert_eq!(digest::bytes(&fs::read(out).unwrap()), digest::bytes(&big()));
+}
+
+#[test]
+fn the_boot_catalog_and_the_mbr_are_what_isolinux_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("x.iso");
+    write(&image, &bootable(), Some(boot()));
+    let Some(report) = xorriso(&image, &["-report_el_torito", "plain", "-report_system_area", "plain"]) else { return };
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    for expected in [
+        "El Torito boot img : 1 BIOS y none 0x0000 0x00 4",
+        "El Torito img path : 1 /boot/isolinux.bin",
+        "boot-info-table",
+        "MBR partition : 1 0x80 0x17 0",
+    ] {
+        assert!(report.contains(expected), "{expected:?} is not in {report}");
+    }
+}
+
+#[test]
+fn the_descriptor_tells_volume_and_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("x.iso");
+    write(&image, &sample(), None);
+    let bytes = fs::read(&image).unwrap();
+    let descriptor = &bytes[16 * 2048..];
+    assert_eq!(&descriptor[..6], b"\x01CD001");
+    assert!(descriptor[40..72].starts_with(b"SAMPLE "));
+    // The publisher, where VIC's tools look for the version.
+    assert!(descriptor[318..446].starts_with(b"tester 1.2.3 "));
+}
+
+#[test]
+fn the_same_tree_gives_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("1"), dir.path().join("2"));
+    write(&one, &bootable(), Some(boot()));
+    write(&two, &bootable(), Some(boot()));
+    assert_eq!(fs::read(one).unwrap(), fs::read(two).unwrap());
+}
+
+#[test]
+fn nothing_is_lost_in_silence() {
+    let file = tempfile::tempfile().unwrap();
+    let mut tree = Tree::new(Meta::default());
+    tree.insert(ROOT, b"fifo", Node { meta: Meta::default(), kind: Kind::Fifo });
+    let error = iso9660::write(&tree, &options(None), &file).unwrap_err();
+    assert_eq!(error.to_string(), "/fifo cannot be stored in an ISO 9660 image: it is a FIFO or a socket");
+
+    let mut tree = Tree::new(Meta::default());
+    let mut dir = ROOT;
+    for _ in 0..9 {
+        dir = tree.insert(dir, b"d", Node { meta: Meta::default(), kind: Kind::Dir(Default::default()) });
+    }
+    assert!(iso9660::write(&tree, &options(None), &file).is_err(), "a deep directory must not become /rr_moved");
+}
+
+fn write(image: &Path, tree: &Tree, boot: Option<BiosBoot>) {
+    let file = File::options().read(true).write(true).create_new(true).open(image).unwrap();
+    iso9660::write(tree, &options(boot), &file).unwrap();
+}
+
+fn options(boot: Option<BiosBoot>) -> Options {
+    Options { volume: "SAMPLE".into(), publisher: "tester 1.2.3".into(), time: Time::default(), boot }
+}
+
+fn boot() -> BiosBoot {
+    BiosBoot { image: "boot/isolinux.bin".into(), catalog: "boot/boot.cat".into(), mbr: vec![0xfa; 432] }
+}
+
+fn sample() -> Tree {
+    let mut tree = Tree::new(Meta { mode: 0o755, ..Meta::default() });
+    let bin = add(&mut tree, ROOT, "bin", 0o700, Kind::Dir(Default::default()));
+    let meta = Meta { mode: 0o4755, uid: 7, gid: 9, mtime: Time { secs: 1_000_000_000, nanos: 0 }, ..Meta::default() };
+    let kind = Kind::File(Content::from_bytes(*b"abc"));
+    tree.insert(bin, "a longer name than 8.3, Ünïcode".as_bytes(), Node { meta, kind });
+    add(&mut tree, ROOT, "link", 0o777, Kind::Symlink(b"/bin/../x".to_vec()));
+    add(&mut tree, ROOT, "tty", 0o644, Kind::CharDevice { major: 4, minor: 64 });
+    add(&mut tree, ROOT, "big", 0o644, Kind::File(Content::from_bytes(big())));
+    tree
+}
+
+fn bootable() -> Tree {
+    let mut tree = sample();
+    let boot = add(&mut tree, ROOT, "boot", 0o755, Kind::Dir(Default::default()));
+    add(&mut tree, boot, "isolinux.bin", 0o644, Kind::File(Content::from_bytes(vec![0x90; 5000])));
+    tree
+}
+
+fn big() -> Vec<u8> {
+    (0..300_007u32).flat_map(|n| (n % 251).to_le_bytes()).collect()
+}
+
+fn add(tree: &mut Tree, dir: NodeId, name: &str, mode: u16, kind: Kind) -> NodeId {
+    tree.insert(dir, name.as_bytes(), Node { meta: Meta { mode, ..Meta::default() }, kind })
+}
+
+/// What xorriso says about the image; `None`, and a word about it, where there is no xorriso.
+fn xorriso(image: &Path, args: &[&str]) -> Option<String> {
+    let output = match Command::new("xorriso").env("LC_ALL", "C.UTF-8").arg("-indev").arg(image).args(args).output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("SKIPPED: xorriso: {error}");
+            return None;
+        }
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
