@@ -1,1 +1,21 @@
-//! e2e
+//! End to end: real images, real kernels, real QEMU. One file for each promise to the user.
+
+mod boot;
+mod debian;
+mod disk;
+mod exit_code;
+mod failure;
+mod link;
+mod output;
+mod process;
+mod signals;
+mod stdin;
+mod terminal;
+mod tidy;
+
+/// Says that a test could not run here. `./dev test` counts these lines.
+fn skip(name: &str, reason: &str) {
+    use std::io::Write as _;
+    // not eprintln: the harness would swallow it
+    writeln!(std::io::stderr(), "SKIPPED {name}: {reason}").expect("stderr");
+}

@@ -1,1 +1,9 @@
-//! rig
+//! The rig: what end-to-end tests and benchmarks stand on. It hides processes, machines and terminals, and decides no expectation.
+//!
+//! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
+
+pub mod artifacts;
+pub mod images;
+pub mod machine;
+pub mod terminal;
+pub mod vch;

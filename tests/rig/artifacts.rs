@@ -1,0 +1,30 @@
+//! Where programs and images lie: cargo's release folder, `dist/`, the cache.
+
+use std::path::{Path, PathBuf};
+
+/// The checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the workspace")
+}
+
+/// A release program: `vch`, `tether`, `iso-builder`, `appliance-init`.
+pub fn program(name: &str) -> PathBuf {
+    made(root().join("target/x86_64-unknown-linux-musl/release").join(name))
+}
+
+/// An image that `./dev build` makes: `kernel`, `initramfs`, `bootstrap.iso`, `busybox.tar`.
+pub fn dist(name: &str) -> PathBuf {
+    made(root().join("dist").join(name))
+}
+
+/// Debian with Python, as a docker archive. Made once, by `./dev test`.
+pub fn debian() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).expect("HOME is set");
+    made(cache.join("tether/images/debian.tar"))
+}
+
+fn made(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing: ./dev test makes it", path.display());
+    path
+}

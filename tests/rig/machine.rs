@@ -1,0 +1,187 @@
+//! A containerVM without `vch`: QEMU on a command line of the test's, and the host's end of the link in the test's own hands.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use wire::link::{Event, Link, Role, Tuning};
+use wire::message::{Event as Told, MAIN, Message};
+use wire::spec::{Environment, LinkDevice, Process, SIGTERM, Spec};
+
+use crate::artifacts;
+use crate::vch::DEADLINE;
+
+/// What to boot.
+pub struct Machine {
+    pub link: LinkDevice,
+    pub initramfs: PathBuf,
+    pub disk: Option<PathBuf>,
+    /// The text of fw_cfg's opt/guestinfo; none means that there is none.
+    pub guestinfo: Option<String>,
+    pub extra: Vec<String>,
+}
+
+/// The spec of a shell script.
+pub fn script(link: LinkDevice, script: &str) -> Spec {
+    Spec {
+        id: "rig".into(),
+        hostname: None,
+        link,
+        main: Process {
+            argv: ["/bin/sh", "-c", script].map(String::from).to_vec(),
+            env: Environment(vec!["PATH=/bin:/usr/bin".into()]),
+            dir: "/".into(),
+            user: String::new(),
+            terminal: None,
+            stdin: false,
+            stop_signal: SIGTERM,
+        },
+    }
+}
+
+impl Machine {
+    pub fn new(spec: &Spec, disk: Option<PathBuf>) -> Machine {
+        Machine {
+            link: spec.link,
+            initramfs: artifacts::dist("initramfs"),
+            disk,
+            guestinfo: Some(wire::guestinfo::write(spec).to_string()),
+            extra: Vec::new(),
+        }
+    }
+
+    /// Powers it on. The link is connected, and nothing has been read from it.
+    pub fn power_on(self) -> Powered {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let listener = UnixListener::bind(path("link")).expect("a socket");
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(
+            "-accel tcg -cpu max -nodefaults -no-user-config -display none -no-reboot -machine pc -m 256".split(' '),
+        );
+        qemu.arg("-kernel").arg(artifacts::dist("kernel")).arg("-initrd").arg(&self.initramfs);
+        qemu.args(["-append", "console=ttyS1 quiet panic=-1"]);
+        qemu.args(["-chardev", &format!("socket,id=link,path={}", path("link"))]);
+        match self.link {
+            LinkDevice::Serial => qemu.args(["-device", "isa-serial,index=0,chardev=link"]),
+            LinkDevice::Virtio => qemu
+                .args(["-device", "virtio-serial-pci"])
+                .args(["-device", "virtserialport,chardev=link,name=tether.link"]),
+        };
+        qemu.args(["-chardev", &format!("file,id=console,path={}", path("console"))]);
+        qemu.args(["-device", "isa-serial,index=1,chardev=console"]);
+        if let Some(text) = &self.guestinfo {
+            fs::write(path("guestinfo"), text).expect("a file");
+            qemu.args(["-fw_cfg", &format!("name=opt/guestinfo,file={}", path("guestinfo"))]);
+        }
+        if let Some(disk) = &self.disk {
+            qemu.args(["-drive", &format!("if=none,id=root,format=raw,snapshot=on,file={}", disk.display())]);
+            qemu.args(["-device", "virtio-blk-pci,drive=root"]);
+        }
+        qemu.args(&self.extra);
+        let began = Instant::now();
+        let child = qemu.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("qemu-system-x86_64");
+        let qemu = Qemu(child);
+        let (socket, _) = listener.accept().expect("QEMU connects");
+        Powered { qemu, socket, dir, began }
+    }
+}
+
+/// Ends with its owner.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A machine that is on.
+pub struct Powered {
+    qemu: Qemu,
+    pub socket: UnixStream,
+    dir: TempDir,
+    /// When QEMU was started.
+    pub began: Instant,
+}
+
+/// What a session of the rig has seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub stdout: Vec<u8>,
+    pub messages: Vec<Told>,
+    pub first_byte: Option<Duration>,
+    pub noise: u64,
+}
+
+impl Powered {
+    /// Serves the link until the machine powers off.
+    pub fn serve(&mut self, tuning: Tuning) -> Seen {
+        let mut link = Link::new(Role::Host { vm: "rig".into() }, tuning);
+        let streams = MAIN.streams();
+        for channel in [streams.stdin, streams.stdout, streams.stderr] {
+            link.open(channel);
+        }
+        let mut seen = Seen::default();
+        let (mut out, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        let now = |began: Instant| began.elapsed();
+        link.pipe_up(now(self.began));
+        self.socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket");
+        loop {
+            out.clear();
+            while link.poll_transmit(now(self.began), &mut out) {}
+            // an error is the machine's end, which the read tells
+            self.socket.write_all(&out).ok();
+            assert!(
+                self.began.elapsed() < DEADLINE,
+                "still on after {DEADLINE:?}: {seen:?}; console: {}",
+                self.console()
+            );
+            match self.socket.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => link.handle_bytes(now(self.began), &buffer[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => break,
+            }
+            link.handle_timeout(now(self.began));
+            let bytes = link.readable(streams.stdout).to_vec();
+            if !bytes.is_empty() {
+                seen.first_byte = seen.first_byte.or(Some(self.began.elapsed()));
+                link.consume(streams.stdout, bytes.len());
+                seen.stdout.extend(bytes);
+            }
+            while let Some(event) = link.poll_event() {
+                match event {
+                    Event::Message(bytes) => match Message::decode(&bytes) {
+                        Ok(Message::Event(told)) => seen.messages.push(told),
+                        other => panic!("unexpected message {other:?}"),
+                    },
+                    Event::Closed(why) => panic!("the link is over: {why}"),
+                    _ => {}
+                }
+            }
+        }
+        seen.noise = link.noise().bytes;
+        self.wait();
+        seen
+    }
+
+    /// Waits until QEMU has ended by itself.
+    pub fn wait(&mut self) {
+        let code = crate::vch::wait(&mut self.qemu.0);
+        assert_eq!(code, 0, "QEMU failed");
+    }
+
+    pub fn console(&self) -> String {
+        fs::read_to_string(self.dir.path().join("console")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.qemu.0.id()
+    }
+}

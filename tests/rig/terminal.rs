@@ -1,0 +1,113 @@
+//! A terminal that a test holds the other end of: types, reads, resizes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Instant;
+
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::sys::termios::{Termios, tcgetattr};
+use tempfile::TempDir;
+
+use crate::artifacts;
+use crate::vch::{DEADLINE, wait};
+
+/// `vch run` on a terminal of its own.
+pub struct Session {
+    child: Child,
+    terminal: File,
+    /// Kept open, so that the settings can be read after the end.
+    slave: OwnedFd,
+    output: mpsc::Receiver<Vec<u8>>,
+    seen: String,
+    _state: TempDir,
+}
+
+impl Session {
+    /// Starts `vch run ARGS…` on a terminal of that size.
+    pub fn start<S: AsRef<OsStr>>(rows: u16, columns: u16, args: impl IntoIterator<Item = S>) -> Session {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let OpenptyResult { master, slave } = openpty(Some(&size), None).expect("a terminal");
+        let clone = || slave.try_clone().expect("a descriptor");
+        let state = tempfile::tempdir().expect("a temporary folder");
+        // util-linux's setsid makes it the controlling terminal, so that Ctrl-C is a signal
+        let child = Command::new("setsid")
+            .args(["--ctty", "--wait"])
+            .arg(artifacts::program("vch"))
+            .arg("run")
+            .args(args)
+            .env("XDG_STATE_HOME", state.path())
+            .stdin(clone())
+            .stdout(clone())
+            .stderr(clone())
+            .spawn()
+            .expect("setsid of util-linux");
+        let terminal = File::from(master);
+        let mut reader = terminal.try_clone().expect("a descriptor");
+        let (sender, output) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count) = reader.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Session { child, terminal, slave, output, seen: String::new(), _state: state }
+    }
+
+    /// The settings of the terminal.
+    pub fn settings(&self) -> Termios {
+        tcgetattr(&self.slave).expect("a terminal")
+    }
+
+    pub fn type_text(&mut self, text: &str) {
+        self.terminal.write_all(text.as_bytes()).expect("the terminal takes it");
+    }
+
+    pub fn resize(&self, rows: u16, columns: u16) {
+        // stty sets the size by the same ioctl as a terminal's window, and the kernel tells the foreground processes
+        let status = Command::new("stty")
+            .args(["rows", &rows.to_string(), "columns", &columns.to_string()])
+            .stdin(self.slave.try_clone().expect("a descriptor"))
+            .status();
+        assert!(status.expect("stty of coreutils").success());
+    }
+
+    /// Waits until the screen has shown `text`; what came before it is forgotten.
+    pub fn expect(&mut self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("{text:?} was never shown; last: {:?}", self.seen)
+                }
+            }
+        }
+    }
+
+    /// Sends a signal to `vch` itself.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id()));
+        let pid = children.ok().and_then(|list| list.split_whitespace().next()?.parse().ok());
+        // setsid forks only when it must: then it is itself
+        let pid = pid.unwrap_or(self.child.id().cast_signed());
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    /// Waits for the end: the exit code.
+    pub fn finish(mut self) -> (i32, Termios) {
+        let code = wait(&mut self.child);
+        (code, self.settings())
+    }
+}
