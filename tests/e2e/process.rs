@@ -20,7 +20,8 @@ fn arguments_arrive_as_they_are() {
     let hostile = ["a b", "", "|", "\"", "é\n", "$HOME", "-x", "=", "~json"];
     let script = "for a in \"$@\"; do printf '<%s>' \"$a\"; done";
     let args = ["--rm"].iter().map(std::ffi::OsStr::new).chain([image.as_os_str()]);
-    let args = args.chain(["sh", "-c", script, "sh"].iter().chain(&hostile).map(std::ffi::OsStr::new));
+    let command = ["sh", "-c", script, "sh"];
+    let args = args.chain(command.iter().chain(&hostile).map(std::ffi::OsStr::new));
     let expected: String = hostile.iter().map(|arg| format!("<{arg}>")).collect();
     assert_eq!(run(args).output().success(), expected);
 }
