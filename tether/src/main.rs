@@ -1,2 +1,34 @@
-//! tether
-fn main() {}
+//! tether: PID 1 of a containerVM.
+//!
+//! Two phases. While booting ([`boot`]), a step that fails is published and the VM powers off. Once the process runs
+//! ([`agent`]), tether never gives up before it: it loses the link, not the container.
+
+#![forbid(unsafe_code)]
+
+mod account;
+mod agent;
+mod boot;
+mod launch;
+mod line;
+mod session;
+
+use guest::{events::Signals, power};
+
+fn main() {
+    // before anything else: no signal may be lost, and none may end PID 1
+    let signals = Signals::block_all();
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("tether: bug: {panic}");
+        power::now();
+    }));
+    if std::process::id() != 1 {
+        eprintln!("tether: this is the init of a containerVM: it runs as PID 1 of a virtual machine (see vch run)");
+        std::process::exit(125);
+    }
+    let outcome = boot::boot(signals).and_then(|machine| agent::Agent::new(machine)?.run());
+    if let Err(error) = outcome {
+        let chain: Vec<String> = boot::chain(&error).collect();
+        eprintln!("tether: {}", chain.join(": "));
+    }
+    power::off();
+}

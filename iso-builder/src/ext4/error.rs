@@ -1,0 +1,78 @@
+//! What can keep a tree from becoming an image.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why an image was not written, or not read back.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("can not store {}: {reason}", path.display())]
+    Unfit { path: PathBuf, reason: Unfit },
+    #[error("can not read the contents of {}", path.display())]
+    Contents { path: PathBuf, source: io::Error },
+    #[error("can not write the image")]
+    Write { source: io::Error },
+    #[error("the files need an image of {needed} bytes, more than the {size} asked for")]
+    TooSmall { size: u64, needed: u64 },
+    #[error("an image of {size} bytes is beyond the limit of {limit}")]
+    TooLarge { size: u64, limit: u64 },
+    #[error("the label {label:?} is longer than 16 bytes or has a zero byte")]
+    Label { label: String },
+    #[error("can not read the image")]
+    Read { source: io::Error },
+    #[error("not an image of ours, or a damaged one: {what}")]
+    Damaged { what: String },
+}
+
+/// What of a file ext4 can not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("the name is empty, `.`, `..`, longer than 255 bytes, or contains `/` or a zero byte")]
+    Name,
+    #[error("the directory has a second name")]
+    SecondName,
+    #[error("{links} hard links are more than 65000")]
+    Links { links: u64 },
+    #[error("the symlink's target is empty, longer than 4095 bytes, or contains a zero byte")]
+    Target,
+    #[error("there is no device number {major}:{minor}")]
+    Device { major: u32, minor: u32 },
+    #[error("a file of {size} bytes is too large")]
+    FileSize { size: u64 },
+    #[error("the xattr {name} has a name that Linux does not store, or is a malformed ACL")]
+    Xattr { name: String },
+    #[error("xattrs of {bytes} bytes do not fit the {room} in a block")]
+    XattrSpace { bytes: usize, room: usize },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_reads_well() {
+        let path = PathBuf::from("/a");
+        let source = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let unfit = |reason| Error::Unfit { path: path.clone(), reason }.to_string();
+        let said = [
+            unfit(Unfit::Name),
+            unfit(Unfit::SecondName),
+            unfit(Unfit::Links { links: 65_001 }),
+            unfit(Unfit::Target),
+            unfit(Unfit::Device { major: 1, minor: 2 }),
+            unfit(Unfit::FileSize { size: 1 }),
+            unfit(Unfit::Xattr { name: "x".into() }),
+            unfit(Unfit::XattrSpace { bytes: 5000, room: 4060 }),
+            Error::Contents { path: path.clone(), source: source() }.to_string(),
+            Error::Write { source: source() }.to_string(),
+            Error::TooSmall { size: 1, needed: 2 }.to_string(),
+            Error::TooLarge { size: 2, limit: 1 }.to_string(),
+            Error::Label { label: "x".into() }.to_string(),
+            Error::Read { source: source() }.to_string(),
+            Error::Damaged { what: "superblock".into() }.to_string(),
+        ];
+        assert_eq!(said[4], "can not store /a: there is no device number 1:2");
+        assert_eq!(said[10], "the files need an image of 2 bytes, more than the 1 asked for");
+        assert!(said.iter().all(|text| !text.is_empty() && !text.ends_with('.')));
+    }
+}

@@ -1,0 +1,179 @@
+//! What each inode needs of the disk, found by reading every file once.
+//!
+//! Decides which blocks of a file are stored (those with a byte that is not zero), and the name that an image without
+//! a given UUID gets. Where blocks will lie is decided by `layout`.
+
+use sha2::{Digest, Sha256};
+
+use super::directory;
+use super::error::Error;
+use super::format::{BLOCK, BLOCK_BYTES, ZEROS, index, wide};
+use super::inodes::{Inodes, mode};
+use super::xattr;
+use crate::tree::{Content, Kind, Time};
+
+/// Bytes read at once: large enough that the calls cost nothing, small enough for a cache.
+pub(super) const CHUNK: u64 = 1 << 20;
+
+/// Longest symlink target that fits in the inode itself, bytes.
+pub(super) const FAST_SYMLINK: usize = 59;
+
+/// `len` blocks of a file from its block `start`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: u32,
+    pub(super) len: u32,
+}
+
+/// What one inode needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Need {
+    pub(super) xattr_block: bool,
+    /// Blocks of its data, in order, not touching each other.
+    pub(super) runs: Vec<Run>,
+}
+
+/// The needs of every inode, in their order.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) needs: Vec<Need>,
+    /// Over all metadata and contents.
+    pub(super) digest: [u8; 32],
+}
+
+/// Reads everything once. `read` is told the bytes read of each chunk.
+pub(super) fn survey(inodes: &Inodes<'_>, read: &mut dyn FnMut(u64)) -> Result<Survey, Error> {
+    let mut needs = Vec::with_capacity(inodes.list().len());
+    let mut digest = Sha256::new();
+    let mut buffer = Vec::new();
+    for (place, inode) in inodes.list().iter().enumerate() {
+        digest_meta(&mut digest, inodes, place);
+        let stored = xattr::store(&inode.node.meta.xattrs)
+            .map_err(|reason| Error::Unfit { path: inodes.path(place), reason })?;
+        let runs = match &inode.node.kind {
+            Kind::Dir(_) => {
+                let names = inodes.entries(place).map(|entry| entry.name.len());
+                vec![Run { start: 0, len: directory::blocks(names) }]
+            }
+            Kind::Symlink(target) if target.len() > FAST_SYMLINK => vec![Run { start: 0, len: 1 }],
+            Kind::File(content) => {
+                let (runs, checksum) = scan(content, &mut buffer, read)
+                    .map_err(|source| Error::Contents { path: inodes.path(place), source })?;
+                digest.update(checksum.to_le_bytes());
+                runs.iter().for_each(|run| digest.update([run.start.to_le_bytes(), run.len.to_le_bytes()].concat()));
+                runs
+            }
+            _ => Vec::new(),
+        };
+        needs.push(Need { xattr_block: stored.block.is_some(), runs });
+    }
+    Ok(Survey { needs, digest: digest.finalize().into() })
+}
+
+/// The parts of a file that may hold data, as offset and length: multiples of blocks but for the file's end.
+pub(super) fn stored_parts(content: &Content) -> impl Iterator<Item = (u64, u64)> {
+    let mut done = 0;
+    content.extents.iter().filter_map(move |extent| {
+        let start = (extent.at / BLOCK_BYTES * BLOCK_BYTES).max(done);
+        let end = (extent.at + extent.len).next_multiple_of(BLOCK_BYTES).min(content.size);
+        done = done.max(end);
+        (start < end).then(|| (start, end - start))
+    })
+}
+
+/// The runs of blocks that are not all zero, and a checksum over their bytes.
+fn scan(content: &Content, buffer: &mut Vec<u8>, read: &mut dyn FnMut(u64)) -> std::io::Result<(Vec<Run>, u32)> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut checksum = 0;
+    for (start, len) in stored_parts(content) {
+        for at in (start..start + len).step_by(index(CHUNK)) {
+            let chunk = CHUNK.min(start + len - at);
+            buffer.resize(index(chunk), 0);
+            content.read_exact_at(buffer, at)?;
+            for (block, number) in buffer.chunks(BLOCK).zip(at / BLOCK_BYTES..) {
+                if *block == ZEROS[..block.len()] {
+                    continue;
+                }
+                checksum = crc32c::crc32c_append(checksum, block);
+                let number = u32::try_from(number).expect("sizes were checked");
+                match runs.last_mut() {
+                    Some(last) if last.start + last.len == number => last.len += 1,
+                    _ => runs.push(Run { start: number, len: 1 }),
+                }
+            }
+            read(chunk);
+        }
+    }
+    Ok((runs, checksum))
+}
+
+/// Everything about an inode but its contents. Each part is of fixed length or preceded by its length.
+fn digest_meta(digest: &mut Sha256, inodes: &Inodes<'_>, place: usize) {
+    let inode = &inodes.list()[place];
+    let meta = &inode.node.meta;
+    let Time { secs, nanos } = meta.mtime;
+    digest.update(mode(inode.node).to_le_bytes());
+    digest.update([meta.uid, meta.gid, nanos].map(u32::to_le_bytes).concat());
+    digest.update(secs.to_le_bytes());
+    let mut bytes = |bytes: &[u8]| {
+        digest.update(wide(bytes.len()).to_le_bytes());
+        digest.update(bytes);
+    };
+    bytes(&wide(meta.xattrs.len()).to_le_bytes());
+    meta.xattrs.iter().for_each(|(name, value)| {
+        bytes(name);
+        bytes(value);
+    });
+    match &inode.node.kind {
+        Kind::Dir(_) => {
+            inodes.entries(place).for_each(|entry| {
+                bytes(entry.name);
+                bytes(&entry.inode.to_le_bytes());
+            });
+            bytes(b"");
+        }
+        Kind::File(content) => bytes(&content.size.to_le_bytes()),
+        Kind::Symlink(target) => bytes(target),
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            bytes(&[*major, *minor].map(u32::to_le_bytes).concat());
+        }
+        Kind::Fifo | Kind::Socket => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Extent, Source};
+
+    fn runs_of(content: &Content) -> Vec<(u32, u32)> {
+        let (runs, _) = scan(content, &mut Vec::new(), &mut |_| {}).unwrap();
+        runs.iter().map(|run| (run.start, run.len)).collect()
+    }
+
+    #[test]
+    fn zero_blocks_are_holes() {
+        let mut bytes = vec![0; 5 * BLOCK + 10];
+        assert_eq!(runs_of(&Content::from_bytes(bytes.clone())), []);
+        bytes[0] = 1;
+        bytes[BLOCK + 7] = 1;
+        bytes[5 * BLOCK + 9] = 1;
+        assert_eq!(runs_of(&Content::from_bytes(bytes)), [(0, 2), (5, 1)]);
+        assert_eq!(runs_of(&Content::from_bytes(*b"")), []);
+    }
+
+    #[test]
+    fn runs_join_over_chunks() {
+        let blocks = u32::try_from(3 * CHUNK / BLOCK_BYTES).unwrap();
+        assert_eq!(runs_of(&Content::from_bytes(vec![1; index(3 * CHUNK)])), [(0, blocks)]);
+    }
+
+    #[test]
+    fn extents_that_share_a_block_are_read_once() {
+        let part = |at, len: usize| Extent { at, len: wide(len), source: Source::Memory(vec![1; len].into()), from: 0 };
+        let content = Content { size: 40_000, extents: vec![part(10, 20), part(100, 4000), part(20_000, 20_000)] };
+        let parts: Vec<_> = stored_parts(&content).collect();
+        assert_eq!(parts, [(0, 4096), (4096, 4096), (16_384, 23_616)]);
+        assert_eq!(runs_of(&content), [(0, 2), (4, 6)]);
+    }
+}

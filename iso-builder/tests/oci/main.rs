@@ -1,0 +1,7 @@
+//! What the image reader promises: archives and layouts of all forms, and what it refuses.
+
+mod build;
+mod entries;
+mod forms;
+mod hostile;
+mod merge;

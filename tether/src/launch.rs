@@ -1,0 +1,221 @@
+//! From a spec's process to a running one: program, user, directory, standard streams. Texts are docker's.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use guest::sys::spawn::{Program, SpawnError, Stdio, Step, spawn};
+use guest::sys::terminal;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{Pid, pipe2};
+use wire::spec::{Environment, Process};
+use wire::status::{Failure, FailureKind};
+
+use crate::account;
+
+/// A started process and our ends of its streams. None of them blocks.
+pub(crate) struct Launched {
+    pub(crate) pid: Pid,
+    pub(crate) streams: Streams,
+}
+
+pub(crate) enum Streams {
+    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Terminal(OwnedFd),
+}
+
+/// Enough that a process that prints seldom waits for tether.
+const PIPE_SIZE: i32 = 256 * 1024;
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Starts it in the root that is the root.
+pub(crate) fn launch(process: &Process) -> Result<Launched, Failure> {
+    let account = account::resolve(Path::new("/"), &process.user)?;
+    let mut env = process.env.clone();
+    if env.get("HOME").is_none() {
+        env.set(format!("HOME={}", account.home));
+    }
+    make_dir(&process.dir)?;
+    let name = &process.argv[0];
+    let program = Program {
+        path: c_string(&find_program(name, &process.dir, &env)?)?,
+        argv: process.argv.iter().map(|arg| c_string(arg)).collect::<Result<_, _>>()?,
+        env: env.0.iter().map(|entry| c_string(entry)).collect::<Result<_, _>>()?,
+        dir: c_string(&process.dir)?,
+        uid: account.uid,
+        gid: account.gid,
+        groups: account.groups,
+    };
+    let failed = |error: SpawnError| spawn_failure(name, &process.dir, &error);
+    let streams_failed = |error: io::Error| machine(format!("cannot make the standard streams: {error}"));
+    match process.terminal {
+        Some(size) => {
+            let (master, slave) = terminal::open(size).map_err(streams_failed)?;
+            // its user may open it again by name
+            nix::unistd::fchown(&slave, Some(account.uid), None).map_err(|errno| streams_failed(errno.into()))?;
+            let pid = spawn(&program, &Stdio::Terminal(slave.as_fd())).map_err(failed)?;
+            set_nonblocking(&master).map_err(streams_failed)?;
+            Ok(Launched { pid, streams: Streams::Terminal(master) })
+        }
+        None => launch_on_pipes(&program, process.stdin, account.uid).map_err(|error| match error {
+            LaunchError::Streams(error) => streams_failed(error),
+            LaunchError::Spawn(error) => failed(error),
+        }),
+    }
+}
+
+enum LaunchError {
+    Streams(io::Error),
+    Spawn(SpawnError),
+}
+
+impl<E: Into<io::Error>> From<E> for LaunchError {
+    fn from(error: E) -> LaunchError {
+        LaunchError::Streams(error.into())
+    }
+}
+
+fn launch_on_pipes(program: &Program, with_stdin: bool, owner: nix::unistd::Uid) -> Result<Launched, LaunchError> {
+    let (stdout, stdout_theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    let (stderr, stderr_theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    let (stdin_theirs, stdin) = match with_stdin {
+        true => {
+            let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
+            set_nonblocking(&ours)?;
+            (theirs, Some(ours))
+        }
+        false => (fs::File::open("/dev/null")?.into(), None),
+    };
+    for (ours, theirs) in [(&stdout, &stdout_theirs), (&stderr, &stderr_theirs)] {
+        // a limit of the user's pipes is no reason not to start
+        let _smaller = fcntl(ours, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        set_nonblocking(ours)?;
+        // as docker does: a process that is not root may open /dev/stderr
+        nix::unistd::fchown(theirs, Some(owner), None)?;
+    }
+    let stdio =
+        Stdio::Streams { stdin: stdin_theirs.as_fd(), stdout: stdout_theirs.as_fd(), stderr: stderr_theirs.as_fd() };
+    let pid = spawn(program, &stdio).map_err(LaunchError::Spawn)?;
+    Ok(Launched { pid, streams: Streams::Pipes { stdin, stdout, stderr } })
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// As docker does for a working directory that the image lacks.
+fn make_dir(dir: &str) -> Result<(), Failure> {
+    match fs::create_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(not_executable(format!("the working directory {dir} is not a directory")))
+        }
+        Err(error) => Err(machine(format!("cannot make the working directory {dir}: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The file that a name means: as it is when it holds a `/`, else the first executable of `PATH`.
+fn find_program(name: &str, dir: &str, env: &Environment) -> Result<String, Failure> {
+    if name.contains('/') {
+        let path = Path::new(dir).join(name);
+        check_executable(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                not_found(format!("exec: {name:?}: stat {name}: no such file or directory"))
+            }
+            io::ErrorKind::IsADirectory => not_executable(format!("exec: {name:?}: is a directory")),
+            io::ErrorKind::PermissionDenied => not_executable(format!("exec: {name:?}: permission denied")),
+            _ => not_executable(format!("exec: {name:?}: {error}")),
+        })?;
+        return Ok(path.to_string_lossy().into_owned());
+    }
+    let mut denied = false;
+    for entry in env.get("PATH").unwrap_or(DEFAULT_PATH).split(':') {
+        let path = Path::new(dir).join(entry).join(name);
+        match check_executable(&path) {
+            Ok(()) => return Ok(path.to_string_lossy().into_owned()),
+            Err(error) => denied |= error.kind() == io::ErrorKind::PermissionDenied,
+        }
+    }
+    match denied {
+        true => Err(not_executable(format!("exec: {name:?}: permission denied"))),
+        false => Err(not_found(format!("exec: {name:?}: executable file not found in $PATH"))),
+    }
+}
+
+fn check_executable(path: &Path) -> io::Result<()> {
+    let meta = fs::metadata(path)?;
+    if meta.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    match meta.permissions().mode() & 0o111 {
+        0 => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    }
+}
+
+fn spawn_failure(name: &str, dir: &str, failure: &SpawnError) -> Failure {
+    let error = &failure.error;
+    match (failure.step, error.raw_os_error()) {
+        // the file is there: what is missing is its interpreter
+        (Step::Exec, Some(nix::libc::ENOENT)) => {
+            not_found(format!("exec: {name:?}: its interpreter or loader: no such file or directory"))
+        }
+        (Step::Exec, Some(nix::libc::ENOEXEC)) => not_executable(format!("exec: {name:?}: exec format error")),
+        (Step::Exec, Some(nix::libc::EACCES)) => not_executable(format!("exec: {name:?}: permission denied")),
+        (Step::Exec, _) => not_executable(format!("exec: {name:?}: {error}")),
+        (Step::Directory, _) => not_executable(format!("cannot enter the working directory {dir}: {error}")),
+        (Step::Credentials, _) => machine(format!("cannot become the user: {error}")),
+        (Step::Stdio, _) => machine(format!("cannot set the standard streams: {error}")),
+        (Step::Fork, _) => machine(format!("cannot make a process: {error}")),
+    }
+}
+
+fn c_string(text: &str) -> Result<CString, Failure> {
+    CString::new(text)
+        .map_err(|_| Failure { kind: FailureKind::Spec, reason: "an argument or variable holds a NUL byte".into() })
+}
+
+fn not_found(reason: String) -> Failure {
+    Failure { kind: FailureKind::ProgramNotFound, reason }
+}
+
+fn not_executable(reason: String) -> Failure {
+    Failure { kind: FailureKind::NotExecutable, reason }
+}
+
+fn machine(reason: String) -> Failure {
+    Failure { kind: FailureKind::Machine, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, path: &str, kind: FailureKind, reason: &str) {
+        let env = Environment(vec![format!("PATH={path}")]);
+        let expected = Failure { kind, reason: reason.into() };
+        assert_eq!(find_program(name, "/", &env).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        let env = Environment(vec!["PATH=/nowhere:/bin:/usr/bin".into()]);
+        assert_eq!(find_program("sh", "/", &env).unwrap(), "/bin/sh");
+        assert_eq!(find_program("./sh", "/bin", &env).unwrap(), "/bin/./sh");
+        assert_eq!(find_program("sh", "/", &Environment::default()).unwrap(), "/usr/bin/sh");
+    }
+
+    #[test]
+    fn what_cannot_run_is_said_in_dockers_words() {
+        use FailureKind::{NotExecutable, ProgramNotFound};
+        check("nosuchcmd", "/bin", ProgramNotFound, "exec: \"nosuchcmd\": executable file not found in $PATH");
+        check("/nosuch", "", ProgramNotFound, "exec: \"/nosuch\": stat /nosuch: no such file or directory");
+        check("/etc/passwd", "", NotExecutable, "exec: \"/etc/passwd\": permission denied");
+        check("passwd", "/etc", NotExecutable, "exec: \"passwd\": permission denied");
+        check("/etc", "", NotExecutable, "exec: \"/etc\": is a directory");
+    }
+}

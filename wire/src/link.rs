@@ -1,0 +1,574 @@
+//! The connection machine: greeting, resumption after a cut, and who sends next.
+//!
+//! ```text
+//!            pipe_up            guest: a welcome comes
+//!            guest: hello       host: a hello comes, welcome
+//!   Down  ------------>  Greeting  ------------>  Open
+//!    ^                       |                     |
+//!    +------- pipe_down -----+------- pipe_down ---+
+//!                            +-- refused ----------+-->  Closed   (for good)
+//! ```
+//!
+//! Both ends run this file; [`Role`] decides only who greets first: the guest, which knows when it is ready, and repeats its hello until it is
+//! answered, because a serial line may have lost it. In hello and welcome each end states what it has received of each channel, and the other goes
+//! on from there: a cut loses and repeats no byte. A frame lost in between shows as a gap (the receiver asks for a rewind) or as silence (the sender
+//! goes back by itself, [`RETRY`]).
+//!
+//! How to drive it. Inputs: [`Link::pipe_up`], [`Link::pipe_down`], [`Link::handle_bytes`], [`Link::handle_timeout`]. Commands: `open`,
+//! `write`, `finish`, `consume`, `discard`, `send_message`. Outputs: [`Link::poll_transmit`] until it says false, [`Link::poll_event`]
+//! until `None`, then sleep until [`Link::poll_timeout`]. `now` is the time since any fixed moment; it must not run backwards.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::channel::{Accepted, Incoming, Outgoing};
+use crate::frame::{self, Decoder, Noise};
+use crate::message;
+use crate::packet::{ChannelId, DATA_HEADER, Hello, Packet, Position, ResetReason, Welcome};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u16 = 1;
+
+/// The channel of messages.
+pub const CONTROL: ChannelId = ChannelId(0);
+
+/// How often a guest repeats its hello while nobody answers. Short, because a start waits for it; it ends with the answer.
+pub const HELLO_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Silence after which a sender goes back to what was received, doubled each time up to 32 times. Longer than a full window takes at 115200 baud.
+pub const RETRY: Duration = Duration::from_secs(8);
+
+/// Which end this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// In the VM: says hello.
+    Guest {
+        /// The VM's id, from its spec.
+        vm: String,
+        /// Drawn anew at each boot.
+        boot: [u8; 16],
+    },
+    /// On the other side: answers the VM of this id and refuses others.
+    Host {
+        /// The VM's id, from its spec.
+        vm: String,
+    },
+}
+
+/// What depends on the pipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Bytes that the peer may send ahead of our reading, on each channel.
+    pub window: u32,
+    /// The longest payload of a data packet: how long an urgent byte waits for a bulk frame.
+    pub payload: usize,
+}
+
+impl Tuning {
+    /// A pipe that copies memory: virtio-serial, vsock, unix sockets. A frame fits in the 32 KiB that Linux's virtio-serial takes in one write.
+    pub const FAST: Tuning = Tuning { window: 1024 * 1024, payload: 32_000 };
+    /// A line with a baud rate: 1 KiB takes 90 ms at 115200.
+    pub const SERIAL: Tuning = Tuning { window: 64 * 1024, payload: 1024 };
+}
+
+/// What the application has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer has answered; sent again after each cut.
+    Opened {
+        /// The guest's boot; on a guest, its own.
+        boot: [u8; 16],
+    },
+    /// A message, still encoded: see [`crate::message`].
+    Message(Vec<u8>),
+    /// The channel has bytes to read or has come to its end.
+    Readable(ChannelId),
+    /// The peer has received bytes of the channel: there is room again.
+    Writable(ChannelId),
+    /// The peer does not want the rest of what we send.
+    Reset(ChannelId, ResetReason),
+    /// The link is over for good.
+    Closed(Closed),
+}
+
+/// Why a link is over for good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// The host did not want this guest.
+    #[error("the host refused the link: {0}")]
+    Refused(String),
+    /// The VM has started anew: what was under way is lost.
+    #[error("the virtual machine restarted")]
+    Restarted,
+    /// The peer broke the protocol in a way that cannot be mended.
+    #[error("the peer broke the protocol: {0}")]
+    Violation(&'static str),
+}
+
+#[derive(Debug)]
+enum State {
+    Down,
+    /// The guest's hello goes out at this time; a host has none.
+    Greeting {
+        hello_at: Option<Duration>,
+    },
+    Open,
+    Closed,
+}
+
+#[derive(Debug)]
+struct Channel {
+    out: Outgoing,
+    input: Incoming,
+    /// The peer should be told how far we are.
+    credit_due: bool,
+    /// A gap has been seen and not yet been filled: ask once, from here.
+    rewind_due: bool,
+    rewind_asked: Option<u64>,
+    /// Bytes come that nobody wants.
+    reset_due: Option<ResetReason>,
+    /// When to go back, and how often that has been.
+    retry: Option<(Duration, u32)>,
+    /// When it was served last, in packets.
+    served: u64,
+}
+
+/// One end of a connection. See the module for how to drive it.
+#[derive(Debug)]
+pub struct Link {
+    role: Role,
+    tuning: Tuning,
+    state: State,
+    decoder: Decoder,
+    channels: BTreeMap<ChannelId, Channel>,
+    /// What the peer lets us send on a new channel; known from the first greeting.
+    peer_window: u64,
+    peer_boot: Option<[u8; 16]>,
+    /// Frames that go before all others: delimiter, welcome, refusal, resets of unknown channels.
+    urgent: VecDeque<Vec<u8>>,
+    events: VecDeque<Event>,
+    record: Vec<u8>,
+    served: u64,
+    unknown_packets: u64,
+}
+
+impl Link {
+    /// A link whose pipe is down.
+    pub fn new(role: Role, tuning: Tuning) -> Link {
+        let mut link = Link {
+            role,
+            tuning,
+            state: State::Down,
+            decoder: Decoder::default(),
+            channels: BTreeMap::new(),
+            peer_window: 0,
+            peer_boot: None,
+            urgent: VecDeque::new(),
+            events: VecDeque::new(),
+            record: Vec::new(),
+            served: 0,
+            unknown_packets: 0,
+        };
+        link.open(CONTROL);
+        link
+    }
+
+    // -- what is the case
+
+    /// Greetings have been exchanged on the pipe that is up.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Everything written on every channel has been received by the peer, or never will be.
+    pub fn is_flushed(&self) -> bool {
+        self.is_closed() || self.channels.values().all(|channel| channel.out.is_flushed())
+    }
+
+    /// The link is over for good: it takes everything and keeps nothing, so that nobody waits for it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Bytes that were no frames.
+    pub fn noise(&self) -> Noise {
+        self.decoder.noise()
+    }
+
+    /// Bytes received and not yet consumed.
+    pub fn readable(&self, id: ChannelId) -> &[u8] {
+        self.channels.get(&id).map_or(&[], |channel| channel.input.readable())
+    }
+
+    /// The peer has finished the channel and everything is consumed.
+    pub fn is_ended(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|channel| channel.input.is_ended())
+    }
+
+    /// How many bytes [`Link::write`] would take.
+    pub fn room(&self, id: ChannelId) -> usize {
+        let cap = self.tuning.window as usize;
+        self.channels.get(&id).map_or(0, |channel| match channel.out.is_finished() {
+            true => 0,
+            false if self.is_closed() => cap,
+            false => cap.saturating_sub(channel.out.buffered()),
+        })
+    }
+
+    // -- commands
+
+    /// Makes a channel known. Both ends do it; its bytes may flow from then on.
+    pub fn open(&mut self, id: ChannelId) {
+        let channel = Channel {
+            out: Outgoing::new(self.peer_window),
+            input: Incoming::new(self.tuning.window),
+            credit_due: false,
+            rewind_due: false,
+            rewind_asked: None,
+            reset_due: None,
+            retry: None,
+            served: 0,
+        };
+        self.channels.entry(id).or_insert(channel);
+    }
+
+    /// Queues bytes to be sent; tells how many it took. The rest must wait for [`Event::Writable`].
+    pub fn write(&mut self, id: ChannelId, bytes: &[u8]) -> usize {
+        let taken = self.room(id).min(bytes.len());
+        if !self.is_closed()
+            && let Some(channel) = self.channels.get_mut(&id)
+        {
+            channel.out.write(&bytes[..taken]);
+        }
+        taken
+    }
+
+    /// Nothing more will be written on the channel.
+    pub fn finish(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.out.finish();
+        }
+    }
+
+    /// The first `count` readable bytes have been dealt with.
+    pub fn consume(&mut self, id: ChannelId, count: usize) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.input.consume(count);
+            channel.credit_due |= channel.input.owes_credit();
+        }
+    }
+
+    /// Nobody will read the channel any more: what comes is dropped, and the peer hears why.
+    pub fn discard(&mut self, id: ChannelId) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.input.discard();
+            channel.reset_due = Some(ResetReason::NotRead);
+        }
+    }
+
+    /// Sends an encoded message. Messages are never refused for lack of room: they are few, and each answers one or tells an event.
+    pub fn send_message(&mut self, bytes: &[u8]) {
+        let mut record = Vec::with_capacity(bytes.len() + message::RECORD_HEADER);
+        message::frame_record(bytes, &mut record);
+        self.channels.get_mut(&CONTROL).expect("opened in new()").out.write(&record);
+    }
+
+    // -- inputs
+
+    /// The pipe can carry bytes from now on. What the decoder held belongs to another life.
+    pub fn pipe_up(&mut self, now: Duration) {
+        if self.is_closed() {
+            return;
+        }
+        self.decoder.reset();
+        self.urgent.clear();
+        // cut off whatever noise is on the line before our first frame
+        self.urgent.push_back(vec![frame::DELIMITER]);
+        let hello_at = matches!(self.role, Role::Guest { .. }).then_some(now);
+        self.state = State::Greeting { hello_at };
+    }
+
+    /// The pipe is gone. Everything is kept for the next one.
+    pub fn pipe_down(&mut self) {
+        if !self.is_closed() {
+            self.state = State::Down;
+        }
+    }
+
+    /// Bytes have come.
+    pub fn handle_bytes(&mut self, now: Duration, bytes: &[u8]) {
+        if matches!(self.state, State::Down | State::Closed) {
+            return;
+        }
+        let mut decoder = std::mem::take(&mut self.decoder);
+        decoder.feed(bytes, |body| match Packet::decode(body) {
+            Ok(packet) => self.handle_packet(now, packet),
+            Err(_) => self.unknown_packets += 1,
+        });
+        self.decoder = decoder;
+    }
+
+    /// The time that [`Link::poll_timeout`] named has come.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        for channel in self.channels.values_mut() {
+            if let Some((at, times)) = channel.retry
+                && at <= now
+            {
+                channel.retry = Some((now + RETRY * (1 << times.min(5)), times + 1));
+                channel.out.rewind_all();
+            }
+        }
+    }
+
+    // -- outputs
+
+    /// When to call [`Link::handle_timeout`] and [`Link::poll_transmit`] even if nothing happens; `None` while idle.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        match self.state {
+            State::Greeting { hello_at } => hello_at,
+            State::Open => self.channels.values().filter_map(|channel| channel.retry.map(|(at, _)| at)).min(),
+            State::Down | State::Closed => None,
+        }
+    }
+
+    /// The next thing that the application has to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Appends the next frame to `out`; false when there is nothing to send now. Call it when the pipe can take bytes, not before:
+    /// what goes next is decided here.
+    pub fn poll_transmit(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
+        if matches!(self.state, State::Down) {
+            return false;
+        }
+        if let Some(bytes) = self.urgent.pop_front() {
+            out.extend_from_slice(&bytes);
+            return true;
+        }
+        match self.state {
+            State::Greeting { hello_at: Some(at) } if at <= now => {
+                self.state = State::Greeting { hello_at: Some(now + HELLO_INTERVAL) };
+                self.transmit(&self.hello(), out);
+                true
+            }
+            State::Open => self.transmit_notice(now, out) || self.transmit_stream(now, out),
+            _ => false,
+        }
+    }
+
+    /// Credit, rewinds, resets and ends: short, and the peer waits for them.
+    fn transmit_notice(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
+        for (&id, channel) in &mut self.channels {
+            let packet = if let Some(reason) = channel.reset_due.take() {
+                Packet::Reset { channel: id, reason }
+            } else if std::mem::take(&mut channel.rewind_due) {
+                Packet::Rewind { channel: id, from: channel.input.received() }
+            } else if std::mem::take(&mut channel.credit_due) {
+                Packet::Credit(position(id, &mut channel.input))
+            } else if channel.out.wants_end() {
+                channel.retry = channel.retry.or(Some((now + RETRY, 0)));
+                Packet::End { channel: id, offset: channel.out.take_end() }
+            } else {
+                continue;
+            };
+            self.transmit(&packet, out);
+            return true;
+        }
+        false
+    }
+
+    /// A piece of the stream whose turn it is: messages first, then those with little to say, then the one served longest ago.
+    fn transmit_stream(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
+        let payload = self.tuning.payload;
+        let next = self
+            .channels
+            .iter_mut()
+            .filter(|(_, channel)| channel.out.sendable() > 0)
+            .min_by_key(|(id, channel)| (**id != CONTROL, channel.out.sendable() > INTERACTIVE, channel.served));
+        let Some((&id, channel)) = next else { return false };
+        self.served += 1;
+        channel.served = self.served;
+        channel.retry = channel.retry.or(Some((now + RETRY, 0)));
+        let (offset, payload) = channel.out.take(payload);
+        let mut body = Vec::with_capacity(DATA_HEADER + payload.len());
+        Packet::Data { channel: id, offset, payload }.encode(&mut body);
+        frame::encode(&body, out);
+        true
+    }
+
+    fn transmit(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+        let mut body = Vec::new();
+        packet.encode(&mut body);
+        frame::encode(&body, out);
+    }
+
+    // -- packets
+
+    fn handle_packet(&mut self, now: Duration, packet: Packet<'_>) {
+        match (packet, &self.role) {
+            (Packet::Hello(hello), Role::Host { .. }) => self.handle_hello(&hello),
+            (Packet::Welcome(welcome), Role::Guest { boot, .. })
+                if welcome.boot == *boot && matches!(self.state, State::Greeting { .. }) =>
+            {
+                self.resume(welcome.boot, welcome.window, &welcome.positions);
+            }
+            (Packet::Refuse(reason), Role::Guest { .. }) if matches!(self.state, State::Greeting { .. }) => {
+                self.close(Closed::Refused(reason));
+            }
+            (Packet::Hello(_) | Packet::Welcome(_) | Packet::Refuse(_), _) => self.unknown_packets += 1,
+            (packet, _) if self.is_open() => self.handle_stream(now, packet),
+            _ => self.unknown_packets += 1,
+        }
+    }
+
+    fn handle_hello(&mut self, hello: &Hello) {
+        let Role::Host { vm } = &self.role else { return };
+        let refusal = if hello.vm != *vm {
+            Some(format!("this is the link of {vm}, not of {}", hello.vm))
+        } else if !(hello.versions.0..=hello.versions.1).contains(&VERSION) {
+            Some(format!("no common version: {}-{} there, {VERSION} here", hello.versions.0, hello.versions.1))
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            let mut bytes = Vec::new();
+            self.transmit(&Packet::Refuse(reason), &mut bytes);
+            self.urgent.push_back(bytes);
+            return;
+        }
+        if self.peer_boot.is_some_and(|boot| boot != hello.boot) {
+            return self.close(Closed::Restarted);
+        }
+        let positions = self.positions();
+        let welcome =
+            Packet::Welcome(Welcome { version: VERSION, boot: hello.boot, window: self.tuning.window, positions });
+        let mut bytes = Vec::new();
+        self.transmit(&welcome, &mut bytes);
+        self.urgent.push_back(bytes);
+        self.resume(hello.boot, hello.window, &hello.positions);
+    }
+
+    /// Takes up every channel where the peer says that it is.
+    fn resume(&mut self, boot: [u8; 16], window: u32, positions: &[Position]) {
+        self.peer_boot = Some(boot);
+        self.peer_window = u64::from(window);
+        for (id, channel) in &mut self.channels {
+            let stated = positions.iter().find(|position| position.channel == *id);
+            let (received, limit) = match stated {
+                Some(position) => (position.received, position.limit),
+                None => (0, self.peer_window),
+            };
+            channel.retry = None;
+            channel.rewind_asked = None;
+            if !(channel.out.rewind(received) && channel.out.credit(received, limit)) {
+                return self.close(Closed::Violation("it has other bytes than were sent"));
+            }
+        }
+        self.state = State::Open;
+        self.events.push_back(Event::Opened { boot });
+        self.events.extend(self.channels.keys().map(|&id| Event::Writable(id)));
+    }
+
+    fn handle_stream(&mut self, now: Duration, packet: Packet<'_>) {
+        let id = match packet {
+            Packet::Data { channel, .. } | Packet::End { channel, .. } | Packet::Rewind { channel, .. } => channel,
+            Packet::Credit(Position { channel, .. }) | Packet::Reset { channel, .. } => channel,
+            Packet::Hello(_) | Packet::Welcome(_) | Packet::Refuse(_) => return,
+        };
+        let Some(channel) = self.channels.get_mut(&id) else {
+            if matches!(packet, Packet::Data { .. } | Packet::End { .. }) {
+                let mut bytes = Vec::new();
+                self.transmit(&Packet::Reset { channel: id, reason: ResetReason::NoSuchChannel }, &mut bytes);
+                self.urgent.push_back(bytes);
+            }
+            return;
+        };
+        let accepted = match packet {
+            Packet::Data { offset, payload, .. } => channel.input.accept(offset, payload),
+            Packet::End { offset, .. } => channel.input.accept_end(offset),
+            Packet::Credit(position) => {
+                if !channel.out.credit(position.received, position.limit) {
+                    return self.close(Closed::Violation("it acknowledged what was not sent"));
+                }
+                channel.retry = channel.out.in_flight().then_some((now + RETRY, 0));
+                return self.events.push_back(Event::Writable(id));
+            }
+            Packet::Rewind { from, .. } => {
+                if !channel.out.rewind(from) {
+                    self.close(Closed::Violation("it asked again for what it had"));
+                }
+                return;
+            }
+            Packet::Reset { reason, .. } => {
+                channel.out.reset();
+                channel.retry = None;
+                return self.events.push_back(Event::Reset(id, reason));
+            }
+            Packet::Hello(_) | Packet::Welcome(_) | Packet::Refuse(_) => return,
+        };
+        match accepted {
+            Accepted::New => {
+                channel.credit_due = true;
+                channel.rewind_asked = None;
+                match id == CONTROL {
+                    true => self.read_messages(),
+                    false => self.events.push_back(Event::Readable(id)),
+                }
+            }
+            Accepted::Old => channel.credit_due = true,
+            Accepted::Gap => {
+                let from = channel.input.received();
+                if channel.rewind_asked != Some(from) {
+                    channel.rewind_asked = Some(from);
+                    channel.rewind_due = true;
+                }
+            }
+            Accepted::Violation => self.close(Closed::Violation("it sent more than it was allowed")),
+        }
+    }
+
+    fn read_messages(&mut self) {
+        let channel = self.channels.get_mut(&CONTROL).expect("opened in new()");
+        self.record.extend_from_slice(channel.input.readable());
+        channel.input.consume(channel.input.readable().len());
+        loop {
+            match message::split_record(&self.record) {
+                Ok(Some((message, len))) => {
+                    self.events.push_back(Event::Message(message.to_vec()));
+                    self.record.drain(..len);
+                }
+                Ok(None) => return,
+                Err(_) => return self.close(Closed::Violation("its message is too long")),
+            }
+        }
+    }
+
+    fn hello(&self) -> Packet<'static> {
+        let Role::Guest { vm, boot } = &self.role else { unreachable!("only a guest is asked to greet") };
+        let positions = self.channels.iter().map(|(&id, channel)| stated(id, &channel.input)).collect();
+        let (vm, boot, window) = (vm.clone(), *boot, self.tuning.window);
+        Packet::Hello(Hello { versions: (VERSION, VERSION), vm, boot, window, positions })
+    }
+
+    fn positions(&mut self) -> Vec<Position> {
+        self.channels.iter_mut().map(|(&id, channel)| position(id, &mut channel.input)).collect()
+    }
+
+    fn close(&mut self, why: Closed) {
+        self.state = State::Closed;
+        self.events.push_back(Event::Closed(why));
+    }
+}
+
+/// A channel with at most this many bytes waiting is someone typing, not bulk.
+const INTERACTIVE: usize = 512;
+
+fn position(channel: ChannelId, input: &mut Incoming) -> Position {
+    Position { channel, received: input.received(), limit: input.grant() }
+}
+
+/// The position as it was last granted: a hello is repeated and must not change what it says.
+fn stated(channel: ChannelId, input: &Incoming) -> Position {
+    Position { channel, received: input.received(), limit: input.told() }
+}

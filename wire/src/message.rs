@@ -1,0 +1,274 @@
+//! Requests, replies and events: what the two ends tell each other on the control channel.
+//!
+//! A record is a length (u32, little endian) and a message. A message is a [`Head`] and, behind it, a [`Request`], [`Reply`] or [`Event`], each encoded
+//! by [`crate::codec`]. Enum variants are only ever appended: their numbers are on the wire, and golden vectors pin them. A request that this version
+//! does not know is answered [`Reply::Unsupported`]; an event that it does not know is passed over.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, DecodeError};
+use crate::packet::ChannelId;
+use crate::spec::TermSize;
+use crate::status::{Exit, Failure};
+
+/// One process that the guest was asked to run, and its descendants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u32);
+
+/// The session of the spec's own process; its end is the VM's end.
+pub const MAIN: SessionId = SessionId(0);
+
+/// The channels of a session's standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// Host to guest.
+    pub stdin: ChannelId,
+    /// Guest to host; with a terminal, everything.
+    pub stdout: ChannelId,
+    /// Guest to host; unused with a terminal.
+    pub stderr: ChannelId,
+}
+
+impl SessionId {
+    /// The channels of this session: three in a row, after the control channel.
+    pub fn streams(self) -> Streams {
+        let first = 3 * self.0 + 1;
+        Streams { stdin: ChannelId(first), stdout: ChannelId(first + 1), stderr: ChannelId(first + 2) }
+    }
+}
+
+/// A message, parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Host to guest; to be answered with the same id.
+    #[allow(missing_docs)]
+    Request { id: u64, request: Request },
+    /// A request that this version does not know; to be answered [`Reply::Unsupported`].
+    #[allow(missing_docs)]
+    UnknownRequest { id: u64 },
+    /// Guest to host.
+    #[allow(missing_docs)]
+    Reply { id: u64, reply: Reply },
+    /// Guest to host, unasked.
+    Event(Event),
+    /// An event that this version does not know.
+    UnknownEvent,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Head {
+    Request(u64),
+    Reply(u64),
+    Event,
+}
+
+/// What the host asks of a running guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The terminal of a session has another size.
+    #[allow(missing_docs)]
+    Resize { session: SessionId, size: TermSize },
+    /// Send a signal (Linux number) to a session's process.
+    #[allow(missing_docs)]
+    Signal { session: SessionId, signal: u8 },
+    /// End every process, unmount, power off.
+    PowerOff,
+}
+
+/// What the guest answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// This version does not know the request.
+    Unsupported,
+    /// It could not be done.
+    #[allow(missing_docs)]
+    Refused { reason: String },
+}
+
+/// What the guest tells unasked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The first message of a boot.
+    Ready(Ready),
+    /// A session's process runs.
+    #[allow(missing_docs)]
+    Started { session: SessionId, pid: u32 },
+    /// A session's process has ended and its output is complete; it may still be under way on its channels, up to their ends.
+    #[allow(missing_docs)]
+    Ended { session: SessionId, exit: Exit },
+    /// The guest could not do what its spec asks, and will power off.
+    Failed(Failure),
+}
+
+/// Who speaks, and how long it took: microseconds since the kernel's clock began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The guest program's version.
+    pub version: String,
+    /// When PID 1 began.
+    pub init_us: u64,
+    /// When the spec was read and the link's device opened.
+    pub link_us: u64,
+    /// When the root file system was ready to run the process.
+    pub ready_us: u64,
+}
+
+impl Message {
+    /// The bytes of a message, without the record's length.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self {
+            Message::Request { id, request } => {
+                codec::encode(&Head::Request(*id), &mut bytes);
+                codec::encode(request, &mut bytes);
+            }
+            Message::UnknownRequest { id } => codec::encode(&Head::Request(*id), &mut bytes),
+            Message::Reply { id, reply } => {
+                codec::encode(&Head::Reply(*id), &mut bytes);
+                codec::encode(reply, &mut bytes);
+            }
+            Message::Event(event) => {
+                codec::encode(&Head::Event, &mut bytes);
+                codec::encode(event, &mut bytes);
+            }
+            Message::UnknownEvent => codec::encode(&Head::Event, &mut bytes),
+        }
+        bytes
+    }
+
+    /// Parses a message.
+    pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
+        let (head, body) = codec::decode(bytes)?;
+        match head {
+            Head::Request(id) => match codec::decode_all(body) {
+                Ok(request) => Ok(Message::Request { id, request }),
+                Err(DecodeError::UnknownKind) => Ok(Message::UnknownRequest { id }),
+                Err(error) => Err(error),
+            },
+            Head::Reply(id) => Ok(Message::Reply { id, reply: codec::decode_all(body)? }),
+            Head::Event => match codec::decode_all(body) {
+                Ok(event) => Ok(Message::Event(event)),
+                Err(DecodeError::UnknownKind) => Ok(Message::UnknownEvent),
+                Err(error) => Err(error),
+            },
+        }
+    }
+}
+
+/// The bytes of a record before its message.
+pub(crate) const RECORD_HEADER: usize = 4;
+
+/// Appends a message as a record.
+#[allow(clippy::cast_possible_truncation)] // the assertion
+pub(crate) fn frame_record(message: &[u8], out: &mut Vec<u8>) {
+    assert!(message.len() <= codec::MAX_ENCODED, "a message is at most {} bytes", codec::MAX_ENCODED);
+    out.extend_from_slice(&(message.len() as u32).to_le_bytes());
+    out.extend_from_slice(message);
+}
+
+/// The message at the front of `bytes` and the length of its record; `None` while it is incomplete.
+pub(crate) fn split_record(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, DecodeError> {
+    let Some((len, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else { return Ok(None) };
+    let len = u32::from_le_bytes(*len) as usize;
+    if len > codec::MAX_ENCODED {
+        return Err(DecodeError::Malformed(format!("a message of {len} bytes")));
+    }
+    Ok(rest.get(..len).map(|message| (message, RECORD_HEADER + len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Ending, FailureKind};
+
+    /// One of each variant, with the bytes that `docs/protocol.md` shows.
+    fn vectors() -> Vec<(Message, &'static str)> {
+        let request = |request| Message::Request { id: 7, request };
+        let reply = |reply| Message::Reply { id: 7, reply };
+        let exit = |ending| Exit { ending, started_us: 1, ended_us: 2 };
+        let ended = |ending| Message::Event(Event::Ended { session: MAIN, exit: exit(ending) });
+        vec![
+            (request(Request::Resize { session: MAIN, size: TermSize { rows: 24, columns: 80 } }), "00 07 00 00 18 50"),
+            (request(Request::Signal { session: SessionId(300), signal: 15 }), "00 07 01 fb 2c 01 0f"),
+            (request(Request::PowerOff), "00 07 02"),
+            (reply(Reply::Done), "01 07 00"),
+            (reply(Reply::Unsupported), "01 07 01"),
+            (reply(Reply::Refused { reason: "no".into() }), "01 07 02 02 6e 6f"),
+            (
+                Message::Event(Event::Ready(Ready {
+                    version: "0.1.0".into(),
+                    init_us: 250,
+                    link_us: 251,
+                    ready_us: 65536,
+                })),
+                "02 00 05 30 2e 31 2e 30 fa fb fb 00 fc 00 00 01 00",
+            ),
+            (Message::Event(Event::Started { session: MAIN, pid: 42 }), "02 01 00 2a"),
+            (ended(Ending::Exited { code: 3 }), "02 02 00 00 03 01 02"),
+            (ended(Ending::Signaled { signal: 9, core: false }), "02 02 00 01 09 00 01 02"),
+            (
+                Message::Event(Event::Failed(Failure { kind: FailureKind::ProgramNotFound, reason: "x".into() })),
+                "02 03 03 01 78",
+            ),
+        ]
+    }
+
+    #[test]
+    fn golden_messages() {
+        for (message, golden) in vectors() {
+            let bytes = message.encode();
+            let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex.join(" "), golden, "{message:?}");
+            assert_eq!(Message::decode(&bytes), Ok(message));
+        }
+    }
+
+    #[test]
+    fn the_protocol_document_shows_every_vector() {
+        let document = include_str!("../../docs/protocol.md");
+        for (message, golden) in vectors() {
+            assert!(document.contains(golden), "docs/protocol.md lacks {message:?}: {golden}");
+        }
+    }
+
+    /// Adding a variant breaks this match: add its vector too.
+    #[test]
+    fn every_variant_has_a_vector() {
+        let mut seen = [false; 10];
+        for (message, _) in vectors() {
+            let number = match message {
+                Message::Request { request: Request::Resize { .. }, .. } => 0,
+                Message::Request { request: Request::Signal { .. }, .. } => 1,
+                Message::Request { request: Request::PowerOff, .. } => 2,
+                Message::Reply { reply: Reply::Done, .. } => 3,
+                Message::Reply { reply: Reply::Unsupported, .. } => 4,
+                Message::Reply { reply: Reply::Refused { .. }, .. } => 5,
+                Message::Event(Event::Ready(_)) => 6,
+                Message::Event(Event::Started { .. }) => 7,
+                Message::Event(Event::Ended { .. }) => 8,
+                Message::Event(Event::Failed(_)) => 9,
+                Message::UnknownRequest { .. } | Message::UnknownEvent => continue,
+            };
+            seen[number] = true;
+        }
+        assert_eq!(seen, [true; 10]);
+    }
+
+    #[test]
+    fn what_a_later_version_says_is_told_from_garbage() {
+        assert_eq!(Message::decode(&[0, 7, 0x63]), Ok(Message::UnknownRequest { id: 7 }));
+        assert_eq!(Message::decode(&[2, 0x63]), Ok(Message::UnknownEvent));
+        assert_eq!(Message::decode(&[9]), Err(DecodeError::UnknownKind));
+        assert!(Message::decode(&[0, 7, 1, 0]).is_err());
+        assert!(Message::decode(&[]).is_err());
+    }
+
+    #[test]
+    fn sessions_do_not_share_channels() {
+        let (main, second) = (MAIN.streams(), SessionId(1).streams());
+        assert_eq!([main.stdin.0, main.stdout.0, main.stderr.0], [1, 2, 3]);
+        assert_eq!([second.stdin.0, second.stdout.0, second.stderr.0], [4, 5, 6]);
+    }
+}

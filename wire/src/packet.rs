@@ -1,0 +1,267 @@
+//! What the body of a frame says.
+//!
+//! The first byte is the kind. Greetings are encoded by [`crate::codec`] behind it, since they are rare and will grow; the packets of a
+//! running link have fixed little-endian fields, so that payload is copied once and never parsed.
+//!
+//! | kind | packet | fields after the kind |
+//! |---|---|---|
+//! | 01 | hello | [`Hello`] |
+//! | 02 | welcome | [`Welcome`] |
+//! | 03 | refuse | UTF-8 text: why |
+//! | 10 | data | channel u32, offset u64, payload |
+//! | 11 | end | channel u32, offset u64: the stream has exactly so many bytes |
+//! | 12 | credit | channel u32, received u64, limit u64 |
+//! | 13 | rewind | channel u32, from u64: send again from there |
+//! | 14 | reset | channel u32, [`ResetReason`] u8 |
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, DecodeError};
+
+/// The number of a channel. Zero carries messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChannelId(pub u32);
+
+/// How far one end has received a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Bytes received in order since the channel began.
+    pub received: u64,
+    /// The absolute offset up to which the peer may send.
+    pub limit: u64,
+}
+
+/// The guest opens, or takes up again, the conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The lowest and the highest version that the guest speaks.
+    pub versions: (u16, u16),
+    /// The VM's id, from its spec.
+    pub vm: String,
+    /// Drawn once a boot: offsets are of this life.
+    pub boot: [u8; 16],
+    /// Bytes that the host may send on a channel of which nothing has been said.
+    pub window: u32,
+    /// What the guest has.
+    pub positions: Vec<Position>,
+}
+
+/// The host's answer to a [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version that both speak from here on.
+    pub version: u16,
+    /// The boot of the hello that this answers; another one is stale.
+    pub boot: [u8; 16],
+    /// Bytes that the guest may send on a channel of which nothing has been said.
+    pub window: u32,
+    /// What the host has.
+    pub positions: Vec<Position>,
+}
+
+/// Why a channel ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ResetReason {
+    /// The receiver has no such channel.
+    NoSuchChannel = 0x01,
+    /// Nobody reads it any more, as when a process has closed its standard input.
+    NotRead = 0x02,
+    /// The sender went beyond its credit, or contradicted itself about the stream's length.
+    Violation = 0x03,
+    /// A reason of a later version.
+    Other = 0xff,
+}
+
+/// A parsed frame body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the table above says what each field is
+pub enum Packet<'a> {
+    Hello(Hello),
+    Welcome(Welcome),
+    Refuse(String),
+    Data { channel: ChannelId, offset: u64, payload: &'a [u8] },
+    End { channel: ChannelId, offset: u64 },
+    Credit(Position),
+    Rewind { channel: ChannelId, from: u64 },
+    Reset { channel: ChannelId, reason: ResetReason },
+}
+
+/// The bytes of a data packet before its payload.
+pub const DATA_HEADER: usize = 1 + 4 + 8;
+
+const HELLO: u8 = 0x01;
+const WELCOME: u8 = 0x02;
+const REFUSE: u8 = 0x03;
+const DATA: u8 = 0x10;
+const END: u8 = 0x11;
+const CREDIT: u8 = 0x12;
+const REWIND: u8 = 0x13;
+const RESET: u8 = 0x14;
+
+impl<'a> Packet<'a> {
+    /// Appends the body of a frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let fields = |out: &mut Vec<u8>, kind: u8, channel: ChannelId, offsets: &[u64]| {
+            out.push(kind);
+            out.extend_from_slice(&channel.0.to_le_bytes());
+            offsets.iter().for_each(|offset| out.extend_from_slice(&offset.to_le_bytes()));
+        };
+        match self {
+            Packet::Hello(hello) => {
+                out.push(HELLO);
+                codec::encode(hello, out);
+            }
+            Packet::Welcome(welcome) => {
+                out.push(WELCOME);
+                codec::encode(welcome, out);
+            }
+            Packet::Refuse(reason) => {
+                out.push(REFUSE);
+                out.extend_from_slice(reason.as_bytes());
+            }
+            Packet::Data { channel, offset, payload } => {
+                fields(out, DATA, *channel, &[*offset]);
+                out.extend_from_slice(payload);
+            }
+            Packet::End { channel, offset } => fields(out, END, *channel, &[*offset]),
+            Packet::Credit(at) => fields(out, CREDIT, at.channel, &[at.received, at.limit]),
+            Packet::Rewind { channel, from } => fields(out, REWIND, *channel, &[*from]),
+            Packet::Reset { channel, reason } => {
+                fields(out, RESET, *channel, &[]);
+                out.push(*reason as u8);
+            }
+        }
+    }
+
+    /// Parses the body of a frame.
+    pub fn decode(body: &'a [u8]) -> Result<Packet<'a>, DecodeError> {
+        let (&kind, rest) = body.split_first().ok_or(DecodeError::Truncated)?;
+        let mut fields = Fields(rest);
+        let packet = match kind {
+            HELLO => return codec::decode(rest).map(|(hello, _)| Packet::Hello(hello)),
+            WELCOME => return codec::decode(rest).map(|(welcome, _)| Packet::Welcome(welcome)),
+            REFUSE => return Ok(Packet::Refuse(String::from_utf8_lossy(rest).into_owned())),
+            DATA => {
+                return Ok(Packet::Data { channel: fields.channel()?, offset: fields.offset()?, payload: fields.0 });
+            }
+            END => Packet::End { channel: fields.channel()?, offset: fields.offset()? },
+            CREDIT => Packet::Credit(Position {
+                channel: fields.channel()?,
+                received: fields.offset()?,
+                limit: fields.offset()?,
+            }),
+            REWIND => Packet::Rewind { channel: fields.channel()?, from: fields.offset()? },
+            RESET => Packet::Reset { channel: fields.channel()?, reason: ResetReason::from_byte(fields.byte()?) },
+            _ => return Err(DecodeError::UnknownKind),
+        };
+        match fields.0 {
+            [] => Ok(packet),
+            rest => Err(DecodeError::Malformed(format!("{} bytes follow it", rest.len()))),
+        }
+    }
+}
+
+impl ResetReason {
+    fn from_byte(byte: u8) -> ResetReason {
+        [ResetReason::NoSuchChannel, ResetReason::NotRead, ResetReason::Violation]
+            .into_iter()
+            .find(|&reason| reason as u8 == byte)
+            .unwrap_or(ResetReason::Other)
+    }
+}
+
+/// Fixed-size fields, front to back.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    fn channel(&mut self) -> Result<ChannelId, DecodeError> {
+        self.take().map(u32::from_le_bytes).map(ChannelId)
+    }
+
+    fn offset(&mut self) -> Result<u64, DecodeError> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        self.take().map(u8::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind, with the bytes that `docs/protocol.md` shows.
+    fn vectors() -> Vec<(Packet<'static>, &'static str)> {
+        let at = Position { channel: ChannelId(2), received: 5, limit: 300 };
+        let boot = *b"0123456789abcdef";
+        let hello = Hello { versions: (1, 1), vm: "c1".into(), boot, window: 65536, positions: vec![at] };
+        let welcome = Welcome { version: 1, boot, window: 65536, positions: vec![] };
+        vec![
+            (
+                Packet::Hello(hello),
+                "01 01 01 02 63 31 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fc 00 00 01 00 01 02 05 fb 2c 01",
+            ),
+            (Packet::Welcome(welcome), "02 01 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fc 00 00 01 00 00"),
+            (Packet::Refuse("no".into()), "03 6e 6f"),
+            (
+                Packet::Data { channel: ChannelId(2), offset: 258, payload: b"hi" },
+                "10 02 00 00 00 02 01 00 00 00 00 00 00 68 69",
+            ),
+            (Packet::End { channel: ChannelId(2), offset: 260 }, "11 02 00 00 00 04 01 00 00 00 00 00 00"),
+            (Packet::Credit(at), "12 02 00 00 00 05 00 00 00 00 00 00 00 2c 01 00 00 00 00 00 00"),
+            (Packet::Rewind { channel: ChannelId(2), from: 5 }, "13 02 00 00 00 05 00 00 00 00 00 00 00"),
+            (Packet::Reset { channel: ChannelId(2), reason: ResetReason::NotRead }, "14 02 00 00 00 02"),
+        ]
+    }
+
+    #[test]
+    fn golden_packets() {
+        for (packet, golden) in vectors() {
+            let mut bytes = Vec::new();
+            packet.encode(&mut bytes);
+            let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex.join(" "), golden, "{packet:?}");
+            assert_eq!(Packet::decode(&bytes), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn the_protocol_document_shows_every_vector() {
+        let document = include_str!("../../docs/protocol.md");
+        for (packet, golden) in vectors() {
+            assert!(document.contains(golden), "docs/protocol.md lacks {packet:?}: {golden}");
+        }
+    }
+
+    #[test]
+    fn cut_short_is_an_error_at_every_byte() {
+        for (packet, _) in vectors() {
+            let mut bytes = Vec::new();
+            packet.encode(&mut bytes);
+            let whole = match packet {
+                Packet::Data { .. } => DATA_HEADER,
+                Packet::Refuse(_) => 1,
+                _ => bytes.len(),
+            };
+            for cut in 0..whole {
+                assert!(Packet::decode(&bytes[..cut]).is_err(), "{packet:?} cut to {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_told_from_a_broken_one() {
+        assert_eq!(Packet::decode(&[0x7f, 1, 2]), Err(DecodeError::UnknownKind));
+        assert_eq!(Packet::decode(&[]), Err(DecodeError::Truncated));
+    }
+}
