@@ -105,7 +105,26 @@ fn a_directory_of_ten_thousand() {
     let image = build(&tree, &fit(0));
     image.assert_clean();
     assert!(image.debugfs("stat /big/entry-09999-with-some-length").contains("Type: FIFO"));
-    assert_eq!(image.dump().matches("\n/big/entry-").count(), 10_000);
+    let dump = image.dump();
+    assert_eq!(dump.matches("\n/big/entry-").count(), 10_000);
+    assert!(dump.contains("\n/big indexed-dir ") && dump.contains("\n/longest indexed-dir "));
+    assert!(image.debugfs("htree_dump /big").contains("Indirect levels: 0"));
+}
+
+#[test]
+fn a_directory_whose_index_has_two_levels() {
+    let mut tree = Tree::new(Meta::default());
+    let big = tree.insert(ROOT, b"big", dir());
+    let one = tree.insert(ROOT, b"one", node(Kind::Fifo));
+    for n in 0..30_000 {
+        tree.link(big, format!("{n:0>200}").as_bytes(), one);
+    }
+    let image = build(&tree, &fit(0));
+    image.assert_clean();
+    let said = image.debugfs("htree_dump /big");
+    assert!(said.contains("Indirect levels: 1"), "{said}");
+    assert!(image.debugfs(&format!("stat /big/{:0>200}", 29_999)).contains("Links: 30001"));
+    assert_eq!(image.dump().matches("\n/big/0").count(), 30_000);
 }
 
 /// One link count for each subdirectory has no room in 16 bits.

@@ -1,12 +1,14 @@
 //! Directories as blocks of entries.
 //!
-//! Decides how entries are packed: linearly, in the order given, as many in a block as fit. The kernel reads such
-//! directories of any size.
+//! Decides the shape: up to one block, entries in the order given; more get an index (`htree`), without which the kernel
+//! would read half of a directory to find a name in it.
 
 use super::format::{
     BLOCK, BLOCK_DEVICE, CHAR_DEVICE, Checksum, DIRECTORY, FIFO, REGULAR, SOCKET, SYMLINK, TYPE_MASK, get_u16, get_u32,
     put_u16, put_u32,
 };
+use super::htree;
+use super::name_hash::NameHash;
 
 /// An entry without its name: inode, length of the record and of the name, type.
 const HEADER: usize = 8;
@@ -16,7 +18,10 @@ const TAIL: usize = 12;
 const TAIL_TYPE: u8 = 0xDE;
 
 /// Bytes of a block for entries.
-const ROOM: usize = BLOCK - TAIL;
+pub(super) const ROOM: usize = BLOCK - TAIL;
+
+/// Bytes of the largest entry: a name of 255.
+pub(super) const MAX_RECORD: usize = HEADER + 256;
 
 /// A name for an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +33,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         record_size(self.name.len())
     }
 }
@@ -47,33 +52,35 @@ pub(super) fn file_type(mode: u16) -> u8 {
     }
 }
 
-/// How many blocks [`encode`] makes of entries with names of these lengths, `.` and `..` not among them.
-pub(super) fn blocks(names: impl Iterator<Item = usize>) -> u32 {
-    let (mut blocks, mut used) = (1, record_size(1) + record_size(2));
-    for size in names.map(record_size) {
-        if used + size > ROOM {
-            blocks += 1;
-            used = 0;
-        }
-        used += size;
-    }
-    blocks
+/// Whether a directory of these entries (`.` and `..` not among them) has an index.
+pub(super) fn is_indexed<'a>(entries: impl Iterator<Item = Entry<'a>>) -> bool {
+    let bytes: usize = entries.map(|entry| entry.size()).sum();
+    (ROOM - record_size(1) - record_size(2) + 1..=htree::MAX_BYTES).contains(&bytes)
+}
+
+/// How many blocks [`encode`] makes of these entries.
+pub(super) fn blocks(entries: &[Entry<'_>], hash: NameHash) -> u32 {
+    let blocks = match is_indexed(entries.iter().copied()) {
+        true => htree::blocks(entries, hash),
+        false => linear(dots(0, 0).iter().chain(entries)).count(),
+    };
+    u32::try_from(blocks).expect("fewer than the 2^32 entries of a tree")
 }
 
 /// The blocks of the directory `own`, `.` and `..` included; `inode` is where its checksums start.
-pub(super) fn encode(own: u32, parent: u32, entries: &[Entry<'_>], inode: Checksum) -> Vec<[u8; BLOCK]> {
-    let file_type = file_type(DIRECTORY);
-    let dots = [Entry { name: b".", inode: own, file_type }, Entry { name: b"..", inode: parent, file_type }];
-    let mut blocks = Vec::new();
-    let mut leaf = Leaf::new();
-    for entry in dots.iter().chain(entries) {
-        if leaf.used + entry.size() > ROOM {
-            blocks.push(std::mem::replace(&mut leaf, Leaf::new()).seal(inode));
-        }
-        leaf.push(entry);
+pub(super) fn encode(
+    own: u32,
+    parent: u32,
+    entries: &[Entry<'_>],
+    hash: NameHash,
+    inode: Checksum,
+) -> Vec<[u8; BLOCK]> {
+    let dots = dots(own, parent);
+    if is_indexed(entries.iter().copied()) {
+        let root = linear(dots.iter()).map(|leaf| leaf.seal(inode)).next().expect("one block for two entries");
+        return htree::encode(root, entries, hash, inode);
     }
-    blocks.push(leaf.seal(inode));
-    blocks
+    linear(dots.iter().chain(entries)).map(|leaf| leaf.seal(inode)).collect()
 }
 
 /// The entries of a block, `.` and `..` among them; `None` when it makes no sense or its checksum is wrong.
@@ -102,8 +109,26 @@ fn record_size(name: usize) -> usize {
     HEADER + name.next_multiple_of(4)
 }
 
+fn dots(own: u32, parent: u32) -> [Entry<'static>; 2] {
+    let file_type = file_type(DIRECTORY);
+    [Entry { name: b".", inode: own, file_type }, Entry { name: b"..", inode: parent, file_type }]
+}
+
+/// Entries in the order given, as many in a block as fit.
+fn linear<'a>(entries: impl Iterator<Item = &'a Entry<'a>>) -> impl Iterator<Item = Leaf> {
+    let mut entries = entries.peekable();
+    std::iter::from_fn(move || {
+        entries.peek()?;
+        let mut leaf = Leaf::new();
+        while let Some(entry) = entries.next_if(|entry| leaf.used + entry.size() <= ROOM) {
+            leaf.push(entry);
+        }
+        Some(leaf)
+    })
+}
+
 /// A block being filled with entries.
-struct Leaf {
+pub(super) struct Leaf {
     bytes: [u8; BLOCK],
     used: usize,
     /// Where the last entry starts; it will reach up to the tail.
@@ -111,11 +136,11 @@ struct Leaf {
 }
 
 impl Leaf {
-    fn new() -> Leaf {
+    pub(super) fn new() -> Leaf {
         Leaf { bytes: [0; BLOCK], used: 0, last: 0 }
     }
 
-    fn push(&mut self, entry: &Entry<'_>) {
+    pub(super) fn push(&mut self, entry: &Entry<'_>) {
         let (at, name) = (self.used, entry.name);
         put_u32(&mut self.bytes, at, entry.inode);
         put_u16(&mut self.bytes, at + 4, u16::try_from(entry.size()).expect("at most 264"));
@@ -126,7 +151,7 @@ impl Leaf {
         self.used += entry.size();
     }
 
-    fn seal(mut self, inode: Checksum) -> [u8; BLOCK] {
+    pub(super) fn seal(mut self, inode: Checksum) -> [u8; BLOCK] {
         let rest = u16::try_from(ROOM - self.last).expect("less than a block");
         put_u16(&mut self.bytes, self.last + 4, rest);
         put_u16(&mut self.bytes, ROOM + 4, u16::try_from(TAIL).expect("12"));
@@ -141,22 +166,44 @@ impl Leaf {
 mod tests {
     use super::*;
 
+    const HASH: [u8; 16] = [3; 16];
+
     #[test]
     fn what_is_written_is_read_back() {
-        let names: Vec<Vec<u8>> = (0..2000u32).map(|n| vec![b'a'; 1 + n as usize % 255]).collect();
-        let entries: Vec<Entry> =
+        let names: Vec<Vec<u8>> = (1..=25).map(|n| vec![b'a'; n * 10]).collect();
+        let entries: Vec<Entry<'_>> =
             names.iter().zip(11..).map(|(name, inode)| Entry { name, inode, file_type: 1 }).collect();
-        let encoded = encode(2, 2, &entries, Checksum::START);
-        assert_eq!(encoded.len(), blocks(names.iter().map(Vec::len)) as usize);
-        let decoded: Vec<Entry> = encoded.iter().flat_map(|block| decode(block, Checksum::START).unwrap()).collect();
+        let encoded = encode(2, 2, &entries, NameHash::new(&HASH), Checksum::START);
+        assert_eq!(encoded.len(), 1);
+        let decoded = decode(&encoded[0], Checksum::START).unwrap();
         assert_eq!(decoded[0], Entry { name: b".", inode: 2, file_type: 2 });
         assert_eq!(decoded[1], Entry { name: b"..", inode: 2, file_type: 2 });
         assert_eq!(decoded[2..], entries);
     }
 
     #[test]
+    fn the_second_block_brings_an_index() {
+        let entry = Entry { name: &[b'a'; 244], inode: 11, file_type: 1 };
+        let last = Entry { name: &[b'a'; 15 * 4], ..entry };
+        // 4084 - 24 bytes are 15 records of 252 and one of 68, of 212 left.
+        let mut entries = vec![entry; 16];
+        assert_eq!(16 * entry.size(), 4032);
+        entries.push(Entry { name: b"20 bytes all", ..entry });
+        assert_eq!(blocks(&entries, NameHash::new(&HASH)), 1);
+        entries.push(last);
+        assert!(is_indexed(entries.iter().copied()));
+        assert_eq!(blocks(&entries, NameHash::new(&HASH)), 3);
+    }
+
+    #[test]
+    fn beyond_an_index_entries_are_linear() {
+        let entries = vec![Entry { name: &[b'a'; 255], inode: 11, file_type: 1 }; 40];
+        assert_eq!(linear(entries.iter()).count(), 3);
+    }
+
+    #[test]
     fn a_flipped_bit_is_noticed() {
-        let mut block = encode(2, 2, &[], Checksum::START)[0];
+        let mut block = encode(2, 2, &[], NameHash::new(&HASH), Checksum::START)[0];
         block[100] ^= 1;
         assert_eq!(decode(&block, Checksum::START), None);
     }

@@ -12,7 +12,7 @@ use super::format::{
     BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, JOURNAL_INODE, REGULAR, ROOT_INODE, SOCKET, SYMLINK, TYPE_MASK, index,
 };
 use super::group::{BLOCK_UNINIT, INODE_UNINIT, TABLE_ZEROED};
-use super::inode::{EXTENTS, Record, decode_device};
+use super::inode::{EXTENTS, INDEXED, Record, decode_device};
 use super::reader::Image;
 
 /// Extents and bytes of a value shown before the rest is only counted.
@@ -108,7 +108,7 @@ fn entry(text: &mut String, image: &Image<'_>, path: &[u8], number: u32) -> Resu
         line(text, format_args!("  {}=\"{shown}\"{rest}", escape(&name)));
     }
     match record.mode & TYPE_MASK {
-        DIRECTORY => image.directory(number, &map),
+        DIRECTORY => image.directory(number, &record, &map),
         _ => Ok(Vec::new()),
     }
 }
@@ -119,6 +119,7 @@ fn kind(record: &Record) -> String {
         format!("{letter}{major}:{minor}")
     };
     match record.mode & TYPE_MASK {
+        DIRECTORY if record.flags & INDEXED != 0 => "indexed-dir".to_owned(),
         DIRECTORY => "dir".to_owned(),
         REGULAR => "file".to_owned(),
         SYMLINK if record.flags & EXTENTS == 0 => "symlink".to_owned(),

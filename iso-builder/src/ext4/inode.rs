@@ -14,6 +14,8 @@ pub(super) const BODY: usize = 128 + 32;
 
 /// `i_block` holds an extent tree.
 pub(super) const EXTENTS: u32 = 0x8_0000;
+/// The directory has an index.
+pub(super) const INDEXED: u32 = 0x1000;
 
 /// First and last second that fit: 32 bits with sign and 2 bits of epoch, 1901 to 2446.
 const TIMES: std::ops::RangeInclusive<i64> = -(1 << 31)..=(1 << 34) - (1 << 31) - 1;

@@ -6,11 +6,11 @@
 //! 2. `layout` gives every block its place, on the `geometry` of a file system of that size;
 //! 3. `writer` reads the files again and writes all bytes, through a `sink` that leaves zeros as holes.
 //!
-//! The structures on disk have a file each: `superblock`, `group`, `inode`, `extent`, `directory`, `xattr`, over the
-//! sizes and checksums of `format`. [`dump`] reads an image back as text.
+//! The structures on disk have a file each: `superblock`, `group`, `inode`, `extent`, `directory` with
+//! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`. [`dump`] reads an image back as text.
 //!
 //! The image is a function of tree and options: no clock, no randomness, no environment. It has 4 KiB blocks, checksums
-//! over all metadata, 64-bit descriptors, flexible groups and, if asked, a journal. Not made: inode quotas, encryption,
+//! over all metadata, 64-bit descriptors, flexible groups, indexed directories and, if asked, a journal. Not made: inode quotas, encryption,
 //! inline data, large xattrs in inodes, files beyond 16 TiB.
 
 mod directory;
@@ -20,9 +20,11 @@ mod extent;
 mod format;
 mod geometry;
 mod group;
+mod htree;
 mod inode;
 mod inodes;
 mod layout;
+mod name_hash;
 mod reader;
 mod sink;
 mod superblock;
@@ -39,7 +41,7 @@ pub use error::{Error, Unfit};
 
 use crate::tree::{Kind, Time, Tree};
 use inodes::Inodes;
-use survey::Survey;
+use name_hash::NameHash;
 use writer::Identity;
 
 /// What an image is to be, besides its files.
@@ -99,10 +101,11 @@ pub fn write(tree: &Tree, options: &Options, out: &File, progress: &mut dyn FnMu
         done += bytes;
         progress(done, total);
     };
-    let Survey { needs, digest } = survey::survey(&inodes, &mut advance)?;
-    let layout = layout::plan(&needs, options.size, options.journal)?;
-    let uuid = options.uuid.unwrap_or_else(|| uuid(&digest));
+    let mut survey = survey::survey(&inodes, &mut advance)?;
+    let uuid = options.uuid.unwrap_or_else(|| uuid(&survey.digest));
     let identity = Identity { uuid, hash_seed: hash_seed(&uuid), label, time: options.time };
+    survey.add_directories(&inodes, NameHash::new(&identity.hash_seed));
+    let layout = layout::plan(&survey.needs, options.size, options.journal)?;
     let written = writer::write(&inodes, &layout, &identity, out, &mut advance)?;
     progress(total, total);
     Ok(Stats {

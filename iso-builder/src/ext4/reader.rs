@@ -12,7 +12,8 @@ use super::error::Error;
 use super::extent::{self, Entry, Extent};
 use super::format::{BLOCK, BLOCK_BYTES, Checksum, DESCRIPTOR_SIZE, GROUP_BLOCKS, INODE_SIZE, index, wide};
 use super::group::{BLOCK_UNINIT, Descriptor, INODE_UNINIT};
-use super::inode::{EXTENTS, Record};
+use super::htree;
+use super::inode::{EXTENTS, INDEXED, Record};
 use super::superblock::{self, Superblock};
 use super::xattr;
 
@@ -96,17 +97,33 @@ impl<'a> Image<'a> {
         Ok(map)
     }
 
-    /// The entries of a directory but `.` and `..`, in the order of the disk.
-    pub(super) fn directory(&self, number: u32, map: &Map) -> Result<Vec<(Vec<u8>, u32)>, Error> {
+    /// The entries of a directory but `.` and `..`, in order of name.
+    pub(super) fn directory(&self, number: u32, record: &Record, map: &Map) -> Result<Vec<(Vec<u8>, u32)>, Error> {
+        let what = || damaged(format_args!("directory of inode {number}"));
+        let seed = self.seed.of_inode(number);
+        let places: Vec<u64> =
+            map.extents.iter().flat_map(|extent| extent.physical..extent.physical + u64::from(extent.len)).collect();
+        let block = |block: u32| self.block(*places.get(index(u64::from(block))).ok_or_else(what)?);
+        let pointers = |number| htree::decode(&block(number)?, number, seed).ok_or_else(what);
+        let leaves: Vec<u32> = if record.flags & INDEXED == 0 {
+            (0..).take(places.len()).collect()
+        } else {
+            match pointers(0)? {
+                (0, leaves) => leaves,
+                (_, nodes) => {
+                    let below = nodes.into_iter().map(|node| Ok(pointers(node)?.1));
+                    below.collect::<Result<Vec<_>, Error>>()?.concat()
+                }
+            }
+        };
         let mut found = Vec::new();
-        let blocks = map.extents.iter().flat_map(|extent| extent.physical..extent.physical + u64::from(extent.len));
-        for place in blocks {
-            let block = self.block(place)?;
-            let entries = directory::decode(&block, self.seed.of_inode(number))
-                .ok_or_else(|| damaged(format_args!("directory of inode {number}")))?;
+        for leaf in leaves {
+            let block = block(leaf)?;
+            let entries = directory::decode(&block, seed).ok_or_else(what)?;
             let named = entries.iter().filter(|entry| !matches!(entry.name, b"." | b".."));
             found.extend(named.map(|entry| (entry.name.to_vec(), entry.inode)));
         }
+        found.sort();
         Ok(found)
     }
 

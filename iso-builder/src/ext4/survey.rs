@@ -9,6 +9,7 @@ use super::directory;
 use super::error::Error;
 use super::format::{BLOCK, BLOCK_BYTES, ZEROS, index, wide};
 use super::inodes::{Inodes, mode};
+use super::name_hash::NameHash;
 use super::xattr;
 use crate::tree::{Content, Kind, Time};
 
@@ -36,6 +37,7 @@ pub(super) struct Need {
 /// The needs of every inode, in their order.
 #[derive(Debug)]
 pub(super) struct Survey {
+    /// Those of directories lack their data until [`Survey::add_directories`].
     pub(super) needs: Vec<Need>,
     /// Over all metadata and contents.
     pub(super) digest: [u8; 32],
@@ -51,10 +53,6 @@ pub(super) fn survey(inodes: &Inodes<'_>, read: &mut dyn FnMut(u64)) -> Result<S
         let stored = xattr::store(&inode.node.meta.xattrs)
             .map_err(|reason| Error::Unfit { path: inodes.path(place), reason })?;
         let runs = match &inode.node.kind {
-            Kind::Dir(_) => {
-                let names = inodes.entries(place).map(|entry| entry.name.len());
-                vec![Run { start: 0, len: directory::blocks(names) }]
-            }
             Kind::Symlink(target) if target.len() > FAST_SYMLINK => vec![Run { start: 0, len: 1 }],
             Kind::File(content) => {
                 let (runs, checksum) = scan(content, &mut buffer, read)
@@ -68,6 +66,18 @@ pub(super) fn survey(inodes: &Inodes<'_>, read: &mut dyn FnMut(u64)) -> Result<S
         needs.push(Need { xattr_block: stored.block.is_some(), runs });
     }
     Ok(Survey { needs, digest: digest.finalize().into() })
+}
+
+impl Survey {
+    /// Adds the blocks of directories. Their number hangs on the hash, which hangs on the digest of everything.
+    pub(super) fn add_directories(&mut self, inodes: &Inodes<'_>, hash: NameHash) {
+        for (place, need) in self.needs.iter_mut().enumerate() {
+            if matches!(inodes.list()[place].node.kind, Kind::Dir(_)) {
+                let entries: Vec<_> = inodes.entries(place).collect();
+                need.runs = vec![Run { start: 0, len: directory::blocks(&entries, hash) }];
+            }
+        }
+    }
 }
 
 /// The parts of a file that may hold data, as offset and length: multiples of blocks but for the file's end.

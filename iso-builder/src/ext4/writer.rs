@@ -13,9 +13,10 @@ use super::format::{
 };
 use super::geometry::Geometry;
 use super::group::{BLOCK_UNINIT, Descriptor, INODE_UNINIT, TABLE_ZEROED, bitmap};
-use super::inode::{EXTENTS, Record, encode_device};
+use super::inode::{EXTENTS, INDEXED, Record, encode_device};
 use super::inodes::{Inodes, mode};
 use super::layout::Layout;
+use super::name_hash::NameHash;
 use super::sink::Sink;
 use super::superblock::{self, JournalCopy, Superblock};
 use super::survey::{CHUNK, FAST_SYMLINK};
@@ -78,7 +79,8 @@ impl Writer<'_> {
             Kind::Dir(_) => {
                 let entries: Vec<_> = self.inodes.entries(index).collect();
                 let parent = self.inodes.list()[inode.parent].number;
-                self.spread(index, &directory::encode(inode.number, parent, &entries, seed))?;
+                let hash = NameHash::new(&self.identity.hash_seed);
+                self.spread(index, &directory::encode(inode.number, parent, &entries, hash, seed))?;
             }
             Kind::Symlink(target) if target.len() > FAST_SYMLINK => {
                 let mut bytes = [0; BLOCK];
@@ -163,6 +165,9 @@ impl Writer<'_> {
         let data_size = blocks.extents.iter().map(|extent| u64::from(extent.len) * BLOCK_BYTES).sum();
         let tree = || (EXTENTS, extent::encode(&blocks.extents, &blocks.tree, self.seed).0);
         let (size, (flags, block)) = match &inode.node.kind {
+            Kind::Dir(_) if directory::is_indexed(self.inodes.entries(place)) => {
+                (data_size, (EXTENTS | INDEXED, tree().1))
+            }
             Kind::Dir(_) => (data_size, tree()),
             Kind::File(content) => (content.size, tree()),
             Kind::Symlink(target) if target.len() > FAST_SYMLINK => (wide(target.len()), tree()),
