@@ -88,13 +88,16 @@ impl Store {
 
     /// As `find`, but a file that is not there is an error.
     pub(super) fn get(&self, name: &str) -> Result<Section, Error> {
-        self.find(name)?.ok_or_else(|| {
-            let truncated = match self.place {
-                Place::Archive { ended_well: false, .. } => "; the archive is truncated",
-                _ => "",
-            };
-            self.malformed(format!("{name:?} is missing{truncated}"))
-        })
+        self.find(name)?.ok_or_else(|| self.lacks(&format!("{name:?} is missing")))
+    }
+
+    /// The error for something that is not there, with the likely reason if there is one.
+    pub(super) fn lacks(&self, what: &str) -> Error {
+        let reason = match self.place {
+            Place::Archive { ended_well: false, .. } => "; the archive is truncated",
+            _ => "",
+        };
+        self.malformed(format!("{what}{reason}"))
     }
 
     /// A JSON document in memory.
