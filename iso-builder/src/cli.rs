@@ -2,6 +2,8 @@
 //!
 //! It parses and nothing else; `main` turns what was said into recipes.
 
+pub(crate) mod inspect;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -24,8 +26,8 @@ pub(crate) struct Cli {
         hide_env_values = true
     )]
     pub(crate) epoch: i64,
-    /// Directory of caches; the kernel is kept in `tether/kernel` below it [default: ~/.cache]
-    #[arg(long, env = "XDG_CACHE_HOME", value_name = "DIR", global = true, hide_env_values = true)]
+    /// Directory of caches; the kernel is kept in `tether/kernel` below it [default: $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(crate) cache: Option<PathBuf>,
 }
 
@@ -37,6 +39,11 @@ pub(crate) enum Command {
     Appliance(Iso),
     /// Build the initramfs: one static program as /init
     Initramfs(Initramfs),
+    /// Describe an ISO or an initramfs: its files with owners, modes, times and digests
+    Inspect {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Build the kernel, or find it in the cache, and print its path
     Kernel(Kernel),
 }

@@ -5,8 +5,9 @@
 //! decides nothing about which files go in.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
+use crate::kernel::digest::Hasher;
 use crate::tree::{Kind, NodeId, ROOT, Tree};
 
 /// Writes all of `tree` except its root, which the kernel has made before it unpacks.
@@ -30,8 +31,62 @@ pub fn write(tree: &Tree, out: &mut impl Write) -> io::Result<()> {
         entry(tree, path, *id, (*ino, names[id]), last, &mut out)
             .map_err(|error| io::Error::new(error.kind(), format!("/{}: {error}", path.escape_ascii())))?;
     }
-    header(&mut out, &Fields { links: 1, ..Fields::default() }, b"TRAILER!!!")?;
+    header(&mut out, &Fields { links: 1, ..Fields::default() }, TRAILER)?;
     out.pad(512)
+}
+
+/// An archive as text: two lines for each entry, in the archive's order. Fails with `InvalidData` on what is no sound archive.
+pub fn dump(archive: &mut impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    let mut at = 0;
+    loop {
+        let mut header = [0; 110];
+        archive.read_exact(&mut header)?;
+        let field = |index: usize| {
+            let digits = str::from_utf8(&header[6 + 8 * index..14 + 8 * index]).ok();
+            digits
+                .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+                .ok_or_else(|| bad("a header is no hexadecimal text"))
+        };
+        if !header.starts_with(b"070701") {
+            return Err(bad("an entry has another magic than newc's"));
+        }
+        let (size, name_len) = (u64::from(field(6)?), u64::from(field(11)?));
+        if name_len == 0 || name_len > 4096 {
+            return Err(bad("a name is empty or longer than a path can be"));
+        }
+        let mut name = take(archive, at + 110, name_len, Vec::new())?;
+        name.pop();
+        at = (at + 110 + name_len).next_multiple_of(4);
+        if name == TRAILER {
+            return Ok(text);
+        }
+        let (mode, device) = (field(1)?, (field(9)?, field(10)?));
+        let what = match mode & 0o170_000 {
+            0o120_000 if size <= 4096 => format!("-> {}", take(archive, at, size, Vec::new())?.escape_ascii()),
+            0o020_000 | 0o060_000 => format!("device {},{}", device.0, device.1),
+            0o040_000 => String::new(),
+            _ => format!("{size} bytes, sha256 {}", take(archive, at, size, Hasher::default())?.finish()),
+        };
+        at = (at + size).next_multiple_of(4);
+        let (ino, uid, gid, links, mtime) = (field(0)?, field(2)?, field(3)?, field(4)?, field(5)?);
+        let line = format!("{mode:06o} {uid}:{gid} {mtime} inode {ino} links {links} {what}");
+        text += &format!("/{}\n    {}\n", name.escape_ascii(), line.trim_end());
+    }
+}
+
+/// Moves `len` bytes, which begin at offset `at`, into `sink`, and skips their padding.
+fn take<S: Write>(archive: &mut impl Read, at: u64, len: u64, mut sink: S) -> io::Result<S> {
+    if io::copy(&mut archive.by_ref().take(len), &mut sink)? < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let end = at + len;
+    io::copy(&mut archive.by_ref().take(end.next_multiple_of(4) - end), &mut io::sink())?;
+    Ok(sink)
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// Every path below `dir` with its inode, a directory before what is in it.
@@ -150,6 +205,9 @@ impl<W: Write> Write for Counted<'_, W> {
 fn too_large(_: std::num::TryFromIntError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "its size or time does not fit in a cpio header (32 bits)")
 }
+
+/// The name that ends an archive.
+const TRAILER: &[u8] = b"TRAILER!!!";
 
 #[cfg(test)]
 mod tests {

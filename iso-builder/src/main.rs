@@ -6,6 +6,7 @@
 
 mod cli;
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -37,14 +38,14 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let init = asked.init.map_or_else(|| beside("tether"), Ok)?;
             Ok(recipe::initramfs::write(&init, time, &asked.output)?)
         }
+        Command::Inspect { file } => print(&cli::inspect::inspect(&file)?),
         Command::Kernel(asked) => {
             let jobs = asked.jobs.map_or_else(cpus, usize::from);
             let image = kernel::obtain(&Request { source: asked.source, cache: cache(cli.cache)?, jobs })?;
             if let Some(path) = asked.output {
                 copy(&image, &path).with_context(|| path.display().to_string())?;
             }
-            println!("{}", image.display());
-            Ok(())
+            print(&format!("{}\n", image.display()))
         }
     }
 }
@@ -67,12 +68,22 @@ fn beside(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn cache(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let default = || std::env::home_dir().map(|home| home.join(".cache"));
-    asked.or_else(default).context("no home directory to keep the kernel in; name one with --cache DIR")
+    // A relative path, and so an empty one, is to be ignored: so says the XDG specification.
+    let xdg = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let home = || std::env::home_dir().map(|home| home.join(".cache"));
+    asked.or_else(xdg).or_else(home).context("no home directory to keep the kernel in; name one with --cache DIR")
 }
 
 fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Writes to stdout. Whoever reads may stop early, as `head` does; that is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
+        _ => Ok(()),
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {

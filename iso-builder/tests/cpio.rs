@@ -35,6 +35,25 @@ fn a_file_of_two_names_has_its_content_once_at_the_last() {
 }
 
 #[test]
+fn the_dump_tells_everything() {
+    let dump = cpio::dump(&mut archive(&sample()).as_slice()).unwrap();
+    let twice = iso_builder::kernel::digest::bytes(b"twice");
+    let sevens = iso_builder::kernel::digest::bytes(&[7; 100_000]);
+    let empty = iso_builder::kernel::digest::bytes(b"");
+    assert_eq!(
+        dump,
+        format!(
+            "/a\n    100644 0:0 0 inode 1 links 2 0 bytes, sha256 {empty}\n\
+             /b\n    100644 0:0 0 inode 1 links 2 5 bytes, sha256 {twice}\n\
+             /d\n    040644 0:0 0 inode 2 links 2\n\
+             /d/f\n    100644 0:0 0 inode 3 links 1 100000 bytes, sha256 {sevens}\n\
+             /link\n    120644 0:0 0 inode 4 links 1 -> d/f\n"
+        )
+    );
+    assert!(cpio::dump(&mut &archive(&sample())[..300]).is_err(), "an archive that ends early");
+}
+
+#[test]
 fn the_same_tree_gives_the_same_bytes() {
     assert_eq!(archive(&sample()), archive(&sample()));
 }

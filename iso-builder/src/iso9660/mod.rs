@@ -8,6 +8,7 @@ use std::io;
 
 use crate::tree::{Time, Tree};
 
+pub mod dump;
 mod hadris;
 
 /// What an image says about itself, and how it boots.
