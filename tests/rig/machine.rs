@@ -23,6 +23,8 @@ pub struct Machine {
     /// The text of fw_cfg's opt/guestinfo; none means that there is none.
     pub guestinfo: Option<String>,
     pub extra: Vec<String>,
+    /// The console's port, and not the link's device, is what [`Powered::socket`] holds.
+    pub console_on_socket: bool,
 }
 
 /// The spec of a shell script.
@@ -51,6 +53,7 @@ impl Machine {
             disk,
             guestinfo: Some(wire::guestinfo::write(spec).to_string()),
             extra: Vec::new(),
+            console_on_socket: false,
         }
     }
 
@@ -65,14 +68,19 @@ impl Machine {
         );
         qemu.arg("-kernel").arg(artifacts::dist("kernel")).arg("-initrd").arg(&self.initramfs);
         qemu.args(["-append", "console=ttyS1 quiet panic=-1"]);
-        qemu.args(["-chardev", &format!("socket,id=link,path={}", path("link"))]);
+        let (link, console) = match self.console_on_socket {
+            true => ("null,id=link".into(), format!("socket,id=console,path={}", path("link"))),
+            false => {
+                (format!("socket,id=link,path={}", path("link")), format!("file,id=console,path={}", path("console")))
+            }
+        };
+        qemu.args(["-chardev", &link, "-chardev", &console]);
         match self.link {
             LinkDevice::Serial => qemu.args(["-device", "isa-serial,index=0,chardev=link"]),
             LinkDevice::Virtio => qemu
                 .args(["-device", "virtio-serial-pci"])
                 .args(["-device", "virtserialport,chardev=link,name=tether.link"]),
         };
-        qemu.args(["-chardev", &format!("file,id=console,path={}", path("console"))]);
         qemu.args(["-device", "isa-serial,index=1,chardev=console"]);
         if let Some(text) = &self.guestinfo {
             fs::write(path("guestinfo"), text).expect("a file");
