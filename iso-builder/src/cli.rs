@@ -6,9 +6,10 @@ pub(crate) mod inspect;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use iso_builder::oci::Reference;
 
-/// Builds every image of tether: the kernel, the initramfs and the ISOs.
+/// Builds every image of tether: containers' disks, the kernel, the initramfs and the ISOs.
 ///
 /// Nothing needs root. The same inputs give the same bytes on any machine. A command that fails leaves no half file.
 #[derive(Debug, Parser)]
@@ -37,9 +38,11 @@ pub(crate) enum Command {
     Bootstrap(Iso),
     /// Build appliance.iso, which boots a Virtual Container Host
     Appliance(Iso),
+    /// Build a container's disk out of an image
+    Disk(Disk),
     /// Build the initramfs: one static program as /init
     Initramfs(Initramfs),
-    /// Describe an ISO or an initramfs: its files with owners, modes, times and digests
+    /// Describe an image: ISO, initramfs, ext4 or VMDK
     Inspect {
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -65,6 +68,28 @@ pub(crate) struct Iso {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Disk {
+    /// docker-archive:FILE[:NAME], oci:DIR[:TAG], or a file or directory of either kind
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Reference,
+    /// The disk to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// How the disk is stored: the bare ext4 file system, or a sparse VMDK
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub(crate) format: Format,
+    /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) size: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    Raw,
+    Vmdk,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Initramfs {
     /// The static program that becomes PID 1 [default: `tether` beside this program]
     #[arg(long, value_name = "FILE")]
@@ -85,4 +110,41 @@ pub(crate) struct Kernel {
     /// Copy the kernel here too
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// A number of bytes, or of the units K, M, G and T (powers of 1024).
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err("the unit is none of K, M, G and T".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a whole number with a unit, as in 512M".to_owned())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(|| "out of range".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        for (text, bytes) in
+            [("4096", 4096), ("512M", 512 << 20), ("10g", 10 << 30), ("1GiB", 1 << 30), ("2T", 2 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "0", "-1", "1.5G", "1X", "99999999T"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

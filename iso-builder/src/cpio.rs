@@ -35,7 +35,8 @@ pub fn write(tree: &Tree, out: &mut impl Write) -> io::Result<()> {
     out.pad(512)
 }
 
-/// An archive as text: two lines for each entry, in the archive's order. Fails with `InvalidData` on what is no sound archive.
+/// An archive as text: two lines for each entry, in the archive's order. Fails with `InvalidData` on what is no sound
+/// archive.
 pub fn dump(archive: &mut impl Read) -> io::Result<String> {
     let mut text = String::new();
     let mut at = 0;

@@ -14,6 +14,8 @@ use anyhow::Context;
 use clap::Parser;
 use iso_builder::kernel::{self, Request};
 use iso_builder::output::Output;
+use iso_builder::progress::Progress;
+use iso_builder::recipe::container_disk::{self, Step};
 use iso_builder::recipe::{self, iso};
 use iso_builder::tree::Time;
 
@@ -34,6 +36,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Bootstrap(asked) => write_iso(&iso::BOOTSTRAP, asked, cli.cache, time),
         Command::Appliance(asked) => write_iso(&iso::APPLIANCE, asked, cli.cache, time),
+        Command::Disk(asked) => write_disk(&asked, time),
         Command::Initramfs(asked) => {
             let init = asked.init.map_or_else(|| beside("tether"), Ok)?;
             Ok(recipe::initramfs::write(&init, time, &asked.output)?)
@@ -57,6 +60,31 @@ fn write_iso(recipe: &iso::Recipe, asked: cli::Iso, cache_dir: Option<PathBuf>, 
         None => kernel::obtain(&Request { source: None, cache: cache(cache_dir)?, jobs: cpus() })?,
     };
     Ok(recipe.write(&kernel, &init, asked.cmdline.as_deref(), time, &asked.output)?)
+}
+
+fn write_disk(asked: &cli::Disk, time: Time) -> anyhow::Result<()> {
+    let format = match asked.format {
+        cli::Format::Raw => container_disk::Format::Raw,
+        cli::Format::Vmdk => container_disk::Format::Vmdk,
+    };
+    let options = container_disk::Options { format, size: asked.size, time };
+    let mut current: Option<(Step, Progress)> = None;
+    let mut tell = |step, done, total| {
+        let progress = match &mut current {
+            Some((of, progress)) if *of == step => progress,
+            other => &mut other.insert((step, Progress::start(name(step), total))).1,
+        };
+        progress.reach(done, total);
+    };
+    Ok(container_disk::write(&asked.image, &options, &asked.output, &mut tell)?)
+}
+
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Unpack => "unpack",
+        Step::Format => "ext4",
+        Step::Convert => "vmdk",
+    }
 }
 
 /// The program of that name that was installed, or built, with this one.

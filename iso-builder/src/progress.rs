@@ -28,7 +28,12 @@ impl Progress {
 
     /// So many more steps are done.
     pub fn advance(&mut self, steps: u64) {
-        self.done += steps;
+        self.reach(self.done + steps, self.total);
+    }
+
+    /// So many steps are done, of so many in all.
+    pub fn reach(&mut self, done: u64, total: u64) {
+        (self.done, self.total) = (done, total);
         // An estimate that was too low must not show more than everything.
         self.total = self.total.max(self.done);
         match &mut self.sink {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use iso_builder::boot_assets;
+use iso_builder::kernel::digest;
 
 #[test]
 fn a_wrong_command_line_is_2_and_a_failure_1() {
@@ -70,6 +71,51 @@ fn the_appliance_is_the_same_recipe_with_its_own_label() {
     assert!(bytes[16 * 2048 + 40..].starts_with(b"TETHER_APPLIANCE "));
     let line = b"\n  append one two\n";
     assert!(bytes.windows(line.len()).any(|part| part == line));
+}
+
+#[test]
+fn an_image_becomes_a_disk_of_either_format() {
+    let dir = Dir::new();
+    let image = dir.file("image.tar", &docker_archive());
+    for (format, checker) in [("raw", &["e2fsck", "-fn"][..]), ("vmdk", &["qemu-img", "check"])] {
+        let disk = dir.path(&format!("disk.{format}"));
+        let output = run(&["disk", &format!("docker-archive:{image}"), "--format", format, "-o", &disk]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        match Command::new(checker[0]).args(&checker[1..]).arg(&disk).output() {
+            Ok(check) => assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout)),
+            Err(error) => eprintln!("SKIPPED: {}: {error}", checker[0]),
+        }
+        let output = run(&["inspect", &disk]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    assert!(String::from_utf8(run(&["inspect", &dir.path("disk.raw")]).stdout).unwrap().contains("containerfs"));
+
+    let small = run(&["disk", &image, "--size", "64K", "-o", &dir.path("small")]);
+    assert_eq!(small.status.code(), Some(1));
+    assert_eq!(stderr(&small).lines().count(), 1, "{}", stderr(&small));
+    assert!(!Path::new(&dir.path("small")).exists());
+}
+
+/// An image of one layer, as `docker save` writes it.
+fn docker_archive() -> Vec<u8> {
+    let layer = tar(&[("hello", b"hello\n"), ("etc/motd", b"hi\n")]);
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        digest::bytes(&layer)
+    );
+    let manifest = br#"[{"Config":"config.json","RepoTags":["t:1"],"Layers":["layer.tar"]}]"#;
+    tar(&[("config.json", config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest)])
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, *bytes).unwrap();
+    }
+    tar.into_inner().unwrap()
 }
 
 struct Dir(PathBuf, #[expect(dead_code, reason = "removes the directory")] tempfile::TempDir);

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::Context;
-use iso_builder::{cpio, iso9660};
+use iso_builder::{cpio, ext4, iso9660, vmdk};
 
 /// The text that describes the image at `path`.
 pub(crate) fn inspect(path: &Path) -> anyhow::Result<String> {
@@ -19,9 +19,11 @@ pub(crate) fn inspect(path: &Path) -> anyhow::Result<String> {
     };
     let (file, kind) = open().with_context(|| path.display().to_string())?;
     let text = match kind {
-        Some(Kind::Iso) => iso9660::dump::dump(&file),
-        Some(Kind::Cpio) => cpio::dump(&mut io::BufReader::new(&file)),
-        None => anyhow::bail!("{}: it is neither an ISO 9660 image nor an initramfs (cpio)", path.display()),
+        Some(Kind::Iso) => iso9660::dump::dump(&file).map_err(anyhow::Error::from),
+        Some(Kind::Cpio) => cpio::dump(&mut io::BufReader::new(&file)).map_err(anyhow::Error::from),
+        Some(Kind::Ext4) => ext4::dump(&file).map_err(anyhow::Error::from),
+        Some(Kind::Vmdk) => vmdk::dump(&file).map_err(anyhow::Error::from),
+        None => anyhow::bail!("{}: it is none of ISO 9660, initramfs (cpio), ext4 and VMDK", path.display()),
     };
     text.with_context(|| path.display().to_string())
 }
@@ -29,6 +31,8 @@ pub(crate) fn inspect(path: &Path) -> anyhow::Result<String> {
 enum Kind {
     Iso,
     Cpio,
+    Ext4,
+    Vmdk,
 }
 
 fn kind(file: &File) -> io::Result<Option<Kind>> {
@@ -44,6 +48,10 @@ fn kind(file: &File) -> io::Result<Option<Kind>> {
         Some(Kind::Iso)
     } else if starts(0, b"070701")? {
         Some(Kind::Cpio)
+    } else if starts(0, b"KDMV")? {
+        Some(Kind::Vmdk)
+    } else if starts(1024 + 56, &[0x53, 0xef])? {
+        Some(Kind::Ext4)
     } else {
         None
     })

@@ -1,7 +1,7 @@
 //! An ISO 9660 image as text: what it says about itself, how it boots, and every file with its digest.
 //!
-//! A reader of its own, which shares nothing with the writer. It believes no number of the image without a bound, and reads the primary
-//! tree with Rock Ridge names only: that is what Linux shows.
+//! A reader of its own, which shares nothing with the writer. It believes no number of the image without a bound, and
+//! reads the primary tree with Rock Ridge names only: that is what Linux shows.
 
 use std::fs::File;
 use std::io::{self, Write};

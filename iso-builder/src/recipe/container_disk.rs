@@ -1,0 +1,115 @@
+//! A container's disk: the files of an OCI image as one ext4 file system, raw or in a VMDK.
+//!
+//! It decides label, free space and the order of steps. Which image is meant, and what its layers hold, is `oci`'s.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::oci::{self, Reference};
+use crate::output::Output;
+use crate::tree::{Kind, Time, Tree};
+use crate::{ext4, vmdk};
+
+/// What the disk is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub format: Format,
+    /// Bytes; `None` for what the files need, a quarter of it and 64 MiB.
+    pub size: Option<u64>,
+    /// When the file system says it was made.
+    pub time: Time,
+}
+
+/// How the disk is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The file system itself, with holes.
+    Raw,
+    /// A monolithicSparse VMDK.
+    Vmdk,
+}
+
+/// What is being done, for whoever waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Unpack,
+    Format,
+    Convert,
+}
+
+/// Writes the disk of the image to `output`. What is unpacked on the way goes to unnamed files in the same directory.
+///
+/// `progress` is told the step, how much of it is done, and how much there is.
+pub fn write(
+    reference: &Reference,
+    options: &Options,
+    output: &Path,
+    progress: &mut dyn FnMut(Step, u64, u64),
+) -> Result<(), Error> {
+    let at = |source| Error::Write { path: output.to_owned(), source };
+    let spool = match output.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut out = Output::create(output).map_err(at)?;
+    let image = oci::open(reference, spool)?;
+    let tree = image.flatten(spool, &mut |seen| progress(Step::Unpack, seen.read, seen.size))?;
+    match options.format {
+        Format::Raw => {
+            format(&tree, options, out.file(), output, progress)?;
+        }
+        Format::Vmdk => {
+            let raw = tempfile::tempfile_in(spool).map_err(at)?;
+            let size = format(&tree, options, &raw, output, progress)?;
+            let name = output.file_name().unwrap_or_default().to_string_lossy();
+            let mut convert = |done| progress(Step::Convert, done, size);
+            vmdk::write_sparse(&raw, size, &name, out.file_mut(), &mut convert)
+                .map_err(|source| Error::Vmdk { path: output.to_owned(), source })?;
+        }
+    }
+    out.publish().map_err(at)
+}
+
+/// Writes the file system; gives its size.
+fn format(
+    tree: &Tree,
+    options: &Options,
+    raw: &File,
+    output: &Path,
+    progress: &mut dyn FnMut(Step, u64, u64),
+) -> Result<u64, Error> {
+    let size = match options.size {
+        Some(size) => ext4::Size::Exactly(size),
+        None => ext4::Size::Fit { spare: spare(tree) },
+    };
+    let options = ext4::Options { label: LABEL.to_owned(), size, time: options.time, ..ext4::Options::default() };
+    let stats = ext4::write(tree, &options, raw, &mut |done, total| progress(Step::Format, done, total));
+    Ok(stats.map_err(|source| Error::Ext4 { path: output.to_owned(), source })?.size)
+}
+
+/// A quarter of the content, because containers write what resembles it; 64 MiB, because small ones write too. Both
+/// are holes until they are used.
+fn spare(tree: &Tree) -> u64 {
+    let stored = |id| match &tree.node(id).kind {
+        Kind::File(content) => content.extents.iter().map(|extent| extent.len).sum(),
+        _ => 0,
+    };
+    tree.reachable().into_iter().map(stored).sum::<u64>() / 4 + (64 << 20)
+}
+
+/// By this label a containerVM finds its root; the name is VIC's.
+const LABEL: &str = "containerfs";
+
+/// Why there is no disk.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Image(#[from] oci::Error),
+    #[error("{}", path.display())]
+    Ext4 { path: PathBuf, source: ext4::Error },
+    #[error("{}", path.display())]
+    Vmdk { path: PathBuf, source: vmdk::Error },
+    #[error("{}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
