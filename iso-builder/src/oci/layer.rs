@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use super::compression::{Compression, Decoder};
@@ -62,11 +62,12 @@ impl Layer {
         let stop = AtomicBool::new(false);
         let (merged, decoded) = thread::scope(|scope| {
             let (sender, receiver) = sync_channel(CHUNKS);
+            let (give_back, used) = channel();
             let decoder = thread::Builder::new()
                 .name("decode".to_owned())
-                .spawn_scoped(scope, || self.decode(compression, sender, &read, &stop))
+                .spawn_scoped(scope, || self.decode(compression, sender, used, &read, &stop))
                 .map_err(LayerError::Read)?;
-            let chunks = Chunks { receiver, chunk: Vec::new(), at: 0, read: &read, progress };
+            let chunks = Chunks { receiver, give_back, chunk: Vec::new(), at: 0, read: &read, progress };
             let merged = merge_entries(Reader::new(chunks), in_place, merge, spool);
             stop.store(matches!(merged, Err(LayerError::Spool(_))), Ordering::Relaxed);
             let decoded = decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -93,6 +94,7 @@ impl Layer {
         &self,
         compression: Compression,
         sender: SyncSender<Vec<u8>>,
+        used: Receiver<Vec<u8>>,
         read: &AtomicU64,
         stop: &AtomicBool,
     ) -> io::Result<Decoded> {
@@ -101,7 +103,8 @@ impl Layer {
         let mut hasher = Hasher::default();
         let mut sender = Some(sender);
         let ended = loop {
-            let mut chunk = vec![0; CHUNK];
+            let mut chunk = used.try_recv().unwrap_or_default();
+            chunk.resize(CHUNK, 0);
             match decoder.read(&mut chunk) {
                 Ok(0) => break Ok(()),
                 Ok(_) if stop.load(Ordering::Relaxed) => break Ok(()),
@@ -210,6 +213,8 @@ impl Read for Blob<'_> {
 /// The tar as it comes from the decoder; at its end when the decoder has ended, well or not.
 struct Chunks<'a> {
     receiver: Receiver<Vec<u8>>,
+    /// Where chunks go that have been read, to be filled anew.
+    give_back: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
     read: &'a AtomicU64,
@@ -221,7 +226,9 @@ impl Chunks<'_> {
     fn fill(&mut self) -> &[u8] {
         if self.at == self.chunk.len() {
             self.at = 0;
-            self.chunk = self.receiver.recv().unwrap_or_default();
+            let next = self.receiver.recv().unwrap_or_default();
+            // At the end, nobody takes it.
+            self.give_back.send(std::mem::replace(&mut self.chunk, next)).ok();
             (self.progress)(self.read.load(Ordering::Relaxed));
         }
         &self.chunk[self.at..]

@@ -6,6 +6,7 @@ use super::Error;
 use super::digest::Digest;
 use super::document::{Descriptor, Document, ImageConfig, Platform, SavedImage};
 use super::layer::Layer;
+use super::path::shown;
 use super::reference::Reference;
 use super::section::Section;
 use super::store::Store;
@@ -87,14 +88,14 @@ fn tagged(store: &Store, mut all: Vec<Descriptor>, tag: Option<&str>) -> Result<
     let names: BTreeSet<String> = all.iter().filter_map(|it| it.names().next()).map(str::to_owned).collect();
     let digests: BTreeSet<&str> = all.iter().map(|it| it.digest.as_str()).collect();
     if tag.is_none() && names.len() > 1 && digests.len() > 1 {
-        return Err(Error::Choice { path: store.path.clone(), names: names.into_iter().collect() });
+        return Err(choice(store, names));
     }
     if let Some(tag) = tag {
         all.retain(|descriptor| descriptor.names().any(|name| name == tag));
     }
     match (all.is_empty(), tag) {
         (false, _) => Ok(all),
-        (true, Some(tag)) => Err(no_such(store, tag, names.into_iter().collect())),
+        (true, Some(tag)) => Err(no_such(store, tag, names)),
         (true, None) => Err(store.malformed("no image is in it".to_owned())),
     }
 }
@@ -109,7 +110,7 @@ fn for_this_host(store: &Store, mut all: Vec<Descriptor>) -> Result<Descriptor, 
         let found: BTreeSet<String> = all.iter().flat_map(|it| &it.platform).map(Platform::to_string).collect();
         match found.is_empty() {
             true => store.malformed("no image is in it".to_owned()),
-            false => Error::Platform { path: store.path.clone(), found: Vec::from_iter(found).join(", ") },
+            false => Error::Platform { path: store.path.clone(), found: listed(found) },
         }
     })
 }
@@ -122,14 +123,23 @@ fn one(
 ) -> Result<SavedImage, Error> {
     match (images.pop(), images.is_empty(), name) {
         (Some(image), true, _) => Ok(image),
-        (Some(_), false, _) => Err(Error::Choice { path: store.path.clone(), names }),
+        (Some(_), false, _) => Err(choice(store, names)),
         (None, _, Some(name)) => Err(no_such(store, name, names)),
         (None, _, None) => Err(store.malformed("manifest.json names no image".to_owned())),
     }
 }
 
-fn no_such(store: &Store, name: &str, names: Vec<String>) -> Error {
-    store.malformed(format!("no image in it is called {name:?}, but: {}", names.join(", ")))
+fn choice(store: &Store, names: impl IntoIterator<Item = String>) -> Error {
+    Error::Choice { path: store.path.clone(), names: listed(names) }
+}
+
+/// Names from an image for a message: on one line, and not too many.
+pub(super) fn listed(names: impl IntoIterator<Item = String>) -> String {
+    shown(Vec::from_iter(names).join(", ").escape_debug().to_string().as_bytes())
+}
+
+fn no_such(store: &Store, name: &str, names: impl IntoIterator<Item = String>) -> Error {
+    store.malformed(format!("no image in it is called {name:?}, but: {}", listed(names)))
 }
 
 fn mismatch(store: &Store, name: &str, found: Digest, expected: Digest) -> Error {
@@ -177,7 +187,7 @@ fn sized(store: &Store, descriptor: &Descriptor, digest: Digest) -> Result<Secti
 }
 
 fn digest(store: &Store, text: &str) -> Result<Digest, Error> {
-    Digest::parse(text).ok_or_else(|| store.malformed(format!("{text:?} is no sha256 digest")))
+    Digest::parse(text).ok_or_else(|| store.malformed(format!("{:?} is no sha256 digest", shown(text.as_bytes()))))
 }
 
 /// Indexes within indexes; real ones have two.

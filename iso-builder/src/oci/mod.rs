@@ -84,8 +84,8 @@ pub enum Error {
     Archive { path: PathBuf, source: TarError },
     #[error("{}: {what}", path.display())]
     Malformed { path: PathBuf, what: String },
-    #[error("{}: it holds several images; name one of {}", path.display(), names.join(", "))]
-    Choice { path: PathBuf, names: Vec<String> },
+    #[error("{}: it holds several images; name one of {names}", path.display())]
+    Choice { path: PathBuf, names: String },
     #[error(
         "{}: image is for {found}; this host runs linux/amd64: \
          `docker pull --platform linux/amd64` or `skopeo copy --override-arch amd64` fetch the other one", path.display()
@@ -101,14 +101,14 @@ pub enum Error {
 /// unlinked file in `spool`.
 pub fn open(reference: &Reference, spool: &Path) -> Result<Image, Error> {
     let path = reference.path();
-    if matches!(path.try_exists(), Ok(false)) {
+    if matches!(reference, Reference::Bare(_)) && matches!(path.try_exists(), Ok(false)) {
         return Err(Error::NotFound { reference: path.display().to_string() });
     }
     let store = store::Store::open(path, spool)?;
     let found = layout::find(&store, reference)?;
     let document::ImageConfig { platform, config, .. } = found.config;
     if !platform.fits_this_host() {
-        return Err(Error::Platform { path: store.path, found: platform.to_string() });
+        return Err(Error::Platform { path: store.path, found: layout::listed([platform.to_string()]) });
     }
     let config = Config {
         os: platform.os,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::compression::{Compression, Decoder};
 use super::layer::read_start;
+use super::path::{components, shown};
 use super::section::Section;
 use super::spool::Spool;
 use super::tar::{self, EntryKind, Reader};
@@ -88,7 +89,7 @@ impl Store {
 
     /// As `find`, but a file that is not there is an error.
     pub(super) fn get(&self, name: &str) -> Result<Section, Error> {
-        self.find(name)?.ok_or_else(|| self.lacks(&format!("{name:?} is missing")))
+        self.find(name)?.ok_or_else(|| self.lacks(&format!("{:?} is missing", shown(name.as_bytes()))))
     }
 
     /// The error for something that is not there, with the likely reason if there is one.
@@ -109,7 +110,7 @@ impl Store {
 
     pub(super) fn parse<'a, T: serde::Deserialize<'a>>(&self, name: &str, bytes: &'a [u8]) -> Result<T, Error> {
         serde_json::from_slice(bytes)
-            .map_err(|error| self.malformed(format!("{name:?} is not as it should be: {error}")))
+            .map_err(|error| self.malformed(format!("{:?} is not as it should be: {error}", shown(name.as_bytes()))))
     }
 
     pub(super) fn malformed(&self, what: String) -> Error {
@@ -145,7 +146,7 @@ fn index(file: &Section) -> Result<(HashMap<Vec<u8>, Member>, bool), tar::Error>
     while let Some(entry) = reader.next()? {
         let Some(name) = cleaned(&entry.path) else { continue };
         let member = match entry.kind {
-            EntryKind::File { size, segments } if segments.len() <= 1 => {
+            EntryKind::File { size, segments } if segments.iter().map(|part| part.len).sum::<u64>() == size => {
                 if size > file.len - reader.offset() {
                     return Err(tar::Error::Truncated);
                 }
@@ -171,7 +172,7 @@ fn index(file: &Section) -> Result<(HashMap<Vec<u8>, Member>, bool), tar::Error>
 
 /// A name without `.`, `..` and doubled slashes; `None` when it climbs out.
 fn cleaned(name: &[u8]) -> Option<Vec<u8>> {
-    Some(super::path::components(name).ok()?.join(&b'/'))
+    Some(components(name).ok()?.join(&b'/'))
 }
 
 /// Bytes of one JSON document: what registries accept of a manifest.

@@ -14,6 +14,8 @@ fn a_name_that_is_no_file_leads_to_the_tools_that_make_one() {
     assert!(error.contains("busybox:latest: no such file or directory, and registries are not read"), "{error}");
     assert!(error.contains("`docker save -o image.tar "), "{error}");
     assert!(error.contains("`skopeo copy docker://"), "{error}");
+    let error = open("docker-archive:/nonexistent/image.tar").unwrap_err();
+    assert_eq!(error, "image.tar cannot be read: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -102,6 +104,8 @@ fn archives_that_are_no_images() {
     for (name, text, expected) in cases {
         assert_eq!(archive(name, text), format!("image.tar: {expected}"));
     }
+    let many = json!([{"Config": "a", "RepoTags": ["a\n".repeat(400)]}, {"Config": "b", "RepoTags": ["b:2"]}]);
+    assert!(archive("manifest.json", &many.to_string()).len() < 400);
     let two = json!([{"Config": "a", "RepoTags": ["a:1"]}, {"Config": "b", "RepoTags": ["b:2"]}]);
     assert_eq!(archive("manifest.json", &two.to_string()), "image.tar: it holds several images; name one of a:1, b:2");
     for (bytes, expected) in [
