@@ -1,2 +1,40 @@
-//! vch
-fn main() {}
+//! The command `vch`: parses the command line, runs it, and turns the outcome into an exit code.
+//!
+//! A command that vch itself cannot carry out ends with 125, as docker's do; everything else is the container's own code.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use vch::cli::{Cli, Command};
+use vch::run;
+
+/// What docker says when it, and not the container, failed.
+const VCH_FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let Command::Run(args) = cli.command;
+    match run::run(&args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("vch: {error:#}");
+            ExitCode::from(VCH_FAILED)
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        print!("{}", error.render().ansi());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    eprint!("vch: {}", text.strip_prefix("error: ").unwrap_or(&text));
+    ExitCode::from(VCH_FAILED)
+}

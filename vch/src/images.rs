@@ -1,0 +1,173 @@
+//! The disk of an image: made once, kept in the cache under the image's digest, shared by all of its containers.
+//!
+//! How an image is read and a file system written is iso-builder's; this file decides when, where and how large.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use iso_builder::ext4;
+use iso_builder::oci::{self, Reference};
+use iso_builder::output::Output;
+use iso_builder::tree::{Kind, Time, Tree};
+use wire::spec::ROOT_LABEL;
+
+use crate::plan::ImageConfig;
+use crate::state;
+
+mod progress;
+
+use progress::Meter;
+
+/// An image, and where its disk belongs.
+#[derive(Debug)]
+pub struct Image {
+    image: oci::Image,
+    name: String,
+    cache: PathBuf,
+    unfinished: Unfinished,
+}
+
+/// A disk in the making. Whoever ends the program meanwhile abandons it, so that nothing half-written is left.
+#[derive(Clone, Debug, Default)]
+pub struct Unfinished(Arc<Mutex<Option<PathBuf>>>);
+
+impl Unfinished {
+    /// Removes what there is of it.
+    pub fn abandon(&self) {
+        if let Some(dir) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && let Err(error) = fs::remove_dir_all(&dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            eprintln!("vch: cannot remove {}: {error}", dir.display());
+        }
+    }
+}
+
+/// Reads what an image says about itself; `cache` is where disks are kept. May take long for a compressed archive.
+pub fn open(name: &str, cache: &Path, unfinished: Unfinished) -> Result<Image> {
+    let reference: Reference = name.parse()?;
+    let cache = cache.join("disks");
+    state::make_dir(&cache)?;
+    let image = oci::open(&reference, &cache)?;
+    Ok(Image { image, name: name.to_owned(), cache, unfinished })
+}
+
+impl Image {
+    pub fn config(&self) -> ImageConfig {
+        let config = &self.image.config;
+        ImageConfig {
+            env: config.env.clone(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            working_dir: config.working_dir.clone(),
+            user: config.user.clone(),
+            stop_signal: config.stop_signal.clone(),
+        }
+    }
+
+    /// The image's disk, made now if this is its first container.
+    pub fn disk(&self) -> Result<PathBuf> {
+        let digest = self.image.digest.rsplit(':').next().unwrap_or_default();
+        let key = format!("{digest}-{GENERATION}");
+        let disk = self.cache.join(format!("{key}.raw"));
+        if disk.exists() {
+            return Ok(disk);
+        }
+        let _lock = self.lock(&self.cache.join(format!("{key}.lock")))?;
+        if !disk.exists() {
+            self.make(&self.cache.join(format!("{key}.partial")), &disk)
+                .with_context(|| format!("cannot make the disk of {} in {}", self.name, self.cache.display()))?;
+        }
+        Ok(disk)
+    }
+
+    /// Two runs at once make one disk.
+    fn lock(&self, path: &Path) -> Result<File> {
+        let context = || format!("cannot lock {}", path.display());
+        let file = File::create(path).with_context(context)?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("vch: waiting for another vch that makes the disk of {}", self.name)
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(context),
+        }
+        file.lock().with_context(context)?;
+        Ok(file)
+    }
+
+    /// Works in a directory of its own, under the lock: what a killed run left there is known to be nobody's.
+    fn make(&self, partial: &Path, disk: &Path) -> Result<()> {
+        if partial.exists() {
+            fs::remove_dir_all(partial)?;
+        }
+        *self.unfinished.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial.to_owned());
+        state::make_dir(partial)?;
+        let made = self.write(&partial.join("disk.raw")).and_then(|()| Ok(fs::rename(partial.join("disk.raw"), disk)?));
+        self.unfinished.abandon();
+        made
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let mut meter = Meter::new(&self.name);
+        let tree = self.image.flatten(&self.cache, &mut |progress| {
+            meter.show(&format!("layer {} of {}", progress.layer, progress.layers), progress.read, progress.size);
+        })?;
+        let options = ext4::Options {
+            label: ROOT_LABEL.into(),
+            size: ext4::Size::Exactly(disk_size(&tree)),
+            journal: true,
+            uuid: None,
+            time: Time::default(),
+        };
+        let output = Output::create(path)?;
+        ext4::write(&tree, &options, output.file(), &mut |done, total| meter.show("file system", done, total))?;
+        output.publish()?;
+        Ok(())
+    }
+}
+
+/// Room to work for the container; it costs nothing until it is used.
+fn disk_size(tree: &Tree) -> u64 {
+    let stored = |id| match &tree.node(id).kind {
+        Kind::File(content) => content.size.next_multiple_of(BLOCK) + BLOCK,
+        _ => BLOCK,
+    };
+    let content: u64 = tree.reachable().into_iter().map(stored).sum();
+    LEAST_SIZE.max((content / 2 * 3 + GIB).next_multiple_of(BLOCK))
+}
+
+/// Which kind of disk: another one, and old disks are not found any more.
+const GENERATION: &str = "v1";
+const BLOCK: u64 = 4096;
+const GIB: u64 = 1 << 30;
+const LEAST_SIZE: u64 = 8 * GIB;
+
+#[cfg(test)]
+mod tests {
+    use iso_builder::tree::{Content, Meta, Node, ROOT};
+
+    use super::*;
+
+    #[test]
+    fn a_disk_has_room_to_work() {
+        let mut tree = Tree::new(Meta::default());
+        assert_eq!(disk_size(&tree), 8 * GIB);
+        let content = Content { size: 20 * GIB, extents: Vec::new() };
+        tree.insert(ROOT, b"big", Node { meta: Meta::default(), kind: Kind::File(content) });
+        assert!(disk_size(&tree) > 31 * GIB && disk_size(&tree).is_multiple_of(BLOCK));
+    }
+
+    #[test]
+    fn what_is_abandoned_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("x.partial");
+        fs::create_dir(&dir).unwrap();
+        let unfinished = Unfinished(Arc::new(Mutex::new(Some(dir.clone()))));
+        unfinished.clone().abandon();
+        assert!(!dir.exists());
+        unfinished.abandon();
+    }
+}

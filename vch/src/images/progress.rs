@@ -1,0 +1,54 @@
+//! How long work is shown: a bar on a terminal, elsewhere a line now and then, and nothing at all for what is over within a second.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows how far the disk of an image is.
+#[derive(Debug)]
+pub(super) struct Meter {
+    name: String,
+    began: Instant,
+    told: Option<Instant>,
+    bar: Option<ProgressBar>,
+}
+
+impl Meter {
+    pub(super) fn new(name: &str) -> Meter {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} {bar:30} {bytes}/{total_bytes} {msg}");
+            let bar = ProgressBar::new(0).with_prefix(format!("vch: disk of {name}"));
+            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Meter { name: name.to_owned(), began: Instant::now(), told: None, bar }
+    }
+
+    pub(super) fn show(&mut self, step: &str, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+            if bar.message() != step {
+                bar.set_message(step.to_owned());
+            }
+            return;
+        }
+        if self.told.unwrap_or(self.began).elapsed() >= INTERVAL {
+            self.told = Some(Instant::now());
+            eprintln!("vch: disk of {}: {step}: {} of {} MB", self.name, done / 1_000_000, total / 1_000_000);
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if self.told.is_some() {
+            eprintln!("vch: disk of {}: {:.1} s", self.name, self.began.elapsed().as_secs_f64());
+        }
+    }
+}
+
+const INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,28 @@
+//! The Virtual Container Host: runs containers as virtual machines.
+//!
+//! ```text
+//! cli       what was typed            plan        what it means: a spec for the guest, a machine for QEMU
+//! images    the image's disk          state       the files of one container
+//! vm        QEMU                      guest_link  the conversation with the guest
+//! terminal, signals, streams          the host's side of it
+//! console                             what is left when it fails     verdict     the exit code
+//!
+//! run       `vch run`: all of the above, in order
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod assets;
+pub mod cli;
+pub mod console;
+pub mod guest_link;
+pub mod images;
+pub mod plan;
+pub mod run;
+pub mod signals;
+pub mod size;
+pub mod state;
+pub mod streams;
+pub mod terminal;
+pub mod verdict;
+pub mod vm;

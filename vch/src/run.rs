@@ -1,0 +1,199 @@
+//! `vch run`: an image's disk, a machine over it, and the conversation with its guest, one after the other.
+//!
+//! It decides the order, what a signal means before the guest can have it, and the exit code. Nothing of a container that was to leave no trace is left,
+//! whichever way this ends.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use wire::link::Tuning;
+use wire::spec::{LinkDevice, Spec};
+
+use crate::cli::RunArgs;
+use crate::guest_link::{self, Command, Ends, Report};
+use crate::images::{self, Unfinished};
+use crate::signals::{self, Caught, SIGWINCH};
+use crate::state::{self, Container};
+use crate::verdict::Verdict;
+use crate::vm::{Disk, Machine, accel, overlay, qemu};
+use crate::{assets, plan, terminal};
+
+/// Runs a container; its exit code is the result.
+pub fn run(args: &RunArgs) -> Result<u8> {
+    if args.tty && args.interactive && !io::stdin().is_terminal() {
+        bail!("the input device is not a TTY: leave out -t, or give a terminal on standard input");
+    }
+    // One thread drives everything: QEMU is told to die with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(container(args));
+    // a read of standard input may never come back
+    runtime.shutdown_background();
+    result
+}
+
+async fn container(args: &RunArgs) -> Result<u8> {
+    let mut caught = signals::catch().context("cannot catch signals")?;
+    let program = std::env::current_exe().context("cannot find out where vch lies")?;
+    let boot = assets::find(args.boot, args.assets.as_deref(), &program)?;
+    let qemu = qemu::find()?;
+    let cache = state::cache_dir()?;
+    let id = state::new_id()?;
+
+    let unfinished = Unfinished::default();
+    let prepared = tokio::select! {
+        prepared = prepare(args, &id, &cache, unfinished.clone()) => prepared,
+        signal = signals::ending(&mut caught) => {
+            unfinished.abandon();
+            return Ok(128 + signal);
+        }
+    };
+    let (spec, base) = prepared?;
+    let accel = tokio::select! {
+        accel = accel::choose(&qemu, &boot, &cache) => accel?,
+        signal = signals::ending(&mut caught) => return Ok(128 + signal),
+    };
+
+    let container = Container::create(&id, args.rm)?;
+    let sockets = state::socket_dir()?;
+    let machine = Machine {
+        boot,
+        accel,
+        memory_mib: args.memory.mebibytes(),
+        cpus: args.cpus,
+        link: spec.link,
+        link_socket: sockets.path().join("link"),
+        console: container.console(),
+        guestinfo: container.guestinfo(),
+        disk: Some(Disk { file: container.disk(), transient: container.is_transient() }),
+    };
+    let size = fs::metadata(&base).with_context(|| format!("cannot read {}", base.display()))?.len();
+    container.create_file(&machine.console, |_| Ok(()))?;
+    container.create_file(&machine.guestinfo, |file| write!(file, "{}", wire::guestinfo::write(&spec)))?;
+    container.create_file(&container.disk(), |file| overlay::write(file, &base, size))?;
+
+    let verdict = match attend(args, &spec, &qemu, &machine, caught).await {
+        Ok(report) => Verdict::of(report, &container, args.start_timeout),
+        Err(error) => Verdict::error(format!("{error:#}")),
+    };
+    if let Some(error) = &verdict.error {
+        eprintln!("vch: {error}");
+    }
+    if !container.is_transient()
+        && let Err(error) = container.write_exit(verdict.code, verdict.ending, verdict.error.as_deref())
+    {
+        eprintln!("vch: {error:#}");
+    }
+    Ok(verdict.code)
+}
+
+/// Reads the image, plans, and makes the image's disk, on a thread of its own: it is work, and a signal may come.
+async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished) -> Result<(Spec, PathBuf)> {
+    let mut variables = Vec::new();
+    for file in &args.env_file {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        variables.extend(plan::env_file(&text).map(str::to_owned));
+    }
+    variables.extend(args.env.iter().cloned());
+    for entry in &mut variables {
+        *entry = plan::resolve(entry, |name| std::env::var(name).ok())?;
+    }
+    let (args, id, cache, size) = (args.clone(), id.to_owned(), cache.to_owned(), terminal::size());
+    let work = move || {
+        let image = images::open(args.image(), &cache, unfinished)?;
+        let spec = plan::spec(&id, &args, &variables, &image.config(), size)?;
+        Ok((spec, image.disk()?))
+    };
+    tokio::task::spawn_blocking(work).await.context("reading the image went wrong")?
+}
+
+/// Starts the machine, talks with its guest, and sees the machine end.
+async fn attend(args: &RunArgs, spec: &Spec, qemu: &Path, machine: &Machine, caught: Caught) -> Result<Report> {
+    let listener = UnixListener::bind(&machine.link_socket)
+        .with_context(|| format!("cannot listen at {}", machine.link_socket.display()))?;
+    let start_by = Instant::now() + Duration::from_secs(args.start_timeout);
+    let mut process = qemu::Process::start(qemu, machine)?;
+    let Some(pipe) = connected(&listener, &mut process, start_by).await? else {
+        let complaint = process.complaint().await;
+        bail!("QEMU ended at once: {}", complaint.as_deref().unwrap_or("it did not say why"));
+    };
+    let (reader, writer) = pipe.into_split();
+
+    let (sender, mut commands) = mpsc::unbounded_channel();
+    tokio::spawn(forward(caught, args.tty, sender));
+    let restore = terminal::Restore;
+    let tuning = match machine.link {
+        LinkDevice::Virtio => Tuning::FAST,
+        LinkDevice::Serial => Tuning::SERIAL,
+    };
+    let ends = own_ends(args)?;
+    let report = guest_link::converse((reader, writer), &spec.id, tuning, ends, &mut commands, start_by).await;
+    drop(restore);
+
+    if report.machine_stays() {
+        process.kill().await;
+    } else if timeout(EXIT_TIME, process.wait()).await.is_err() {
+        eprintln!("vch: QEMU did not end by itself, and was killed");
+        process.kill().await;
+    }
+    Ok(report.with_complaint(process.complaint().await))
+}
+
+/// QEMU's end of the link; `None` when it ends instead.
+async fn connected(
+    listener: &UnixListener,
+    process: &mut qemu::Process,
+    start_by: Instant,
+) -> Result<Option<UnixStream>> {
+    tokio::select! {
+        accepted = timeout_at(start_by, listener.accept()) => {
+            let (pipe, _) = accepted.map_err(|_| anyhow!("QEMU did not connect to its link in time"))??;
+            Ok(Some(pipe))
+        }
+        ended = process.wait() => ended.map(|_| None).context("cannot wait for QEMU"),
+    }
+}
+
+/// Signals become requests to the guest.
+async fn forward(mut caught: Caught, tty: bool, commands: mpsc::UnboundedSender<Command>) {
+    while let Some(signal) = caught.recv().await {
+        let command = match signal {
+            SIGWINCH if !tty => continue,
+            SIGWINCH => match terminal::size() {
+                Some(size) => Command::Resize(size),
+                None => continue,
+            },
+            signal => Command::Signal(signal),
+        };
+        if commands.send(command).is_err() {
+            return;
+        }
+    }
+}
+
+/// Our own streams, without std's buffers and locks.
+fn own_ends(args: &RunArgs) -> Result<Ends> {
+    let own = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map(File::from).context("cannot use a standard stream");
+    let stdin = own(&io::stdin())?;
+    let raw = args.tty;
+    let open = move || -> Box<dyn io::Read + Send> {
+        if raw && let Err(error) = terminal::make_raw() {
+            eprintln!("vch: cannot make the terminal raw: {error}");
+        }
+        Box::new(stdin)
+    };
+    Ok(Ends {
+        stdin: args.interactive.then(|| Box::new(open) as Box<dyn FnOnce() -> _ + Send>),
+        stdout: Box::new(own(&io::stdout())?),
+        stderr: Box::new(own(&io::stderr())?),
+    })
+}
+
+/// From the end of the link to the end of QEMU's process.
+const EXIT_TIME: Duration = Duration::from_secs(10);

@@ -1,0 +1,168 @@
+//! The files of one container, and where vch keeps files at all.
+//!
+//! ```text
+//! $XDG_CACHE_HOME/tether/disks/<digest>-v1.raw     an image's disk, shared by its containers
+//! $XDG_STATE_HOME/tether/containers/<id>/          console.log guestinfo disk.qcow2 exit.json
+//! $XDG_RUNTIME_DIR or /tmp: a directory of a run   the link's socket, whose path must be short
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use wire::status::Ending;
+
+/// `tether` in the user's cache: what is there can be made again.
+pub fn cache_dir() -> Result<PathBuf> {
+    base_dir("XDG_CACHE_HOME", ".cache")
+}
+
+/// Makes a directory that only its owner may enter, and those above it.
+pub fn make_dir(dir: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("cannot make the directory {}", dir.display()))
+}
+
+fn base_dir(variable: &str, below_home: &str) -> Result<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    match (absolute(variable), absolute("HOME")) {
+        (Some(dir), _) => Ok(dir.join("tether")),
+        (None, Some(home)) => Ok(home.join(below_home).join("tether")),
+        (None, None) => bail!("neither {variable} nor HOME names a directory: set one of them"),
+    }
+}
+
+/// An id as docker makes them: 64 hexadecimal digits at random.
+pub fn new_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The directory of one container. Dropped, it disappears if that was asked for.
+#[derive(Debug)]
+pub struct Container {
+    dir: PathBuf,
+    transient: bool,
+    began: SystemTime,
+}
+
+/// How a container ended, for those who look later.
+#[derive(Debug, Serialize)]
+struct Ended<'a> {
+    code: u8,
+    ending: Option<Ending>,
+    error: Option<&'a str>,
+    /// Seconds since 1970.
+    began: f64,
+    ended: f64,
+}
+
+impl Container {
+    pub fn create(id: &str, transient: bool) -> Result<Container> {
+        let dir = base_dir("XDG_STATE_HOME", ".local/state")?.join("containers").join(id);
+        make_dir(&dir)?;
+        Ok(Container { dir, transient, began: SystemTime::now() })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether it disappears with its container.
+    pub fn is_transient(&self) -> bool {
+        self.transient
+    }
+
+    pub fn console(&self) -> PathBuf {
+        self.dir.join("console.log")
+    }
+
+    pub fn guestinfo(&self) -> PathBuf {
+        self.dir.join("guestinfo")
+    }
+
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk.qcow2")
+    }
+
+    /// Makes a file that only its owner may read: an environment holds secrets.
+    pub fn create_file(&self, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+        let opened = File::options().write(true).create_new(true).mode(0o600).open(path);
+        let written = opened.and_then(|mut file| write(&mut file));
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    pub fn write_exit(&self, code: u8, ending: Option<Ending>, error: Option<&str>) -> Result<()> {
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let ended = Ended { code, ending, error, began: seconds(self.began), ended: seconds(SystemTime::now()) };
+        let text = serde_json::to_vec_pretty(&ended).context("cannot encode exit.json")?;
+        self.create_file(&self.dir.join("exit.json"), |file| file.write_all(&text))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.transient
+            && let Err(error) = fs::remove_dir_all(&self.dir)
+        {
+            eprintln!("vch: cannot remove {}: {error}", self.dir.display());
+        }
+    }
+}
+
+/// A directory for the sockets of one run; it disappears with it.
+pub fn socket_dir() -> Result<tempfile::TempDir> {
+    // a socket's path has at most 107 bytes; the directory has 11 of them, its sockets less than 20
+    let short = |path: &PathBuf| path.is_dir() && path.as_os_str().len() < 70;
+    let parent = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(short).unwrap_or("/tmp".into());
+    let owner_only = fs::Permissions::from_mode(0o700);
+    let made = tempfile::Builder::new().prefix("vch-").permissions(owner_only).tempdir_in(&parent);
+    made.with_context(|| format!("cannot make a directory in {}", parent.display()))
+}
+
+/// Whether the file system of `dir` has no room left.
+pub fn is_full(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail * stat.f_frsize < FULL)
+}
+
+/// Less than this, and QEMU's next cluster does not fit.
+const FULL: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_differ() {
+        let ids: BTreeSet<String> = (0..50).map(|_| new_id().unwrap()).collect();
+        assert_eq!(ids.len(), 50);
+        assert!(ids.iter().all(|id| id.len() == 64 && id.chars().all(|char| char.is_ascii_hexdigit())));
+    }
+
+    #[test]
+    fn a_socket_directory_is_private_and_short() {
+        let dir = socket_dir().unwrap();
+        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(dir.path().join("a-long-socket-name").as_os_str().len() < 108);
+    }
+
+    #[test]
+    fn a_transient_container_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        for (transient, stays) in [(true, false), (false, true)] {
+            let dir = root.path().join(format!("{transient}"));
+            fs::create_dir(&dir).unwrap();
+            let container = Container { dir: dir.clone(), transient, began: SystemTime::now() };
+            container.write_exit(3, Some(Ending::Exited { code: 3 }), None).unwrap();
+            drop(container);
+            assert_eq!(dir.join("exit.json").exists(), stays);
+        }
+    }
+}

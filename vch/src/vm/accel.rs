@@ -1,0 +1,106 @@
+//! KVM or TCG: `/dev/kvm` may exist and still run no kernel, so a machine has to show once that it can.
+//!
+//! The probe boots the real kernel without a spec and waits for tether's word on the console. Its result is kept until the kernel changes or the host reboots.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::time::{Instant, sleep};
+use wire::spec::LinkDevice;
+
+use super::{Accel, Boot, Machine, qemu};
+
+/// Decides, and boots a probe if nobody has done so before.
+pub async fn choose(program: &Path, boot: &Boot, cache: &Path) -> Result<Accel> {
+    let asked = std::env::var("VCH_ACCEL").unwrap_or_default();
+    match asked.as_str() {
+        "tcg" => return Ok(Accel::Tcg),
+        "kvm" => {
+            return open_kvm()
+                .map(|()| Accel::Kvm)
+                .context("VCH_ACCEL=kvm: /dev/kvm cannot be used (VCH_ACCEL=tcg works everywhere, slower)");
+        }
+        "" => {}
+        other => bail!("VCH_ACCEL={other}: it is `kvm` or `tcg`"),
+    }
+    if open_kvm().is_err() {
+        return Ok(Accel::Tcg);
+    }
+    let remembered = cache.join("accel");
+    let key = key(boot)?;
+    let known = fs::read_to_string(&remembered).unwrap_or_default();
+    match known.strip_prefix(&key).map(str::trim) {
+        Some("kvm") => return Ok(Accel::Kvm),
+        Some("tcg") => return Ok(Accel::Tcg),
+        _ => {}
+    }
+    let accel = if probe(program, boot).await? { Accel::Kvm } else { Accel::Tcg };
+    if accel == Accel::Tcg {
+        eprintln!("vch: KVM does not run the kernel here: falling back to TCG, about ten times slower");
+    }
+    let line = format!("{key} {}\n", if accel == Accel::Kvm { "kvm" } else { "tcg" });
+    if let Err(error) = fs::write(&remembered, line) {
+        eprintln!("vch: cannot write {}: {error}: the next run tries KVM again", remembered.display());
+    }
+    Ok(accel)
+}
+
+fn open_kvm() -> std::io::Result<()> {
+    File::options().read(true).write(true).open("/dev/kvm").map(drop)
+}
+
+/// What the result depends on: the host since it booted, and the kernel.
+fn key(boot: &Boot) -> Result<String> {
+    let (Boot::Kernel { kernel: file, .. } | Boot::Iso(file)) = boot;
+    let meta = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let host = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Ok(format!("{} {} {}.{:09}", host.trim(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+}
+
+async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
+    let dir = tempfile::tempdir().context("cannot make a directory for a trial of KVM")?;
+    let console = dir.path().join("console");
+    let nothing = dir.path().join("nothing");
+    fs::write(&nothing, "")?;
+    let _socket = tokio::net::UnixListener::bind(dir.path().join("link"))?;
+    let machine = Machine {
+        boot: boot.clone(),
+        accel: Accel::Kvm,
+        memory_mib: 256,
+        cpus: 1,
+        link: LinkDevice::Serial,
+        link_socket: dir.path().join("link"),
+        console: console.clone(),
+        guestinfo: nothing,
+        disk: None,
+    };
+    let mut process = qemu::Process::start(program, &machine)?;
+    let give_up = Instant::now() + PROBE_TIME;
+    let works = loop {
+        if has_spoken(&console) {
+            break true;
+        }
+        tokio::select! {
+            _ = process.wait() => break has_spoken(&console),
+            () = sleep(PROBE_INTERVAL) => {}
+        }
+        if Instant::now() >= give_up {
+            break false;
+        }
+    };
+    process.kill().await;
+    Ok(works)
+}
+
+fn has_spoken(console: &PathBuf) -> bool {
+    fs::read(console).is_ok_and(|text| text.windows(NAME.len()).any(|window| window == NAME))
+}
+
+/// What tether's lines on the console begin with.
+const NAME: &[u8] = b"tether";
+/// Under KVM a boot takes a tenth of it.
+const PROBE_TIME: Duration = Duration::from_secs(4);
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);

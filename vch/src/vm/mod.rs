@@ -1,0 +1,44 @@
+//! What a containerVM needs of a hypervisor. [`qemu`] is the one there is; [`accel`] decides how it computes, [`overlay`] writes its disk.
+
+use std::path::PathBuf;
+
+use wire::spec::LinkDevice;
+
+pub use crate::assets::Boot;
+
+pub mod accel;
+pub mod overlay;
+pub mod qemu;
+
+/// How the processor's instructions are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// By the processor itself.
+    Kvm,
+    /// By translation: ten times slower, and everywhere.
+    Tcg,
+}
+
+/// One machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub boot: Boot,
+    pub accel: Accel,
+    pub memory_mib: u64,
+    pub cpus: u8,
+    pub link: LinkDevice,
+    /// The unix socket at which vch waits for the link.
+    pub link_socket: PathBuf,
+    /// A file that takes the console's output.
+    pub console: PathBuf,
+    pub guestinfo: PathBuf,
+    pub disk: Option<Disk>,
+}
+
+/// A qcow2 disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    pub file: PathBuf,
+    /// Nobody will look at it when the machine has ended, however it ends: it need not reach the host's disk.
+    pub transient: bool,
+}

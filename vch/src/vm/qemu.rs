@@ -1,0 +1,159 @@
+//! QEMU: the command line that makes a [`Machine`], and the process.
+//!
+//! Which machine type and flags, and what each is worth, was measured; the figures are in the comments. The guest's needs are in `kernel-config/`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use wire::spec::{LinkDevice, VIRTIO_PORT};
+
+use super::{Accel, Boot, Machine};
+
+/// The program, as the user names it or as it is found in `PATH`.
+pub fn find() -> Result<PathBuf> {
+    if let Some(chosen) = std::env::var_os("VCH_QEMU").filter(|name| !name.is_empty()) {
+        return in_path(&chosen).with_context(|| format!("VCH_QEMU is {}: there is no such program", chosen.display()));
+    }
+    in_path(OsStr::new(PROGRAM))
+        .with_context(|| format!("{PROGRAM} not found: install the package qemu-system-x86 (qemu-system-x86-core on Fedora), or name the program in VCH_QEMU"))
+}
+
+/// The arguments that make a machine.
+pub fn arguments(machine: &Machine) -> Vec<OsString> {
+    let mut line = Line(Vec::new());
+    line.words("-nodefaults -no-user-config -no-reboot -display none -vga none -nic none -monitor none");
+    line.words(match machine.accel {
+        // `max` has the CRC instruction that the link's checksums want
+        Accel::Tcg => "-accel tcg -cpu max",
+        Accel::Kvm => "-accel kvm -cpu host",
+    });
+    line.words(&format!("-m {} -smp {}", machine.memory_mib, machine.cpus));
+    match &machine.boot {
+        Boot::Kernel { kernel, initramfs } => {
+            line.words(DIRECT_MACHINE);
+            line.pair("-kernel", kernel);
+            line.pair("-initrd", initramfs);
+            line.pair("-append", COMMAND_LINE);
+        }
+        Boot::Iso(iso) => {
+            line.words("-machine pc -boot d");
+            line.option("-drive", "if=ide,media=cdrom,readonly=on,format=raw,file=", iso);
+        }
+    }
+    line.option("-fw_cfg", "name=opt/guestinfo,file=", &machine.guestinfo);
+    line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
+    match machine.link {
+        LinkDevice::Serial => line.words("-device isa-serial,index=0,chardev=link"),
+        LinkDevice::Virtio => {
+            line.words("-device virtio-serial-pci,max_ports=2");
+            line.words(&format!("-device virtserialport,chardev=link,name={VIRTIO_PORT}"));
+        }
+    }
+    line.option("-chardev", "file,id=console,path=", &machine.console);
+    line.words("-device isa-serial,index=1,chardev=console");
+    if let Some(disk) = &machine.disk {
+        let cache = if disk.transient { "unsafe" } else { "writeback" };
+        // A full host disk is an I/O error to the guest. QEMU would pause the machine, and vch would wait for ever.
+        let drive = format!(
+            "if=none,id=root,format=qcow2,cache={cache},discard=unmap,detect-zeroes=unmap,werror=report,rerror=report,file="
+        );
+        line.option("-drive", &drive, &disk.file);
+        line.words("-device virtio-blk-pci,drive=root");
+    }
+    line.words("-object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng");
+    line.0
+}
+
+/// A running QEMU. It ends with vch, even when vch is killed.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    complaint: JoinHandle<String>,
+}
+
+impl Process {
+    pub fn start(program: &Path, machine: &Machine) -> Result<Process> {
+        let mut command = match in_path(OsStr::new("setpriv")) {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.args(arguments(machine)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Ctrl-C is for vch, which tells the guest.
+        command.process_group(0).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let Some(stderr) = child.stderr.take() else { bail!("{} has no stderr", program.display()) };
+        let complaint = tokio::spawn(async move {
+            let mut lines = BufReader::new(stderr).lines();
+            let mut last = String::new();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if !line.trim().is_empty() {
+                    last = line;
+                }
+            }
+            last
+        });
+        Ok(Process { child, complaint })
+    }
+
+    /// Waits until it has ended.
+    pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Ends it now.
+    pub async fn kill(&mut self) {
+        // an error says that it has ended already
+        self.child.kill().await.ok();
+    }
+
+    /// What it said last on its stderr; once it has ended.
+    pub async fn complaint(self) -> Option<String> {
+        self.complaint.await.ok().filter(|line| !line.is_empty())
+    }
+}
+
+/// Arguments being collected.
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn words(&mut self, words: &str) {
+        self.0.extend(words.split(' ').map(OsString::from));
+    }
+
+    fn pair(&mut self, option: &str, value: impl AsRef<OsStr>) {
+        self.0.extend([option.into(), value.as_ref().to_owned()]);
+    }
+
+    /// An option whose last suboption is a path; a comma in it is written twice.
+    fn option(&mut self, option: &str, suboptions: &str, path: &Path) {
+        let mut value = suboptions.as_bytes().to_vec();
+        for &byte in path.as_os_str().as_bytes() {
+            value.extend(std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
+        }
+        self.0.extend([option.into(), OsString::from_vec(value)]);
+    }
+}
+
+fn in_path(name: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name)).filter(|path| path.is_file());
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const DIRECT_MACHINE: &str = "-machine pc";
+const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1";
+
+#[cfg(test)]
+mod tests;

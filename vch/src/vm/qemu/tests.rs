@@ -1,0 +1,82 @@
+use super::*;
+use crate::vm::Disk;
+
+fn machine() -> Machine {
+    Machine {
+        boot: Boot::Kernel { kernel: "/k".into(), initramfs: "/i".into() },
+        accel: Accel::Tcg,
+        memory_mib: 512,
+        cpus: 2,
+        link: LinkDevice::Virtio,
+        link_socket: "/s/link".into(),
+        console: "/c/console.log".into(),
+        guestinfo: "/c/guestinfo".into(),
+        disk: Some(Disk { file: "/c/disk.qcow2".into(), transient: true }),
+    }
+}
+
+fn line(machine: &Machine) -> String {
+    let words: Vec<_> = arguments(machine).into_iter().map(|word| word.into_string().unwrap()).collect();
+    words.join(" ")
+}
+
+fn check(machine: &Machine, holds: &[&str], lacks: &[&str]) {
+    let line = line(machine);
+    for part in holds {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    for part in lacks {
+        assert!(!line.contains(part), "{part} is in {line}");
+    }
+}
+
+#[test]
+fn a_machine_by_direct_boot() {
+    check(
+        &machine(),
+        &[
+            "-accel tcg -cpu max",
+            "-m 512 -smp 2",
+            "-kernel /k -initrd /i -append console=ttyS1 ",
+            "-fw_cfg name=opt/guestinfo,file=/c/guestinfo",
+            "-chardev socket,id=link,path=/s/link",
+            "-device virtserialport,chardev=link,name=tether.link",
+            "-chardev file,id=console,path=/c/console.log -device isa-serial,index=1,chardev=console",
+            "cache=unsafe",
+            "werror=report",
+        ],
+        &["index=0", "cdrom"],
+    );
+}
+
+#[test]
+fn a_machine_as_esxi_has_it() {
+    let boot = Boot::Iso("/b.iso".into());
+    let disk = Some(Disk { file: "/c/disk.qcow2".into(), transient: false });
+    let machine = Machine { boot, link: LinkDevice::Serial, accel: Accel::Kvm, disk, ..machine() };
+    check(
+        &machine,
+        &[
+            "-accel kvm -cpu host",
+            "-machine pc",
+            "if=ide,media=cdrom,readonly=on,format=raw,file=/b.iso",
+            "-device isa-serial,index=0,chardev=link",
+            "cache=writeback",
+        ],
+        &["-kernel", "virtserialport", "-append"],
+    );
+}
+
+#[test]
+fn a_comma_in_a_path_is_no_suboption() {
+    let machine = Machine { guestinfo: "/a,b".into(), ..machine() };
+    check(&machine, &["file=/a,,b"], &[]);
+}
+
+#[test]
+fn a_program_is_found() {
+    assert!(in_path(OsStr::new("sh")).is_some());
+    assert!(in_path(OsStr::new("/bin/sh")).is_some());
+    assert!(in_path(OsStr::new("no-such-program")).is_none());
+    assert!(in_path(OsStr::new("/bin/no-such-program")).is_none());
+}
