@@ -118,6 +118,11 @@ grains 1..3 at sector 128
 grains 9..10 at sector 384
 grains 1023..1024 at sector 512
 "#;
+    let bytes = std::fs::read(&path).unwrap();
+    let sectors = |first: usize, end: usize| &bytes[first * 512..end * 512];
+    assert_eq!(sectors(21, 22)[..8], [22, 0, 0, 0, 26, 0, 0, 0]);
+    assert_eq!(sectors(30, 31)[..8], [31, 0, 0, 0, 35, 0, 0, 0]);
+    assert!(sectors(22, 30) == sectors(31, 39), "the spare tables say the same");
     assert_eq!(dump, expected.replace("CID=CID", &format!("CID={:08x}", stats.cid)));
 }
 
@@ -141,10 +146,10 @@ fn the_same_image_gives_the_same_bytes() {
 fn a_raw_image_that_ends_early_goes_on_with_zeros() {
     let dir = tempfile::tempdir().unwrap();
     let raw_path = dir.path().join("raw");
-    let file = raw(&raw_path, 5, &[(0, b"hello")]);
+    let file = raw(&raw_path, GRAIN + 5, &[(0, &vec![7; 65536 + 5])]);
     let path = dir.path().join("disk.vmdk");
     let stats = write(&file, 1 << 20, &path).unwrap();
-    assert_eq!((stats.grains, stats.stored), (16, 1));
+    assert_eq!((stats.grains, stats.stored), (16, 2));
     File::options().write(true).open(&raw_path).unwrap().set_len(1 << 20).unwrap();
     qemu_img(&["compare", "-f", "raw", "-F", "vmdk"], &[&raw_path, &path]);
 }

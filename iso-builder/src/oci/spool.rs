@@ -67,3 +67,19 @@ impl Spool {
 
 /// Bytes held back: most files of an image are smaller, and a call per file costs more than the copy.
 const BUFFER: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_its_directory() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut spool =
+            Spool { file: Arc::new(full), dir: "/var/spool".into(), written: 0, buffer: Vec::with_capacity(BUFFER) };
+        spool.append(b"x").unwrap();
+        let error = anyhow::Error::from(spool.flush().unwrap_err());
+        let expected = "cannot write to the spool directory /var/spool: No space left on device (os error 28)";
+        assert_eq!(format!("{error:#}"), expected);
+    }
+}

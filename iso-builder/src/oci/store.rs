@@ -147,9 +147,6 @@ fn index(file: &Section) -> Result<(HashMap<Vec<u8>, Member>, bool), tar::Error>
         let Some(name) = cleaned(&entry.path) else { continue };
         let member = match entry.kind {
             EntryKind::File { size, segments } if segments.iter().map(|part| part.len).sum::<u64>() == size => {
-                if size > file.len - reader.offset() {
-                    return Err(tar::Error::Truncated);
-                }
                 Member::File { start: reader.offset(), len: size }
             }
             EntryKind::HardLink(target) => match cleaned(&target) {

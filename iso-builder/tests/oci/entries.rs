@@ -218,6 +218,11 @@ fn what_no_writer_means_is_refused() {
     assert_eq!(header(116, &[0xff; 8]), layer("no tar header at byte 0: its gid is out of range"));
     assert_eq!(header(124, b"77777777777\0"), layer("the archive ends early: it is truncated"));
     assert_eq!(header(124, &[0xff; 12]), layer("no tar header at byte 0: its size is out of range"));
+    let changed = refusal(|tar| {
+        tar.plain(b'0', b"a", b"", b"");
+        tar.0[0] = b'b';
+    });
+    assert_eq!(changed, layer("no tar header at byte 0: its checksum is wrong"));
     assert_eq!(refusal(|tar| tar.0.extend([b'x'; 512])), layer("no tar header at byte 0: a number is not octal"));
     let lone = refusal(|tar| {
         tar.0.extend([0; 512]);

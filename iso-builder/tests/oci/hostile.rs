@@ -120,6 +120,17 @@ fn archives_that_are_no_images() {
 }
 
 #[test]
+fn a_config_of_a_docker_archive_that_is_not_what_it_is_called() {
+    let mut bytes = docker_archive(&config(&[]), &[]).end();
+    let at = bytes.windows(5).position(|text| text == b"linux").unwrap();
+    bytes[at] = b'L';
+    let (_dir, path) = saved(&bytes);
+    let name = format!("{}.json", sha256(config(&[]).to_string().as_bytes()));
+    let error = open(path.to_str().unwrap()).unwrap_err();
+    assert!(error.starts_with(&format!("image.tar: {name:?} has the digest sha256:")), "{error}");
+}
+
+#[test]
 fn a_wrong_number_of_layers() {
     let image = layer(&["a=1"]);
     let (_dir, path) = saved(&docker_archive(&config(&[]), &[image]).end());
