@@ -31,8 +31,10 @@ fn main() -> ExitCode {
 
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        print!("{}", error.render().ansi());
-        return ExitCode::SUCCESS;
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
     }
     let text = error.render().to_string();
     eprint!("vch: {}", text.strip_prefix("error: ").unwrap_or(&text));

@@ -64,6 +64,7 @@ async fn container(args: &RunArgs) -> Result<u8> {
     let sockets = state::socket_dir()?;
     let machine = Machine {
         boot,
+        firmware: qemu::quick_firmware(),
         accel,
         memory_mib: args.memory.mebibytes(),
         cpus: args.cpus,

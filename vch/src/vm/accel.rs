@@ -68,6 +68,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
     let _socket = tokio::net::UnixListener::bind(dir.path().join("link"))?;
     let machine = Machine {
         boot: boot.clone(),
+        firmware: qemu::quick_firmware(),
         accel: Accel::Kvm,
         memory_mib: 256,
         cpus: 1,

@@ -23,6 +23,8 @@ pub enum Accel {
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub boot: Boot,
+    /// In place of QEMU's own, for a direct boot.
+    pub firmware: Option<PathBuf>,
     pub accel: Accel,
     pub memory_mib: u64,
     pub cpus: u8,

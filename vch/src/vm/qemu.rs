@@ -24,6 +24,11 @@ pub fn find() -> Result<PathBuf> {
         .with_context(|| format!("{PROGRAM} not found: install the package qemu-system-x86 (qemu-system-x86-core on Fedora), or name the program in VCH_QEMU"))
 }
 
+/// A firmware that knows only how to start a kernel, if it is installed: 0.1 s faster than SeaBIOS.
+pub fn quick_firmware() -> Option<PathBuf> {
+    QBOOT.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
 /// The arguments that make a machine.
 pub fn arguments(machine: &Machine) -> Vec<OsString> {
     let mut line = Line(Vec::new());
@@ -37,6 +42,9 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     match &machine.boot {
         Boot::Kernel { kernel, initramfs } => {
             line.words(DIRECT_MACHINE);
+            if let Some(firmware) = &machine.firmware {
+                line.pair("-bios", firmware);
+            }
             line.pair("-kernel", kernel);
             line.pair("-initrd", initramfs);
             line.pair("-append", COMMAND_LINE);
@@ -152,7 +160,11 @@ fn in_path(name: &OsStr) -> Option<PathBuf> {
 }
 
 const PROGRAM: &str = "qemu-system-x86_64";
-const DIRECT_MACHINE: &str = "-machine pc";
+const QBOOT: [&str; 2] = ["/usr/share/qemu/qboot.rom", "/usr/share/qemu-kvm/qboot.rom"];
+/// Start to first byte of output on a busy host, the least of nine: `pc` 1.19 s (its kernel waits for IDE ports that nobody uses), q35 without what we
+/// do not use 0.82 s, with qboot 0.7 s. `i8042=off` would take another 0.06 s, and QEMU before 7.0 does not know it.
+const DIRECT_MACHINE: &str = "-machine q35,sata=off,smbus=off,hpet=off";
+/// The kernel's own boot flags (`no_timer_check`, `noreplace-smp`) made no difference on this machine.
 const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1";
 
 #[cfg(test)]

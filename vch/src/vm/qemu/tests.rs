@@ -4,6 +4,7 @@ use crate::vm::Disk;
 fn machine() -> Machine {
     Machine {
         boot: Boot::Kernel { kernel: "/k".into(), initramfs: "/i".into() },
+        firmware: Some("/q.rom".into()),
         accel: Accel::Tcg,
         memory_mib: 512,
         cpus: 2,
@@ -37,6 +38,7 @@ fn a_machine_by_direct_boot() {
         &[
             "-accel tcg -cpu max",
             "-m 512 -smp 2",
+            "-machine q35,sata=off,smbus=off,hpet=off -bios /q.rom",
             "-kernel /k -initrd /i -append console=ttyS1 ",
             "-fw_cfg name=opt/guestinfo,file=/c/guestinfo",
             "-chardev socket,id=link,path=/s/link",
@@ -63,7 +65,7 @@ fn a_machine_as_esxi_has_it() {
             "-device isa-serial,index=0,chardev=link",
             "cache=writeback",
         ],
-        &["-kernel", "virtserialport", "-append"],
+        &["-kernel", "virtserialport", "-append", "-bios"],
     );
 }
 
