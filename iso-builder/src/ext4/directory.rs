@@ -184,13 +184,13 @@ mod tests {
     #[test]
     fn the_second_block_brings_an_index() {
         let entry = Entry { name: &[b'a'; 244], inode: 11, file_type: 1 };
-        let last = Entry { name: &[b'a'; 15 * 4], ..entry };
-        // 4084 - 24 bytes are 15 records of 252 and one of 68, of 212 left.
+        // 4084 - 24 bytes are 16 records of 252 and one of 28.
         let mut entries = vec![entry; 16];
-        assert_eq!(16 * entry.size(), 4032);
-        entries.push(Entry { name: b"20 bytes all", ..entry });
+        entries.push(Entry { name: b"twenty bytes exactly", ..entry });
+        assert_eq!(entries.iter().map(Entry::size).sum::<usize>(), 4084 - 24);
+        assert!(!is_indexed(entries.iter().copied()));
         assert_eq!(blocks(&entries, NameHash::new(&HASH)), 1);
-        entries.push(last);
+        entries.push(Entry { name: b"a", ..entry });
         assert!(is_indexed(entries.iter().copied()));
         assert_eq!(blocks(&entries, NameHash::new(&HASH)), 3);
     }

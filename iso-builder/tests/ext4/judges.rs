@@ -74,6 +74,13 @@ impl Image {
         digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// What the superblock's copy in a group says the group is; `e2fsck` does not look.
+    pub(crate) fn copy_number(&self, group: u64) -> u16 {
+        let mut field = [0; 2];
+        self.file.read_exact_at(&mut field, group * 32_768 * 4096 + 0x5A).unwrap();
+        u16::from_le_bytes(field)
+    }
+
     pub(crate) fn flip_bit(&self, at: u64) {
         let mut byte = [0];
         let file = self.path.as_file();

@@ -113,13 +113,13 @@ impl Random {
     }
 }
 
-/// A tree of up to a few hundred files, and the contents of the regular ones by path.
+/// A tree of up to 300 files, and the contents of the regular ones by path.
 pub(crate) fn random_tree(random: &mut Random) -> (Tree, Vec<(String, Vec<u8>)>) {
     let mut tree = Tree::new(random_meta(random));
     let mut dirs = vec![(ROOT, String::new())];
     let mut files: Vec<(NodeId, Vec<u8>)> = Vec::new();
     let mut contents = Vec::new();
-    for n in 0..random.below(400) {
+    for n in 0..random.below(300) {
         let (parent, path) = dirs[random.small(dirs.len() as u64)].clone();
         let padding = if random.below(20) == 0 { 240 } else { random.small(12) };
         let name = format!("{n}{}", "n".repeat(padding));
@@ -171,7 +171,7 @@ fn random_meta(random: &mut Random) -> Meta {
 
 /// Data with holes of its own and holes of the content's, and the same as plain bytes.
 fn random_content(random: &mut Random) -> (Content, Vec<u8>) {
-    let size = random.one_of_below(&[10, 5000, 100_000, 3_000_000]) as u64;
+    let size = random.one_of_below(&[10, 5000, 50_000, 500_000]) as u64;
     let mut bytes = vec![0; usize::try_from(size).unwrap()];
     let mut extents = Vec::new();
     let mut at = random.below(9000);
