@@ -1,7 +1,7 @@
 //! How the kernel is compiled: unpack, configure, check, `make bzImage`.
 //!
-//! The environment is emptied and every name, time and number that a build would take from the machine is fixed, so that
-//! the same source, configuration and compiler give the same bytes. Anything here that changes what comes out must
+//! The environment is emptied and every name, time and number that a build would take from the machine is fixed, so
+//! that the same source, configuration and compiler give the same bytes. Anything here that changes what comes out must
 //! change `RULES` in `store`.
 
 use std::fs::{self, File};
