@@ -99,7 +99,8 @@ fn a_damaged_image_is_an_error_not_a_panic() {
     }
 }
 
-/// What a change of the writer, or of the crate behind it, would show first. A new digest is a decision: compare the dumps.
+/// What a change of the writer, or of the crate behind it, would show first. A new digest is a decision: compare the
+/// dumps.
 #[test]
 fn the_bytes_are_pinned() {
     let dir = tempfile::tempdir().unwrap();

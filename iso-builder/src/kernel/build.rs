@@ -1,9 +1,10 @@
 //! How the kernel is compiled: unpack, configure, check, `make bzImage`.
 //!
-//! The environment is emptied and every name, time and number that a build would take from the machine is fixed, so that
-//! the same source, configuration and compiler give the same bytes. Anything here that changes what comes out must
+//! The environment is emptied and every name, time and number that a build would take from the machine is fixed, so
+//! that the same source, configuration and compiler give the same bytes. Anything here that changes what comes out must
 //! change `RULES` in `store`.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -152,31 +153,38 @@ impl Log<'_> {
     }
 }
 
-/// The last lines that look like the reason of a failure.
+/// The lines that tell why a step failed: what compilers call an error, else the last ones.
 #[derive(Default)]
 struct Tail {
     errors: Vec<String>,
-    last: String,
+    last: VecDeque<String>,
 }
 
 impl Tail {
     fn see(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line).trim().to_owned();
         // `make: *** [...] Error 1` repeats on every level that something went wrong, not what.
-        if line.to_ascii_lowercase().contains("error") && !line.starts_with("make") {
-            self.errors.truncate(2);
+        if line.is_empty() || line.starts_with("make") {
+            return;
+        }
+        // The first errors are the cause of those that follow.
+        if line.contains("error:") && self.errors.len() < LINES {
             self.errors.push(line.clone());
         }
-        if !line.is_empty() {
-            self.last = line;
+        self.last.push_back(line);
+        if self.last.len() > LINES {
+            self.last.pop_front();
         }
     }
 
     fn text(self) -> Option<String> {
-        let lines = if self.errors.is_empty() { vec![self.last] } else { self.errors };
+        let lines = if self.errors.is_empty() { self.last.into() } else { self.errors };
         Some(lines.join("; ")).filter(|text| !text.is_empty())
     }
 }
+
+/// So many lines of a failure fit in a message; the log has the rest.
+const LINES: usize = 3;
 
 /// Tool and the Debian package that has it; tools of one package stand together.
 const TOOLS: &[(&str, &str)] = &[
