@@ -10,7 +10,11 @@ use rig::{artifacts, images};
 /// Runs the image in a cache of its own, which must be without half a disk afterwards.
 fn check(image: &Path, parts: &[&str]) {
     let cache = tempfile::tempdir().unwrap();
-    run([Path::new("--rm"), image]).env("XDG_CACHE_HOME", cache.path()).output().fails(125, parts);
+    run([Path::new("--rm"), image])
+        .env("XDG_CACHE_HOME", cache.path())
+        .env("VCH_ACCEL", "tcg")
+        .output()
+        .fails(125, parts);
     let disks = cache.path().join("tether/disks");
     let left: Vec<_> = fs::read_dir(&disks).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     assert!(left.iter().all(|path| path.extension().is_some_and(|kind| kind == "lock")), "left behind: {left:?}");
@@ -27,7 +31,7 @@ fn an_archive_that_is_cut_short() {
     let dir = tempfile::tempdir().unwrap();
     let whole = fs::read(artifacts::dist("busybox.tar")).unwrap();
     let cut = dir.path().join("cut.tar");
-    for len in [0, 100, 512, 2000, whole.len() / 2, whole.len() - 4000] {
+    for len in [0, 100, 512, 2000, whole.len() / 2, whole.len() * 9 / 10] {
         fs::write(&cut, &whole[..len]).unwrap();
         check(&cut, &["cut.tar"]);
     }
@@ -73,8 +77,9 @@ fn a_path_that_climbs_out() {
 fn an_image_for_another_architecture() {
     let image = ImageDir::with_busybox();
     image.archive(&serde_json::json!({}));
+    let diff_id = format!("sha256:{}", sha256(&image.layer()));
     let document = serde_json::json!({
-        "architecture": "arm64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [] },
+        "architecture": "arm64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [diff_id] },
     });
     check(&image.pack(&document.to_string()), &["linux/arm64", "linux/amd64"]);
 }

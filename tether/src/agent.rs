@@ -143,10 +143,14 @@ impl Agent {
             // it takes everything from here on and keeps nothing: the process is not held up
             link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
             // what can be read and written is looked at before each wait
-            link::Event::Opened { .. }
-            | link::Event::Readable(_)
-            | link::Event::Writable(_)
-            | link::Event::Reset(..) => {}
+            link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
+            link::Event::Reset(channel, _) => {
+                if let Goal::Serve { session, .. } = &mut self.goal
+                    && let Err(error) = session.refuse(channel, &self.poller)
+                {
+                    eprintln!("tether: cannot give up a stream that the host does not want: {error}");
+                }
+            }
         }
     }
 

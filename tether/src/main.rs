@@ -25,6 +25,8 @@ fn main() {
         eprintln!("tether: this is the init of a containerVM: it runs as PID 1 of a virtual machine (see vch run)");
         std::process::exit(125);
     }
+    // the kernel named it after its file, /init
+    let _only_a_name = nix::sys::prctl::set_name(c"tether");
     let outcome = boot::boot(signals).and_then(|machine| agent::Agent::new(machine)?.run());
     if let Err(error) = outcome {
         let chain: Vec<String> = boot::chain(&error).collect();

@@ -52,6 +52,8 @@ struct Stream {
     channel: ChannelId,
     token: u64,
     interest: Interest,
+    /// The host does not take what comes: it is read and dropped.
+    unwanted: bool,
 }
 
 /// What a descriptor is called in events: see [`Session::handle`].
@@ -66,7 +68,7 @@ impl Session {
     /// Takes over a launched process.
     pub(crate) fn new(launched: Launched, link: &mut Link, poller: &Poller, now: Duration) -> io::Result<Session> {
         let channels = MAIN.streams();
-        let stream = |fd, channel, token| Stream { fd, channel, token, interest: Interest::default() };
+        let stream = |fd, channel, token| Stream { fd, channel, token, interest: Interest::default(), unwanted: false };
         let terminal = matches!(launched.streams, Streams::Terminal(_));
         let (input, outputs) = match launched.streams {
             Streams::Pipes { stdin, stdout, stderr } => (
@@ -135,12 +137,22 @@ impl Session {
         }
         let mut held_up = false;
         for output in &mut self.outputs {
-            let readable = link.room(output.channel) > 0;
+            let readable = output.unwanted || link.room(output.channel) > 0;
             held_up |= !readable;
             output.want(Interest { readable, ..Interest::default() }, poller)?;
         }
         if held_up && let Phase::Draining { quiet_since, since, .. } = &mut self.phase {
             (*quiet_since, *since) = (now, now);
+        }
+        Ok(())
+    }
+
+    /// The host does not want what comes on a channel. Whoever writes to a closed pipe is told so by SIGPIPE; a terminal has no such end.
+    pub(crate) fn refuse(&mut self, channel: ChannelId, poller: &Poller) -> io::Result<()> {
+        let Some(at) = self.outputs.iter().position(|output| output.channel == channel) else { return Ok(()) };
+        match self.terminal {
+            true => self.outputs[at].unwanted = true,
+            false => poller.remove(self.outputs.remove(at))?,
         }
         Ok(())
     }
@@ -198,7 +210,7 @@ impl Session {
     fn drain(&mut self, token: u64, link: &mut Link, now: Duration) {
         let Some(at) = self.outputs.iter().position(|output| output.token == token) else { return };
         let output = &self.outputs[at];
-        let room = link.room(output.channel).min(self.buffer.len());
+        let room = if output.unwanted { READ } else { link.room(output.channel).min(READ) };
         if room == 0 {
             return;
         }

@@ -26,8 +26,8 @@ pub enum Outcome {
     Failed(Failure),
     /// The guest did not become ready in time.
     NotReady,
-    /// Somebody asked it to end again and again, and the guest does not answer.
-    Unresponsive,
+    /// Somebody asked it to end again and again.
+    GivenUp,
     /// The pipe ended before the guest told how its process did.
     Lost,
     /// The guest and vch do not understand each other.
@@ -177,8 +177,8 @@ struct Conversation {
     /// Commands that came before the process was there.
     early: Vec<Command>,
     next_request: u64,
-    /// Requests to end since the guest last answered.
-    unanswered_ends: u32,
+    /// When it was asked to end, of late.
+    asked_to_end: Vec<Instant>,
     ending: Option<Outcome>,
     /// When the guest, which has said how it ended, must have closed the pipe.
     leave_by: Option<Instant>,
@@ -210,7 +210,7 @@ impl Conversation {
             started: false,
             early: Vec::new(),
             next_request: 1,
-            unanswered_ends: 0,
+            asked_to_end: Vec::new(),
             ending: None,
             leave_by: None,
             write_error: None,
@@ -250,7 +250,7 @@ impl Conversation {
         if (!self.pipe_is_up && written_out) || late {
             return Some(self.ending.take().unwrap_or(Outcome::Lost));
         }
-        (self.unanswered_ends >= PATIENCE).then_some(Outcome::Unresponsive)
+        (self.asked_to_end.len() >= INSISTENCE).then_some(Outcome::GivenUp)
     }
 
     fn output_is_complete(&self) -> bool {
@@ -269,8 +269,7 @@ impl Conversation {
                 self.ending = Some(Outcome::Failed(failure));
                 self.end_stdin();
             }
-            Ok(Message::Reply { .. }) => self.unanswered_ends = 0,
-            // a later guest says more than we know; it is not our business
+            // replies need no answer; a later guest says more than we know, and it is not our business
             _ => {}
         }
     }
@@ -285,7 +284,9 @@ impl Conversation {
 
     fn command(&mut self, command: Command) {
         if matches!(command, Command::Signal(SIGINT | SIGTERM)) {
-            self.unanswered_ends += 1;
+            let now = Instant::now();
+            self.asked_to_end.retain(|&at| now - at < INSISTENCE_TIME);
+            self.asked_to_end.push(now);
         }
         match self.started {
             true => self.send(command),
@@ -345,8 +346,9 @@ async fn next_chunk(stdin: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u
 const PIPE_CHUNK: usize = 128 * 1024;
 /// From the end of the output to the end of the VM: it unmounts and powers off.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
-/// This many requests to end without an answer mean that nobody will.
-const PATIENCE: u32 = 3;
+/// Who asks a container to end so often in so short a time means it, whatever the container makes of signals. Docker counts three, too.
+const INSISTENCE: usize = 3;
+const INSISTENCE_TIME: Duration = Duration::from_secs(2);
 /// A timer that never matters.
 const FAR: Duration = Duration::from_secs(3600);
 

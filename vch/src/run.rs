@@ -17,12 +17,12 @@ use wire::link::Tuning;
 use wire::spec::{LinkDevice, Spec};
 
 use crate::cli::RunArgs;
-use crate::guest_link::{self, Command, Ends, Report};
+use crate::guest_link::{self, Command, Ends, Outcome, Report};
 use crate::images::{self, Unfinished};
 use crate::signals::{self, Caught, SIGWINCH};
 use crate::state::{self, Container};
 use crate::verdict::Verdict;
-use crate::vm::{Disk, Machine, accel, overlay, qemu};
+use crate::vm::{Accel, Disk, Machine, accel, overlay, qemu};
 use crate::{assets, plan, terminal};
 
 /// Runs a container; its exit code is the result.
@@ -80,6 +80,9 @@ async fn container(args: &RunArgs) -> Result<u8> {
     container.create_file(&container.disk(), |file| overlay::write(file, &base, size))?;
 
     let verdict = match attend(args, &spec, &qemu, &machine, caught).await {
+        Ok(report) if accel == Accel::Kvm && matches!(report.outcome, Outcome::Lost | Outcome::NotReady) => {
+            Verdict::of(report, &container, args.start_timeout).with_hint("VCH_ACCEL=tcg does without KVM, slower")
+        }
         Ok(report) => Verdict::of(report, &container, args.start_timeout),
         Err(error) => Verdict::error(format!("{error:#}")),
     };

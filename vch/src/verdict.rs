@@ -32,6 +32,11 @@ impl Verdict {
         verdict
     }
 
+    /// Adds a way out to what went wrong.
+    pub fn with_hint(self, hint: &str) -> Verdict {
+        Verdict { error: self.error.map(|error| format!("{error} ({hint})")), ..self }
+    }
+
     fn from_report(report: Report, start_timeout: u64, last_words: impl Fn() -> String) -> Verdict {
         match report.outcome {
             Outcome::Ended(exit) => {
@@ -48,10 +53,10 @@ impl Verdict {
                 "the virtual machine was not ready within {start_timeout} s (--start-timeout){}",
                 last_words()
             )),
-            Outcome::Unresponsive => Verdict {
+            Outcome::GivenUp => Verdict {
                 code: 137,
                 ending: None,
-                error: Some("the guest does not answer: its virtual machine was killed".into()),
+                error: Some("told to end three times: the virtual machine was killed".into()),
             },
             Outcome::Lost => match report.complaint {
                 Some(complaint) => Verdict::error(format!("the virtual machine was lost: {complaint}")),
@@ -104,7 +109,7 @@ mod tests {
         check(failed(FailureKind::Disk), 125, Some("no x"));
         let late = "the virtual machine was not ready within 60 s (--start-timeout): its console says: boom";
         check(report(Outcome::NotReady), 125, Some(late));
-        check(report(Outcome::Unresponsive), 137, Some("the guest does not answer: its virtual machine was killed"));
+        check(report(Outcome::GivenUp), 137, Some("told to end three times: the virtual machine was killed"));
         let lost = "the virtual machine ended before its process did: its console says: boom";
         check(report(Outcome::Lost), 125, Some(lost));
         let complaint = Report { complaint: Some("qemu: out of memory".into()), ..report(Outcome::Lost) };

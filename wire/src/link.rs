@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::channel::{Accepted, Incoming, Outgoing};
 use crate::frame::{self, Decoder, Noise};
 use crate::message;
-use crate::packet::{ChannelId, DATA_HEADER, Hello, Packet, Position, ResetReason, Welcome};
+use crate::packet::{ChannelId, Hello, Packet, Position, ResetReason, Welcome};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 1;
@@ -391,16 +391,14 @@ impl Link {
         channel.served = self.served;
         channel.retry = channel.retry.or(Some((now + RETRY, 0)));
         let (offset, payload) = channel.out.take(payload);
-        let mut body = Vec::with_capacity(DATA_HEADER + payload.len());
-        Packet::Data { channel: id, offset, payload }.encode(&mut body);
-        frame::encode(&body, out);
+        frame::encode(&Packet::data_header(id, offset), payload, out);
         true
     }
 
     fn transmit(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {
         let mut body = Vec::new();
         packet.encode(&mut body);
-        frame::encode(&body, out);
+        frame::encode(&body, &[], out);
     }
 
     // -- packets

@@ -102,6 +102,15 @@ const REWIND: u8 = 0x13;
 const RESET: u8 = 0x14;
 
 impl<'a> Packet<'a> {
+    /// The body of a data packet up to its payload, which follows as it is.
+    pub fn data_header(channel: ChannelId, offset: u64) -> [u8; DATA_HEADER] {
+        let mut header = [0; DATA_HEADER];
+        header[0] = DATA;
+        header[1..5].copy_from_slice(&channel.0.to_le_bytes());
+        header[5..].copy_from_slice(&offset.to_le_bytes());
+        header
+    }
+
     /// Appends the body of a frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let fields = |out: &mut Vec<u8>, kind: u8, channel: ChannelId, offsets: &[u64]| {
@@ -123,7 +132,7 @@ impl<'a> Packet<'a> {
                 out.extend_from_slice(reason.as_bytes());
             }
             Packet::Data { channel, offset, payload } => {
-                fields(out, DATA, *channel, &[*offset]);
+                out.extend_from_slice(&Packet::data_header(*channel, *offset));
                 out.extend_from_slice(payload);
             }
             Packet::End { channel, offset } => fields(out, END, *channel, &[*offset]),

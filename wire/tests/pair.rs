@@ -277,7 +277,7 @@ fn garbage_does_no_harm() {
             *kind = [1, 2, 3, 0x10, 0x11, 0x12, 0x13, 0x14][dice.roll(8) as usize];
         }
         let mut line = Vec::new();
-        wire::frame::encode(&body, &mut line);
+        wire::frame::encode(&body, &[], &mut line);
         pair.host.handle_bytes(pair.now, &line);
         pair.guest.handle_bytes(pair.now, &line);
     }

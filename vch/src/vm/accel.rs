@@ -1,8 +1,9 @@
 //! KVM or TCG: `/dev/kvm` may exist and still run no kernel, so a machine has to show once that it can.
 //!
-//! The probe boots the real kernel without a spec and waits for tether's word on the console. Its result is kept until the kernel changes or the host reboots.
+//! The probe boots the real kernel without a spec and waits for tether's word on the console. Its result is kept until QEMU changes or the host reboots.
 
 use std::fs::{self, File};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +31,7 @@ pub async fn choose(program: &Path, boot: &Boot, cache: &Path) -> Result<Accel> 
         return Ok(Accel::Tcg);
     }
     let remembered = cache.join("accel");
-    let key = key(boot)?;
+    let key = key(program)?;
     let known = fs::read_to_string(&remembered).unwrap_or_default();
     match known.strip_prefix(&key).map(str::trim) {
         Some("kvm") => return Ok(Accel::Kvm),
@@ -38,7 +39,8 @@ pub async fn choose(program: &Path, boot: &Boot, cache: &Path) -> Result<Accel> 
         _ => {}
     }
     let accel = if probe(program, boot).await? { Accel::Kvm } else { Accel::Tcg };
-    if accel == Accel::Tcg {
+    // stderr is the container's unless a person looks at it
+    if accel == Accel::Tcg && std::io::stderr().is_terminal() {
         eprintln!("vch: KVM does not run the kernel here: falling back to TCG, about ten times slower");
     }
     let line = format!("{key} {}\n", if accel == Accel::Kvm { "kvm" } else { "tcg" });
@@ -52,10 +54,9 @@ fn open_kvm() -> std::io::Result<()> {
     File::options().read(true).write(true).open("/dev/kvm").map(drop)
 }
 
-/// What the result depends on: the host since it booted, and the kernel.
-fn key(boot: &Boot) -> Result<String> {
-    let (Boot::Kernel { kernel: file, .. } | Boot::Iso(file)) = boot;
-    let meta = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+/// What the result depends on: the host since it booted, and QEMU.
+fn key(program: &Path) -> Result<String> {
+    let meta = fs::metadata(program).with_context(|| format!("cannot read {}", program.display()))?;
     let host = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     Ok(format!("{} {} {}.{:09}", host.trim(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
