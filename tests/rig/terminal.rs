@@ -98,10 +98,8 @@ impl Session {
 
     /// Sends a signal to `vch` itself.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id()));
-        let pid = children.ok().and_then(|list| list.split_whitespace().next()?.parse().ok());
-        // setsid forks only when it must: then it is itself
-        let pid = pid.unwrap_or(self.child.id().cast_signed());
+        // setsid forks only for a leader of a process group, which a child of ours is not: it has become vch
+        let pid = self.child.id().cast_signed();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
     }
 

@@ -133,6 +133,8 @@ pub async fn converse(
 struct Output {
     channel: ChannelId,
     writer: Writer,
+    /// Nobody reads it on our side: what the guest still says is not missed.
+    given_up: bool,
 }
 
 impl Output {
@@ -149,11 +151,16 @@ impl Output {
             Ok(count) => link.consume(self.channel, count),
             Err(error) => {
                 link.discard(self.channel);
+                self.given_up = true;
                 if error.kind() != std::io::ErrorKind::BrokenPipe {
                     failed.get_or_insert(error);
                 }
             }
         }
+    }
+
+    fn is_complete(&self, link: &Link) -> bool {
+        self.given_up || link.is_ended(self.channel)
     }
 
     fn is_written_out(&self, link: &Link) -> bool {
@@ -204,8 +211,8 @@ impl Conversation {
             open_stdin: ends.stdin,
             stdin: None,
             pending: Vec::new(),
-            stdout: Output { channel: channels.stdout, writer: Writer::new(ends.stdout) },
-            stderr: Output { channel: channels.stderr, writer: Writer::new(ends.stderr) },
+            stdout: Output { channel: channels.stdout, writer: Writer::new(ends.stdout), given_up: false },
+            stderr: Output { channel: channels.stderr, writer: Writer::new(ends.stderr), given_up: false },
             ready: None,
             started: false,
             early: Vec::new(),
@@ -254,7 +261,7 @@ impl Conversation {
     }
 
     fn output_is_complete(&self) -> bool {
-        self.link.is_ended(self.stdout.channel) && self.link.is_ended(self.stderr.channel)
+        self.stdout.is_complete(&self.link) && self.stderr.is_complete(&self.link)
     }
 
     fn message(&mut self, bytes: &[u8]) {

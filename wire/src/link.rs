@@ -18,13 +18,19 @@
 //! `write`, `finish`, `consume`, `discard`, `send_message`. Outputs: [`Link::poll_transmit`] until it says false, [`Link::poll_event`]
 //! until `None`, then sleep until [`Link::poll_timeout`]. `now` is the time since any fixed moment; it must not run backwards.
 
+mod greeting;
+mod terms;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::channel::{Accepted, Incoming, Outgoing};
 use crate::frame::{self, Decoder, Noise};
 use crate::message;
-use crate::packet::{ChannelId, Hello, Packet, Position, ResetReason, Welcome};
+use crate::packet::{ChannelId, Packet, Position, ResetReason};
+
+use self::greeting::position;
+pub use self::terms::{Closed, Event, Role, Tuning};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 1;
@@ -37,73 +43,6 @@ pub const HELLO_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Silence after which a sender goes back to what was received, doubled each time up to 32 times. Longer than a full window takes at 115200 baud.
 pub const RETRY: Duration = Duration::from_secs(8);
-
-/// Which end this is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// In the VM: says hello.
-    Guest {
-        /// The VM's id, from its spec.
-        vm: String,
-        /// Drawn anew at each boot.
-        boot: [u8; 16],
-    },
-    /// On the other side: answers the VM of this id and refuses others.
-    Host {
-        /// The VM's id, from its spec.
-        vm: String,
-    },
-}
-
-/// What depends on the pipe.
-#[derive(Clone, Copy, Debug)]
-pub struct Tuning {
-    /// Bytes that the peer may send ahead of our reading, on each channel.
-    pub window: u32,
-    /// The longest payload of a data packet: how long an urgent byte waits for a bulk frame.
-    pub payload: usize,
-}
-
-impl Tuning {
-    /// A pipe that copies memory: virtio-serial, vsock, unix sockets. A frame fits in the 32 KiB that Linux's virtio-serial takes in one write.
-    pub const FAST: Tuning = Tuning { window: 1024 * 1024, payload: 32_000 };
-    /// A line with a baud rate: 1 KiB takes 90 ms at 115200.
-    pub const SERIAL: Tuning = Tuning { window: 64 * 1024, payload: 1024 };
-}
-
-/// What the application has to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The peer has answered; sent again after each cut.
-    Opened {
-        /// The guest's boot; on a guest, its own.
-        boot: [u8; 16],
-    },
-    /// A message, still encoded: see [`crate::message`].
-    Message(Vec<u8>),
-    /// The channel has bytes to read or has come to its end.
-    Readable(ChannelId),
-    /// The peer has received bytes of the channel: there is room again.
-    Writable(ChannelId),
-    /// The peer does not want the rest of what we send.
-    Reset(ChannelId, ResetReason),
-    /// The link is over for good.
-    Closed(Closed),
-}
-
-/// Why a link is over for good.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// The host did not want this guest.
-    #[error("the host refused the link: {0}")]
-    Refused(String),
-    /// The VM has started anew: what was under way is lost.
-    #[error("the virtual machine restarted")]
-    Restarted,
-    /// The peer broke the protocol in a way that cannot be mended.
-    #[error("the peer broke the protocol: {0}")]
-    Violation(&'static str),
-}
 
 #[derive(Debug)]
 enum State {
@@ -420,54 +359,6 @@ impl Link {
         }
     }
 
-    fn handle_hello(&mut self, hello: &Hello) {
-        let Role::Host { vm } = &self.role else { return };
-        let refusal = if hello.vm != *vm {
-            Some(format!("this is the link of {vm}, not of {}", hello.vm))
-        } else if !(hello.versions.0..=hello.versions.1).contains(&VERSION) {
-            Some(format!("no common version: {}-{} there, {VERSION} here", hello.versions.0, hello.versions.1))
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            let mut bytes = Vec::new();
-            self.transmit(&Packet::Refuse(reason), &mut bytes);
-            self.urgent.push_back(bytes);
-            return;
-        }
-        if self.peer_boot.is_some_and(|boot| boot != hello.boot) {
-            return self.close(Closed::Restarted);
-        }
-        let positions = self.positions();
-        let welcome =
-            Packet::Welcome(Welcome { version: VERSION, boot: hello.boot, window: self.tuning.window, positions });
-        let mut bytes = Vec::new();
-        self.transmit(&welcome, &mut bytes);
-        self.urgent.push_back(bytes);
-        self.resume(hello.boot, hello.window, &hello.positions);
-    }
-
-    /// Takes up every channel where the peer says that it is.
-    fn resume(&mut self, boot: [u8; 16], window: u32, positions: &[Position]) {
-        self.peer_boot = Some(boot);
-        self.peer_window = u64::from(window);
-        for (id, channel) in &mut self.channels {
-            let stated = positions.iter().find(|position| position.channel == *id);
-            let (received, limit) = match stated {
-                Some(position) => (position.received, position.limit),
-                None => (0, self.peer_window),
-            };
-            channel.retry = None;
-            channel.rewind_asked = None;
-            if !(channel.out.rewind(received) && channel.out.credit(received, limit)) {
-                return self.close(Closed::Violation("it has other bytes than were sent"));
-            }
-        }
-        self.state = State::Open;
-        self.events.push_back(Event::Opened { boot });
-        self.events.extend(self.channels.keys().map(|&id| Event::Writable(id)));
-    }
-
     fn handle_stream(&mut self, now: Duration, packet: Packet<'_>) {
         let id = match packet {
             Packet::Data { channel, .. } | Packet::End { channel, .. } | Packet::Rewind { channel, .. } => channel,
@@ -542,17 +433,6 @@ impl Link {
         }
     }
 
-    fn hello(&self) -> Packet<'static> {
-        let Role::Guest { vm, boot } = &self.role else { unreachable!("only a guest is asked to greet") };
-        let positions = self.channels.iter().map(|(&id, channel)| stated(id, &channel.input)).collect();
-        let (vm, boot, window) = (vm.clone(), *boot, self.tuning.window);
-        Packet::Hello(Hello { versions: (VERSION, VERSION), vm, boot, window, positions })
-    }
-
-    fn positions(&mut self) -> Vec<Position> {
-        self.channels.iter_mut().map(|(&id, channel)| position(id, &mut channel.input)).collect()
-    }
-
     fn close(&mut self, why: Closed) {
         self.state = State::Closed;
         self.events.push_back(Event::Closed(why));
@@ -561,12 +441,3 @@ impl Link {
 
 /// A channel with at most this many bytes waiting is someone typing, not bulk.
 const INTERACTIVE: usize = 512;
-
-fn position(channel: ChannelId, input: &mut Incoming) -> Position {
-    Position { channel, received: input.received(), limit: input.grant() }
-}
-
-/// The position as it was last granted: a hello is repeated and must not change what it says.
-fn stated(channel: ChannelId, input: &Incoming) -> Position {
-    Position { channel, received: input.received(), limit: input.told() }
-}

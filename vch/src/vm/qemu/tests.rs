@@ -1,3 +1,5 @@
+//! The command line of a machine, as QEMU would see it.
+
 use super::*;
 use crate::vm::Disk;
 

@@ -1,0 +1,70 @@
+//! What the user of a link says and hears: which end it is, how the pipe is, what happened, why it is over.
+
+use crate::packet::{ChannelId, ResetReason};
+
+/// Which end this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// In the VM: says hello.
+    Guest {
+        /// The VM's id, from its spec.
+        vm: String,
+        /// Drawn anew at each boot.
+        boot: [u8; 16],
+    },
+    /// On the other side: answers the VM of this id and refuses others.
+    Host {
+        /// The VM's id, from its spec.
+        vm: String,
+    },
+}
+
+/// What depends on the pipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Bytes that the peer may send ahead of our reading, on each channel.
+    pub window: u32,
+    /// The longest payload of a data packet: how long an urgent byte waits for a bulk frame.
+    pub payload: usize,
+}
+
+impl Tuning {
+    /// A pipe that copies memory: virtio-serial, vsock, unix sockets. A frame fits in the 32 KiB that Linux's virtio-serial takes in one write.
+    pub const FAST: Tuning = Tuning { window: 1024 * 1024, payload: 32_000 };
+    /// A line with a baud rate: 1 KiB takes 90 ms at 115200.
+    pub const SERIAL: Tuning = Tuning { window: 64 * 1024, payload: 1024 };
+}
+
+/// What the application has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer has answered; sent again after each cut.
+    Opened {
+        /// The guest's boot; on a guest, its own.
+        boot: [u8; 16],
+    },
+    /// A message, still encoded: see [`crate::message`].
+    Message(Vec<u8>),
+    /// The channel has bytes to read or has come to its end.
+    Readable(ChannelId),
+    /// The peer has received bytes of the channel: there is room again.
+    Writable(ChannelId),
+    /// The peer does not want the rest of what we send.
+    Reset(ChannelId, ResetReason),
+    /// The link is over for good.
+    Closed(Closed),
+}
+
+/// Why a link is over for good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// The host did not want this guest.
+    #[error("the host refused the link: {0}")]
+    Refused(String),
+    /// The VM has started anew: what was under way is lost.
+    #[error("the virtual machine restarted")]
+    Restarted,
+    /// The peer broke the protocol in a way that cannot be mended.
+    #[error("the peer broke the protocol: {0}")]
+    Violation(&'static str),
+}
