@@ -1,10 +1,11 @@
 //! appliance-init: PID 1 of the appliance VM.
 //!
-//! It mounts, says that it is up, and powers off when it is asked to. Services come with the Virtual Container Host.
+//! It mounts, says that it is up, and powers off when a signal or the power button asks it to. Services come with the Virtual Container Host.
 
 #![forbid(unsafe_code)]
 
 use guest::events::{Interest, Poller, Signals};
+use guest::power_button::PowerButton;
 use guest::{mounts, power};
 use nix::sys::signal::Signal;
 
@@ -22,19 +23,26 @@ fn main() {
         eprintln!("appliance-init: {error}");
         power::off();
     }
-    eprintln!("appliance-init: up, version {}", env!("CARGO_PKG_VERSION"));
-    if let Err(error) = signals.and_then(wait_for_stop) {
-        eprintln!("appliance-init: cannot wait for signals: {error}");
+    if let Err(error) = signals.and_then(serve) {
+        eprintln!("appliance-init: cannot wait for events: {error}");
     }
     power::off();
 }
 
-/// Waits for a signal that asks PID 1 to stop; orphans are reaped meanwhile.
-fn wait_for_stop(signals: Signals) -> std::io::Result<()> {
+/// Says that it is up, and waits for whatever asks PID 1 to stop; orphans are reaped meanwhile.
+fn serve(signals: Signals) -> std::io::Result<()> {
     let poller = Poller::new()?;
     poller.add(&signals, 0, Interest::READ)?;
+    let button = PowerButton::open();
+    if let Some(button) = &button {
+        poller.add(button, 1, Interest::READ)?;
+    }
+    eprintln!("appliance-init: up, version {}", env!("CARGO_PKG_VERSION"));
     loop {
         poller.wait(None)?;
+        if button.as_ref().is_some_and(PowerButton::was_pressed) {
+            return Ok(());
+        }
         while let Some(signal) = signals.next() {
             match signal {
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => return Ok(()),

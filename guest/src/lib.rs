@@ -14,6 +14,7 @@ pub mod guestinfo;
 pub mod mounts;
 pub mod pipe;
 pub mod power;
+pub mod power_button;
 pub mod reap;
 #[allow(unsafe_code)]
 pub mod sys;

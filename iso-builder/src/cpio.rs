@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
-use crate::kernel::digest::Hasher;
+use crate::digest::Hasher;
 use crate::tree::{Kind, NodeId, ROOT, Tree};
 
 /// Writes all of `tree` except its root, which the kernel has made before it unpacks.

@@ -5,6 +5,7 @@
 
 pub mod boot_assets;
 pub mod cpio;
+pub mod digest;
 pub mod ext4;
 pub mod iso9660;
 pub mod kernel;

@@ -1,48 +1,113 @@
-//! Files that appear whole or not at all: written beside their place, flushed, then renamed.
+//! Files that appear whole or not at all: written without a name, flushed, then named in one step.
 //!
 //! Every artifact goes through [`Output`]. It decides nothing about what is written.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::libc;
+use nix::unistd::linkat;
+use tempfile::{Builder, TempPath};
 
-/// A file being made. Dropped without [`Output::publish`], it leaves nothing behind.
+/// A file being made. Without [`Output::publish`] it leaves nothing behind, even when the process is killed.
 #[derive(Debug)]
 pub struct Output {
-    file: NamedTempFile,
+    file: File,
+    /// Only where the file system knows no files without a name: then a killed process does leave this one.
+    named: Option<TempPath>,
     path: PathBuf,
 }
 
 impl Output {
     /// Starts a file that will become `path`. The directory must exist.
     pub fn create(path: &Path) -> io::Result<Output> {
-        let dir = match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
+        let dir = directory(path);
+        // an artifact is for everyone to read, less what the umask takes
+        let unnamed = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o644).open(dir);
+        let (file, named) = match unnamed {
+            Ok(file) => (file, None),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
+                let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                let (file, path) =
+                    Builder::new().prefix(PREFIX).permissions(permissions).tempfile_in(dir)?.into_parts();
+                (file, Some(path))
+            }
+            Err(error) => return Err(error),
         };
-        let file = tempfile::Builder::new().prefix(".iso-builder-").permissions(permissions()).tempfile_in(dir)?;
-        Ok(Output { file, path: path.to_owned() })
+        Ok(Output { file, named, path: path.to_owned() })
     }
 
     pub fn file(&self) -> &File {
-        self.file.as_file()
+        &self.file
     }
 
     pub fn file_mut(&mut self) -> &mut File {
-        self.file.as_file_mut()
+        &mut self.file
     }
 
     /// Flushes the file to the disk and gives it its name, in place of what had it before.
     pub fn publish(self) -> io::Result<()> {
-        self.file.as_file().sync_all()?;
-        self.file.persist(&self.path).map_err(|error| error.error)?;
-        Ok(())
+        self.file.sync_all()?;
+        let named = match self.named {
+            Some(named) => named,
+            // a link cannot take another file's place, a rename can: so it gets a name of its own first
+            None => Builder::new()
+                .prefix(PREFIX)
+                .make_in(directory(&self.path), |path| {
+                    let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                    Ok(linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+                })
+                .map(tempfile::NamedTempFile::into_temp_path)?,
+        };
+        named.persist(&self.path).map_err(|error| error.error)
     }
 }
 
-/// An artifact is for everyone to read, less what the umask takes; `tempfile` alone would say 0600.
-fn permissions() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+const PREFIX: &str = ".iso-builder-";
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_appears_whole_and_takes_the_place_of_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("artifact");
+        for text in ["old", "new"] {
+            let mut output = Output::create(&path).unwrap();
+            output.file_mut().write_all(text.as_bytes()).unwrap();
+            output.publish().unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(names(dir.path()), ["artifact"]);
+    }
+
+    #[test]
+    fn what_is_not_published_was_never_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut output = Output::create(&dir.path().join("artifact")).unwrap();
+        output.file_mut().write_all(b"half").unwrap();
+        if output.named.is_none() {
+            assert!(names(dir.path()).is_empty(), "even now");
+        }
+        drop(output);
+        assert!(names(dir.path()).is_empty());
+    }
 }

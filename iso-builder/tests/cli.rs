@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use iso_builder::boot_assets;
-use iso_builder::kernel::digest;
+use iso_builder::digest;
 
 #[test]
 fn a_wrong_command_line_is_2_and_a_failure_1() {

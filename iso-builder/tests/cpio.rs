@@ -37,9 +37,9 @@ fn a_file_of_two_names_has_its_content_once_at_the_last() {
 #[test]
 fn the_dump_tells_everything() {
     let dump = cpio::dump(&mut archive(&sample()).as_slice()).unwrap();
-    let twice = iso_builder::kernel::digest::bytes(b"twice");
-    let sevens = iso_builder::kernel::digest::bytes(&[7; 100_000]);
-    let empty = iso_builder::kernel::digest::bytes(b"");
+    let twice = iso_builder::digest::bytes(b"twice");
+    let sevens = iso_builder::digest::bytes(&[7; 100_000]);
+    let empty = iso_builder::digest::bytes(b"");
     assert_eq!(
         dump,
         format!(

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+use iso_builder::digest;
 use iso_builder::iso9660::{self, BiosBoot, Options};
-use iso_builder::kernel::digest;
 use iso_builder::tree::{Content, Kind, Meta, Node, NodeId, ROOT, Time, Tree};
 
 #[test]

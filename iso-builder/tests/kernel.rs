@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use iso_builder::kernel::{build, config, digest, store};
+use iso_builder::digest;
+use iso_builder::kernel::{build, config, store};
 
 #[test]
 fn a_kernel_in_the_cache_is_printed_and_nothing_is_built() {

@@ -109,3 +109,13 @@ fn without_a_spec_the_reason_is_on_the_console_and_the_machine_is_off() {
         assert!(powered.console().contains(reason), "{reason:?} is not in {:?}", powered.console());
     }
 }
+
+#[test]
+fn the_power_button_asks_the_process_to_stop() {
+    let (_dir, disk) = disk();
+    let spec = script(LinkDevice::Virtio, "trap 'echo stopped; exit 5' TERM; echo up; while :; do sleep 0.1; done");
+    let mut powered = Machine::new(&spec, Some(disk)).power_on();
+    let seen = powered.serve_until_output(Tuning::FAST, |powered| powered.press_power_button());
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), "up\nstopped\n");
+    ends_with(&seen.messages, Ending::Exited { code: 5 });
+}

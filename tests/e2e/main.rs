@@ -1,5 +1,6 @@
 //! End to end: real images, real kernels, real QEMU. One file for each promise to the user.
 
+mod appliance;
 mod boot;
 mod debian;
 mod disk;

@@ -1,9 +1,9 @@
 //! A containerVM without `vch`: QEMU on a command line of the test's, and the host's end of the link in the test's own hands.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use crate::vch::DEADLINE;
 pub struct Machine {
     pub link: LinkDevice,
     pub initramfs: PathBuf,
+    /// Boot this medium through the firmware, in place of kernel and initramfs.
+    pub iso: Option<PathBuf>,
     pub disk: Option<PathBuf>,
     /// The text of fw_cfg's opt/guestinfo; none means that there is none.
     pub guestinfo: Option<String>,
@@ -26,6 +28,9 @@ pub struct Machine {
     /// The console's port, and not the link's device, is what [`Powered::socket`] holds.
     pub console_on_socket: bool,
 }
+
+/// A firmware that only starts kernels.
+const QBOOT: &str = "/usr/share/qemu/qboot.rom";
 
 /// The spec of a shell script.
 pub fn script(link: LinkDevice, script: &str) -> Spec {
@@ -50,6 +55,7 @@ impl Machine {
         Machine {
             link: spec.link,
             initramfs: artifacts::dist("initramfs"),
+            iso: None,
             disk,
             guestinfo: Some(wire::guestinfo::write(spec).to_string()),
             extra: Vec::new(),
@@ -63,11 +69,22 @@ impl Machine {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let listener = UnixListener::bind(path("link")).expect("a socket");
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(
-            "-accel tcg -cpu max -nodefaults -no-user-config -display none -no-reboot -machine pc -m 256".split(' '),
-        );
-        qemu.arg("-kernel").arg(artifacts::dist("kernel")).arg("-initrd").arg(&self.initramfs);
-        qemu.args(["-append", "console=ttyS1 quiet panic=-1"]);
+        qemu.args("-accel tcg -cpu max -nodefaults -no-user-config -display none -no-reboot -m 256".split(' '));
+        match &self.iso {
+            Some(iso) => {
+                qemu.args(["-machine", "pc", "-drive"]);
+                qemu.arg(format!("if=ide,media=cdrom,readonly=on,format=raw,file={}", iso.display()));
+            }
+            // as vch does
+            None => {
+                qemu.args(["-machine", "q35,sata=off,smbus=off,hpet=off", "-append", "console=ttyS1 quiet panic=-1"]);
+                qemu.arg("-kernel").arg(artifacts::dist("kernel")).arg("-initrd").arg(&self.initramfs);
+                if Path::new(QBOOT).exists() {
+                    qemu.args(["-bios", QBOOT]);
+                }
+            }
+        }
+        qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
         let (link, console) = match self.console_on_socket {
             true => ("null,id=link".into(), format!("socket,id=console,path={}", path("link"))),
             false => {
@@ -130,6 +147,12 @@ pub struct Seen {
 impl Powered {
     /// Serves the link until the machine powers off.
     pub fn serve(&mut self, tuning: Tuning) -> Seen {
+        self.serve_until_output(tuning, |_| ())
+    }
+
+    /// Serves the link until the machine powers off; does something when the first output has come.
+    pub fn serve_until_output(&mut self, tuning: Tuning, then: impl FnOnce(&Powered)) -> Seen {
+        let mut then = Some(then);
         let mut link = Link::new(Role::Host { vm: "rig".into() }, tuning);
         let streams = MAIN.streams();
         for channel in [streams.stdin, streams.stdout, streams.stderr] {
@@ -162,6 +185,9 @@ impl Powered {
                 seen.first_byte = seen.first_byte.or(Some(self.began.elapsed()));
                 link.consume(streams.stdout, bytes.len());
                 seen.stdout.extend(bytes);
+                if let Some(then) = then.take() {
+                    then(self);
+                }
             }
             while let Some(event) = link.poll_event() {
                 match event {
@@ -183,6 +209,28 @@ impl Powered {
     pub fn wait(&mut self) {
         let code = crate::vch::wait(&mut self.qemu.0);
         assert_eq!(code, 0, "QEMU failed");
+    }
+
+    /// Waits until the console has shown `text`.
+    pub fn wait_for_console(&self, text: &str) {
+        while !self.console().contains(text) {
+            assert!(self.began.elapsed() < DEADLINE, "{text:?} is not on the console: {}", self.console());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Presses the machine's power button: QEMU's QMP reference, `system_powerdown`.
+    pub fn press_power_button(&self) {
+        let mut qmp = UnixStream::connect(self.dir.path().join("qmp")).expect("QMP");
+        let mut answers = BufReader::new(qmp.try_clone().expect("a socket"));
+        let mut answer = String::new();
+        answers.read_line(&mut answer).expect("a greeting");
+        for command in ["qmp_capabilities", "system_powerdown"] {
+            writeln!(qmp, "{{\"execute\": \"{command}\"}}").expect("QMP");
+            answer.clear();
+            answers.read_line(&mut answer).expect("an answer");
+            assert!(answer.contains("return"), "{command}: {answer}");
+        }
     }
 
     pub fn console(&self) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
+use guest::power_button::PowerButton;
 use guest::reap;
 use nix::sys::signal::Signal;
 use wire::link;
@@ -28,6 +29,7 @@ const SIGKILL: u8 = 9;
 
 const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
+const BUTTON: u64 = 2;
 
 /// Everything that can happen.
 enum Event {
@@ -35,6 +37,8 @@ enum Event {
     Link(Happened),
     /// Signals to PID 1 are pending.
     Signals,
+    /// Something happened on the power button.
+    Button,
     /// One of the session's streams can be read or written.
     Stream(u64),
 }
@@ -52,16 +56,20 @@ pub(crate) struct Agent {
     signals: Signals,
     spec: Spec,
     line: Line,
+    button: Option<PowerButton>,
     goal: Goal,
 }
 
 impl Agent {
     /// Starts the process, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, mut line, root } = machine;
+        let Machine { signals, spec, mut line, button, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, Interest { readable: true, writable: true, edge: true })?;
+        if let Some(button) = &button {
+            poller.add(button, BUTTON, Interest::READ)?;
+        }
         let started = root.and_then(|ready| {
             line.tell(&Message::Event(Told::Ready(ready)));
             launch::launch(&spec.main)
@@ -75,7 +83,7 @@ impl Agent {
             }
             Err(failure) => give_up(failure, &mut line),
         };
-        Ok(Agent { poller, signals, spec, line, goal })
+        Ok(Agent { poller, signals, spec, line, button, goal })
     }
 
     /// Serves until there is nothing left to do.
@@ -89,6 +97,7 @@ impl Agent {
                 self.handle(match happened.token {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
+                    BUTTON => Event::Button,
                     token => Event::Stream(token),
                 });
             }
@@ -116,6 +125,8 @@ impl Agent {
         match event {
             Event::Link(happened) => self.line.handle(happened),
             Event::Signals => self.handle_signals(),
+            Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
+            Event::Button => {}
             Event::Stream(token) => {
                 if let Goal::Serve { session, .. } = &mut self.goal {
                     session.handle(token, &mut self.line.link, clock::now());

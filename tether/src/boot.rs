@@ -13,6 +13,7 @@ use guest::events::Signals;
 use guest::guestinfo::{self, StoreError};
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
+use guest::power_button::PowerButton;
 use guest::sys::net;
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
@@ -33,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) signals: Signals,
     pub(crate) spec: Spec,
     pub(crate) line: Line,
+    /// Not every machine has one.
+    pub(crate) button: Option<PowerButton>,
     pub(crate) root: Result<Ready, Failure>,
 }
 
@@ -58,6 +61,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     mounts::early()?;
     let spec = wire::guestinfo::read(&guestinfo::read()?)?;
     let mut line = Line::new(&spec, Pipe::open(spec.link)?, boot_id()?);
+    let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
     // the hello travels while the disk is mounted
     line.transmit();
@@ -67,7 +71,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, line, root })
+    Ok(Machine { signals, spec, line, button, root })
 }
 
 fn prepare_root(spec: &Spec) -> Result<(), Failure> {

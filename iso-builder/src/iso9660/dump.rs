@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use crate::kernel::digest::Hasher;
+use crate::digest::Hasher;
 
 /// The text, one line for each thing. Fails with `InvalidData` on what is no sound image.
 pub fn dump(image: &File) -> io::Result<String> {

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 pub mod build;
 pub mod config;
-pub mod digest;
 pub mod source;
 pub mod store;
 

@@ -8,8 +8,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::digest;
 use super::{Error, at};
+use crate::digest;
 
 /// A tarball of the kernel's source.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::build::Compiler;
-use super::digest;
 use super::source::{self, Source};
 use super::{Error, at};
+use crate::digest;
 
 /// The name under which a kernel of these inputs is kept.
 pub fn key(source_digest: &str, config: &str, compiler: &str) -> String {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{dir, file, initramfs, meta};
 use crate::boot_assets::{self, Isolinux};
 use crate::cpio;
+use crate::digest;
 use crate::iso9660::{self, BiosBoot, Options};
-use crate::kernel::digest;
 use crate::output::Output;
 use crate::tree::{Content, ROOT, Time, Tree};
 
