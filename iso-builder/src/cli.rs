@@ -69,8 +69,11 @@ pub(crate) struct Iso {
 
 #[derive(Debug, Args)]
 pub(crate) struct Disk {
-    /// docker-archive:FILE[:NAME], oci:DIR[:TAG], or a file or directory of either kind
-    #[arg(value_name = "IMAGE")]
+    // no doc comment: rustdoc would take the brackets for links
+    #[arg(
+        value_name = "IMAGE",
+        help = "docker-archive:FILE[:NAME], oci:DIR[:TAG], or a file or directory of either kind"
+    )]
     pub(crate) image: Reference,
     /// The disk to write
     #[arg(short, long, value_name = "FILE")]

@@ -92,11 +92,14 @@ pub struct RunArgs {
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
 
-    /// docker-archive:FILE, oci:DIR[:TAG], a file or directory of either kind; then the command, in place of the image's
-    // One positional, so that the options end at IMAGE: `vch run IMAGE -i` gives -i to the command.
-    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]")]
+    // One positional, so that the options end at IMAGE: `vch run IMAGE -i` gives -i to the command. Its help is no doc
+    // comment, because rustdoc takes the brackets for a link.
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]", help = IMAGE_HELP)]
     pub image_and_command: Vec<String>,
 }
+
+const IMAGE_HELP: &str =
+    "docker-archive:FILE, oci:DIR[:TAG], a file or directory of either kind; then the command, in place of the image's";
 
 impl RunArgs {
     pub fn image(&self) -> &str {

@@ -1,6 +1,6 @@
 //! Requests, replies and events: what the two ends tell each other on the control channel.
 //!
-//! A record is a length (u32, little endian) and a message. A message is a [`Head`] and, behind it, a [`Request`], [`Reply`] or [`Event`], each encoded
+//! A record is a length (u32, little endian) and a message. A message is a head and, behind it, a [`Request`], [`Reply`] or [`Event`], each encoded
 //! by [`crate::codec`]. Enum variants are only ever appended: their numbers are on the wire, and golden vectors pin them. A request that this version
 //! does not know is answered [`Reply::Unsupported`]; an event that it does not know is passed over.
 

@@ -7,7 +7,7 @@
 //! 3. `writer` reads the files again and writes all bytes, through a `sink` that leaves zeros as holes.
 //!
 //! The structures on disk have a file each: `superblock`, `group`, `inode`, `extent`, `directory` with
-//! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`. [`dump`] reads an image back as text.
+//! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`. [`dump()`] reads an image back as text.
 //!
 //! The image is a function of tree and options: no clock, no randomness, no environment. It has 4 KiB blocks, checksums
 //! over all metadata, 64-bit descriptors, flexible groups, indexed directories and, if asked, a journal. Not made: inode quotas, encryption,

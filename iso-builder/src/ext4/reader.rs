@@ -1,6 +1,6 @@
 //! Reads an image of our own making back, checking every checksum on the way.
 //!
-//! For [`dump`](super::dump) and tests. Knows only what the writer writes: it is no general reader of ext4, and no
+//! For [`dump`](super::dump()) and tests. Knows only what the writer writes: it is no general reader of ext4, and no
 //! judge of the writer (`e2fsck` is).
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! ISO 9660 images with Rock Ridge names that BIOSes boot, from a CD drive or as a disk.
 //!
-//! [`write`] is the whole interface. The bytes are made by the crate `hadris-iso` for now, behind this module, so that
+//! [`write()`] is the whole interface. The bytes are made by the crate `hadris-iso` for now, behind this module, so that
 //! another writer can take its place without anyone's notice. What goes into an image is decided by recipes.
 
 use std::fs::File;
