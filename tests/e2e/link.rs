@@ -30,7 +30,8 @@ fn garbage_before_the_first_frame_is_skipped() {
     let (_dir, disk) = disk();
     let spec = script(LinkDevice::Serial, "echo clear; exit 4");
     let mut machine = Machine::new(&spec, Some(disk));
-    // SeaBIOS writes its screen to the link's port: firmware noise, the real thing (docs/sercon in its source)
+    // through the firmware, as on ESXi: SeaBIOS writes its screen, and the loader's, to the link's port
+    machine.iso = Some(artifacts::dist("bootstrap.iso"));
     let port = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&port, 0x3f8_u16.to_le_bytes()).unwrap();
     machine.extra = ["-fw_cfg".into(), format!("name=etc/sercon-port,file={}", port.path().display())].into();

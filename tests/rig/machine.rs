@@ -227,9 +227,13 @@ impl Powered {
         answers.read_line(&mut answer).expect("a greeting");
         for command in ["qmp_capabilities", "system_powerdown"] {
             writeln!(qmp, "{{\"execute\": \"{command}\"}}").expect("QMP");
+            // events come in between
+            while !answer.contains("\"return\"") {
+                answer.clear();
+                assert!(answers.read_line(&mut answer).expect("an answer") > 0, "{command}: QMP is closed");
+                assert!(!answer.contains("\"error\""), "{command}: {answer}");
+            }
             answer.clear();
-            answers.read_line(&mut answer).expect("an answer");
-            assert!(answer.contains("return"), "{command}: {answer}");
         }
     }
 
