@@ -129,7 +129,7 @@ fn iso(scratch: &Path) -> Result<()> {
                 .arg(out_path),
         )
     };
-    let loader = "-b isolinux/isolinux.bin -no-emul-boot -boot-load-size 4 -boot-info-table";
+    let loader = "-b boot/isolinux/isolinux.bin -no-emul-boot -boot-load-size 4 -boot-info-table";
     let peer = || {
         let mut command = Command::new("xorriso");
         command.args(["-as", "mkisofs", "-quiet", "-R", "-o"]).arg(out_path).args(loader.split(' ')).arg(&tree);
