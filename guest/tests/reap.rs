@@ -17,7 +17,8 @@ fn reap(count: usize) -> BTreeMap<u32, Ending> {
 }
 
 fn start(script: &str) -> u32 {
-    Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn().unwrap().id()
+    // whoever runs the tests may ignore signals, and a shell cannot undo that
+    Command::new("env").args(["--default-signal", "sh", "-c", script]).stdin(Stdio::null()).spawn().unwrap().id()
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn a_damaged_disk_is_a_failure_and_no_shell() {
 }
 
 #[test]
-fn without_a_spec_the_reason_is_on_the_console_and_the_machine_is_off() {
+fn without_a_spec_the_reason_is_on_every_port_and_the_machine_is_off() {
     for (guestinfo, reason) in [
         (None, "tether: no guestinfo: this machine has no fw_cfg file opt/guestinfo"),
         (Some("nonsense"), "opt/guestinfo/raw is not a dictionary: line 1: no `=` in it"),
@@ -109,6 +109,13 @@ fn without_a_spec_the_reason_is_on_the_console_and_the_machine_is_off() {
         powered.wait();
         assert!(powered.console().contains(reason), "{reason:?} is not in {:?}", powered.console());
     }
+    // a machine with one serial port says it there
+    let mut machine = Machine::new(&script(LinkDevice::Serial, "true"), None);
+    machine.guestinfo = None;
+    let mut powered = machine.power_on();
+    let mut port = Vec::new();
+    std::io::Read::read_to_end(&mut powered.socket, &mut port).ok();
+    assert!(String::from_utf8_lossy(&port).contains("tether: no guestinfo"), "{port:?}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ const NOT_IN_THE_GUEST: [&str; 6] = ["tokio", "hyper", "clap", "anyhow", "regex"
 
 fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .args(["metadata", "--format-version=1", "--locked", "--offline", "--no-deps"])
         .current_dir(artifacts::root())
         .output()
         .unwrap();

@@ -12,7 +12,10 @@ mod launch;
 mod line;
 mod session;
 
-use guest::{events::Signals, power};
+use guest::events::Signals;
+use guest::pipe::Pipe;
+use guest::power;
+use wire::spec::LinkDevice;
 
 fn main() {
     // before anything else: no signal may be lost, and none may end PID 1
@@ -30,7 +33,13 @@ fn main() {
     let outcome = boot::boot(signals).and_then(|machine| agent::Agent::new(machine)?.run());
     if let Err(error) = outcome {
         let chain: Vec<String> = boot::chain(&error).collect();
-        eprintln!("tether: {}", chain.join(": "));
+        let line = format!("tether: {}", chain.join(": "));
+        eprintln!("{line}");
+        // Without a spec nobody knows which device is the link. On the usual one, text is noise to a program, and
+        // tells a person who looks at that port what is wrong.
+        if let Ok(port) = Pipe::open(LinkDevice::Serial) {
+            port.write(format!("\r\n{line}\r\n\0").as_bytes());
+        }
     }
     power::off();
 }
