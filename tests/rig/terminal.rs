@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::termios::{Termios, tcgetattr};
@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 use crate::artifacts;
 use crate::vch::{DEADLINE, wait};
+
+/// After this time a person presses a key again.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `vch run` on a terminal of its own.
 pub struct Session {
@@ -80,18 +83,32 @@ impl Session {
 
     /// Waits until the screen has shown `text`; what came before it is forgotten.
     pub fn expect(&mut self, text: &str) {
+        assert!(self.shows(text, DEADLINE), "{text:?} was never shown; last: {:?}", self.seen);
+    }
+
+    /// Presses a key, and again as a person would, until the screen has shown `text`.
+    pub fn press_until(&mut self, key: &str, text: &str) {
         let deadline = Instant::now() + DEADLINE;
+        loop {
+            self.type_text(key);
+            if self.shows(text, PATIENCE) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{text:?} was never shown; last: {:?}", self.seen);
+        }
+    }
+
+    fn shows(&mut self, text: &str, bound: Duration) -> bool {
+        let deadline = Instant::now() + bound;
         loop {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());
-                return;
+                return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.output.recv_timeout(left) {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    panic!("{text:?} was never shown; last: {:?}", self.seen)
-                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
             }
         }
     }
