@@ -37,7 +37,7 @@ fn docker(store: &Store, name: Option<&str>) -> Result<Found, Error> {
     let mut images: Vec<SavedImage> = store.parse("manifest.json", &bytes)?;
     let names = images.iter().flat_map(|image| image.repo_tags.clone()).collect();
     if let Some(name) = name {
-        images.retain(|image| image.repo_tags.iter().any(|tag| tag == name));
+        images.retain(|image| image.repo_tags.iter().any(|tag| is_named(tag, name)));
     }
     let image = one(store, images, name, names)?;
     let bytes = store.document(&image.config)?;
@@ -129,6 +129,15 @@ fn one(
     }
 }
 
+/// Whether an image's full name is the one that a user wrote: `docker.io/library/alpine:latest` is `alpine` to docker.
+fn is_named(tag: &str, name: &str) -> bool {
+    fn short(name: &str) -> &str {
+        let name = name.strip_prefix("docker.io/").unwrap_or(name);
+        name.strip_prefix("library/").unwrap_or(name)
+    }
+    short(tag).strip_suffix(":latest").is_some_and(|tag| tag == short(name)) || short(tag) == short(name)
+}
+
 fn choice(store: &Store, names: impl IntoIterator<Item = String>) -> Error {
     Error::Choice { path: store.path.clone(), names: listed(names) }
 }
@@ -192,3 +201,20 @@ fn digest(store: &Store, text: &str) -> Result<Digest, Error> {
 
 /// Indexes within indexes; real ones have two.
 const MAX_DEPTH: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dockers() {
+        for name in ["alpine", "alpine:latest", "library/alpine", "docker.io/library/alpine:latest"] {
+            assert!(is_named("docker.io/library/alpine:latest", name), "{name}");
+            assert!(is_named("alpine:latest", name), "{name}");
+        }
+        assert!(is_named("docker.io/x/y:z", "x/y:z"));
+        for name in ["x/y", "y:z", "x/y:latest", "other.io/x/y:z"] {
+            assert!(!is_named("docker.io/x/y:z", name), "{name}");
+        }
+    }
+}
