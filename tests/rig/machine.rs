@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use wire::link::{Event, Link, Role, Tuning};
+use wire::handshake::LinkKey;
+use wire::link::{Event, Link, Role, Security, Tuning};
 use wire::message::{Event as Told, MAIN, Message};
-use wire::spec::{Environment, LinkDevice, Process, SIGTERM, Spec};
+use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, Spec};
 
 use crate::artifacts;
 use crate::vch::DEADLINE;
@@ -32,12 +33,17 @@ pub struct Machine {
 /// A firmware that only starts kernels.
 const QBOOT: &str = "/usr/share/qemu/qboot.rom";
 
+/// The rig's machines are nobody's secret.
+fn key() -> LinkKey {
+    LinkKey::new([0x5a; 32])
+}
+
 /// The spec of a shell script.
 pub fn script(link: LinkDevice, script: &str) -> Spec {
     Spec {
         id: "rig".into(),
         hostname: None,
-        link,
+        link: LinkSpec { device: link, key: key(), sealed: link == LinkDevice::Serial },
         main: Process {
             argv: ["/bin/sh", "-c", script].map(String::from).to_vec(),
             env: Environment(vec!["PATH=/bin:/usr/bin".into()]),
@@ -53,7 +59,7 @@ pub fn script(link: LinkDevice, script: &str) -> Spec {
 impl Machine {
     pub fn new(spec: &Spec, disk: Option<PathBuf>) -> Machine {
         Machine {
-            link: spec.link,
+            link: spec.link.device,
             initramfs: artifacts::dist("initramfs"),
             iso: None,
             disk,
@@ -112,7 +118,7 @@ impl Machine {
         let child = qemu.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("qemu-system-x86_64");
         let qemu = Qemu(child);
         let (socket, _) = listener.accept().expect("QEMU connects");
-        Powered { qemu, socket, dir, began }
+        Powered { qemu, socket, dir, link: self.link, began }
     }
 }
 
@@ -131,6 +137,7 @@ pub struct Powered {
     qemu: Qemu,
     pub socket: UnixStream,
     dir: TempDir,
+    link: LinkDevice,
     /// When QEMU was started.
     pub began: Instant,
 }
@@ -153,7 +160,9 @@ impl Powered {
     /// Serves the link until the machine powers off; does something when the first output has come.
     pub fn serve_until_output(&mut self, tuning: Tuning, then: impl FnOnce(&Powered)) -> Seen {
         let mut then = Some(then);
-        let mut link = Link::new(Role::Host { vm: "rig".into() }, tuning);
+        let sealed = self.link == LinkDevice::Serial;
+        let security = Security { key: key(), sealed, seed: [1; 32] };
+        let mut link = Link::new(Role::Host { vm: "rig".into() }, tuning, security);
         let streams = MAIN.streams();
         for channel in [streams.stdin, streams.stdout, streams.stderr] {
             link.open(channel);

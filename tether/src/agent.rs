@@ -154,6 +154,7 @@ impl Agent {
             // it takes everything from here on and keeps nothing: the process is not held up
             link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
             // what can be read and written is looked at before each wait
+            link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
             link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
             link::Event::Reset(channel, _) => {
                 if let Goal::Serve { session, .. } = &mut self.goal

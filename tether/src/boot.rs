@@ -60,7 +60,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let signals = signals?;
     mounts::early()?;
     let spec = wire::guestinfo::read(&guestinfo::read()?)?;
-    let mut line = Line::new(&spec, Pipe::open(spec.link)?, boot_id()?);
+    let mut line = Line::new(&spec, Pipe::open(spec.link.device)?, boot_id()?, seed()?);
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
     // the hello travels while the disk is mounted
@@ -107,6 +107,13 @@ fn boot_id() -> io::Result<[u8; 16]> {
         *byte = u8::try_from(pair[0] * 16 + pair[1]).unwrap_or_default();
     }
     Ok(id)
+}
+
+/// Randomness for the link's keys. It waits until the kernel's generator is seeded: random(4).
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/random")?, &mut seed)?;
+    Ok(seed)
 }
 
 /// An error and its causes, outermost first.

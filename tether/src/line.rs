@@ -3,7 +3,7 @@
 use guest::clock;
 use guest::events::Happened;
 use guest::pipe::{Pipe, Progress};
-use wire::link::{Event, Link, Role};
+use wire::link::{Event, Link, Role, Security};
 use wire::message::{MAIN, Message};
 use wire::packet::ChannelId;
 use wire::spec::Spec;
@@ -23,8 +23,9 @@ pub(crate) struct Line {
 const READ: usize = 32 * 1024;
 
 impl Line {
-    pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16]) -> Line {
-        let mut link = Link::new(Role::Guest { vm: spec.id.clone(), boot }, pipe.tuning);
+    pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
+        let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed };
+        let mut link = Link::new(Role::Guest { vm: spec.id.clone(), boot }, pipe.tuning, security);
         for channel in channels() {
             link.open(channel);
         }

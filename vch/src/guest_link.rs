@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use wire::link::{self, Link, Role, Tuning};
+use wire::link::{self, Link};
 use wire::message::{self, MAIN, Message, Ready, Request};
 use wire::packet::ChannelId;
 use wire::spec::TermSize;
@@ -76,16 +76,15 @@ impl Report {
     }
 }
 
-/// Talks with the guest `vm` until it is over. `start_by` is when it has to be ready.
+/// Talks with a guest over `link` until it is over. `start_by` is when it has to be ready.
 pub async fn converse(
     (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    vm: &str,
-    tuning: Tuning,
+    link: Link,
     ends: Ends,
     commands: &mut mpsc::UnboundedReceiver<Command>,
     start_by: Instant,
 ) -> Report {
-    let mut talk = Conversation::new(vm, tuning, ends);
+    let mut talk = Conversation::new(link, ends);
     let mut inbox = vec![0; PIPE_CHUNK];
     let mut outbox = Vec::new();
     let mut sent = 0;
@@ -193,9 +192,8 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(vm: &str, tuning: Tuning, ends: Ends) -> Conversation {
+    fn new(mut link: Link, ends: Ends) -> Conversation {
         let channels = MAIN.streams();
-        let mut link = Link::new(Role::Host { vm: vm.to_owned() }, tuning);
         for channel in [channels.stdin, channels.stdout, channels.stderr] {
             link.open(channel);
         }

@@ -3,7 +3,8 @@
 //! Everything here is a function of its arguments. Where files lie and how QEMU is started is decided elsewhere.
 
 use wire::guestinfo;
-use wire::spec::{Environment, LinkDevice, Process, SIGTERM, Spec, TermSize};
+use wire::handshake::LinkKey;
+use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, Spec, TermSize};
 
 use crate::cli::{LinkKind, RunArgs};
 
@@ -38,6 +39,7 @@ pub enum PlanError {
 /// `variables` are the assignments of `--env-file` and `-e`, in order; one without `=` takes the variable away. `size` is that of the host's terminal.
 pub fn spec(
     id: &str,
+    key: LinkKey,
     args: &RunArgs,
     variables: &[String],
     image: &ImageConfig,
@@ -54,9 +56,10 @@ pub fn spec(
     let shown = hostname.as_deref().unwrap_or(&id[..id.len().min(SHORT_ID)]);
     Ok(Spec {
         id: id.to_owned(),
+        // a serial line may lead anywhere; virtio ends in the host's kernel
         link: match args.link {
-            LinkKind::Virtio => LinkDevice::Virtio,
-            LinkKind::Serial => LinkDevice::Serial,
+            LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false },
+            LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true },
         },
         main: Process {
             argv,
@@ -159,7 +162,7 @@ mod tests {
     fn plan(line: &str, image: &ImageConfig) -> Result<Spec, PlanError> {
         let Command::Run(args) = Cli::try_parse_from(line.split(' ')).unwrap().command;
         let variables: Vec<String> = args.env.iter().map(|entry| resolve(entry, |_| None)).collect::<Result<_, _>>()?;
-        spec(ID, &args, &variables, image, None)
+        spec(ID, LinkKey::new([5; 32]), &args, &variables, image, None)
     }
 
     #[test]
@@ -209,7 +212,7 @@ mod tests {
     #[test]
     fn the_rest_of_the_spec() {
         let spec = plan("vch run -t -i --link serial img", &image()).unwrap();
-        assert_eq!((spec.id.as_str(), spec.hostname.as_deref(), spec.link), (ID, None, LinkDevice::Serial));
+        assert_eq!((spec.id.as_str(), spec.hostname.as_deref(), spec.link.device), (ID, None, LinkDevice::Serial));
         let process = spec.main;
         assert_eq!((process.dir.as_str(), process.user.as_str(), process.stop_signal), ("/srv", "www", 3));
         assert_eq!((process.terminal, process.stdin), (Some(DEFAULT_SIZE), true));

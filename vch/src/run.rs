@@ -13,7 +13,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
-use wire::link::Tuning;
+use wire::handshake::LinkKey;
+use wire::link::{Link, Role, Security, Tuning};
 use wire::spec::{LinkDevice, Spec};
 
 use crate::cli::RunArgs;
@@ -68,7 +69,7 @@ async fn container(args: &RunArgs) -> Result<u8> {
         accel,
         memory_mib: args.memory.mebibytes(),
         cpus: args.cpus,
-        link: spec.link,
+        link: spec.link.device,
         link_socket: sockets.path().join("link"),
         console: container.console(),
         guestinfo: container.guestinfo(),
@@ -108,10 +109,11 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
     for entry in &mut variables {
         *entry = plan::resolve(entry, |name| std::env::var(name).ok())?;
     }
+    let key = LinkKey::new(state::random()?);
     let (args, id, cache, size) = (args.clone(), id.to_owned(), cache.to_owned(), terminal::size());
     let work = move || {
         let image = images::open(args.image(), &cache, unfinished)?;
-        let spec = plan::spec(&id, &args, &variables, &image.config(), size)?;
+        let spec = plan::spec(&id, key, &args, &variables, &image.config(), size)?;
         Ok((spec, image.disk()?))
     };
     tokio::task::spawn_blocking(work).await.context("reading the image went wrong")?
@@ -136,8 +138,10 @@ async fn attend(args: &RunArgs, spec: &Spec, qemu: &Path, machine: &Machine, cau
         LinkDevice::Virtio => Tuning::FAST,
         LinkDevice::Serial => Tuning::SERIAL,
     };
+    let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed: state::random()? };
+    let link = Link::new(Role::Host { vm: spec.id.clone() }, tuning, security);
     let ends = own_ends(args)?;
-    let report = guest_link::converse((reader, writer), &spec.id, tuning, ends, &mut commands, start_by).await;
+    let report = guest_link::converse((reader, writer), link, ends, &mut commands, start_by).await;
     drop(restore);
 
     if report.machine_stays() {

@@ -38,9 +38,14 @@ fn base_dir(variable: &str, below_home: &str) -> Result<PathBuf> {
 
 /// An id as docker makes them: 64 hexadecimal digits at random.
 pub fn new_id() -> Result<String> {
+    Ok(random()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// 32 bytes of randomness, for ids and keys.
+pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
     File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes)
 }
 
 /// The directory of one container. Dropped, it disappears if that was asked for.

@@ -4,7 +4,8 @@
 //! an element may hold `|`, a JSON array under `<key>~json`, which is the one that counts. An empty string is `<nil>`, since vSphere
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
-use crate::spec::{Environment, LinkDevice, Process, SIGTERM, Spec, TermSize};
+use crate::handshake::LinkKey;
+use crate::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, Spec, TermSize};
 use crate::vmx::Dictionary;
 
 const BASE: &str = "guestinfo.vice.";
@@ -34,11 +35,7 @@ pub fn read(keys: &Dictionary) -> Result<Spec, SpecError> {
     let session = Node { keys, path: format!("{base}/sessions|{id}/") };
     Ok(Spec {
         hostname: root.text("hostname").filter(|name| !name.is_empty()),
-        link: match root.text("link").as_deref() {
-            None | Some("serial") => LinkDevice::Serial,
-            Some("virtio") => LinkDevice::Virtio,
-            Some(other) => return Err(root.invalid("link", other, "`serial` or `virtio`")),
-        },
+        link: read_link(&root)?,
         main: read_process(&session)?,
         id,
     })
@@ -55,7 +52,9 @@ pub fn write(spec: &Spec) -> Dictionary {
     if let Some(name) = &spec.hostname {
         set("hostname", name);
     }
-    set("link", if spec.link == LinkDevice::Virtio { "virtio" } else { "serial" });
+    set("link/device", if spec.link.device == LinkDevice::Virtio { "virtio" } else { "serial" });
+    set("link/key", &spec.link.key.to_hex());
+    set("link/sealed", if spec.link.sealed { "true" } else { "false" });
     let (process, session) = (&spec.main, format!("sessions|{}", spec.id));
     let (user, group) = process.user.split_once(':').unwrap_or((&process.user, ""));
     set(&format!("{session}/cmd/Path"), &process.argv[0]);
@@ -77,6 +76,19 @@ pub fn write(spec: &Spec) -> Dictionary {
         }
     }
     keys
+}
+
+fn read_link(root: &Node<'_>) -> Result<LinkSpec, SpecError> {
+    let device = match root.text("link/device").as_deref() {
+        None | Some("serial") => LinkDevice::Serial,
+        Some("virtio") => LinkDevice::Virtio,
+        Some(other) => return Err(root.invalid("link/device", other, "`serial` or `virtio`")),
+    };
+    let key = root.required("link/key")?;
+    let key = LinkKey::from_hex(&key).ok_or_else(|| root.invalid("link/key", &key, "64 hexadecimal digits"))?;
+    // what is not said is safe
+    let sealed = root.text("link/sealed").is_none() || root.flag("link/sealed")?;
+    Ok(LinkSpec { device, key, sealed })
 }
 
 fn read_process(session: &Node<'_>) -> Result<Process, SpecError> {
@@ -180,8 +192,8 @@ impl Node<'_> {
     }
 
     fn invalid(&self, key: &str, value: &str, expected: &'static str) -> SpecError {
-        // an environment holds secrets, and this text is published
-        let value = if key.starts_with("cmd/Env") { "..." } else { value };
+        // an environment holds secrets, a key is one, and this text is published
+        let value = if key.starts_with("cmd/Env") || key == "link/key" { "..." } else { value };
         SpecError::Invalid { key: format!("{}{key}", self.path), value: value.into(), expected }
     }
 }
@@ -194,7 +206,7 @@ mod tests {
         Spec {
             id: "3f0c".into(),
             hostname: Some("web".into()),
-            link: LinkDevice::Virtio,
+            link: LinkSpec { device: LinkDevice::Virtio, key: LinkKey::new([0x5a; 32]), sealed: false },
             main: Process {
                 argv: vec!["sh".into(), "-c".into(), "echo \"a\" | wc\n".into(), String::new()],
                 env: Environment(vec!["PATH=/bin".into(), "NOTE=a|b".into()]),
@@ -213,12 +225,13 @@ mod tests {
         assert_eq!(read(&Dictionary::parse(&text).unwrap()), Ok(spec()));
     }
 
-    /// What VIC itself wrote for a container.
+    /// What VIC itself wrote for a container, and the key of our link.
     #[test]
     fn the_original_grammar_is_read() {
         let text = r#"
             guestinfo.vice./common/id = "3f0c"
             guestinfo.vice./sessions = "3f0c"
+            guestinfo.vice./link/key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
             guestinfo.vice./sessions|7C3f0c/cmd/Path = "/bin/sh"
             guestinfo.vice./sessions|7C3f0c/cmd/Args = "2"
             guestinfo.vice./sessions|7C3f0c/cmd/Args~ = "/bin/sh|7C-c|7Cecho hello"
@@ -234,7 +247,7 @@ mod tests {
             assert_eq!(spec.main.env.0, ["PATH=/bin", "TERM=xterm"]);
             assert_eq!((spec.main.dir.as_str(), spec.main.stop_signal), ("/", 2));
             assert_eq!(spec.main.terminal, Some(TermSize { rows: 24, columns: 80 }));
-            assert_eq!(spec.link, LinkDevice::Serial);
+            assert_eq!((spec.link.device, spec.link.sealed), (LinkDevice::Serial, true));
         };
         check(text);
         check(&text.replace("vice.", ""));
@@ -268,7 +281,10 @@ mod tests {
         );
         check("sessions|3f0c/tty", Some("yes"), &format!("guestinfo {session}tty: \"yes\" is not `true` or `false`"));
         check("sessions|3f0c/ttysize", Some("80"), &format!("guestinfo {session}ttysize: \"80\" is not ROWSxCOLUMNS"));
-        check("link", Some("usb"), "guestinfo guestinfo.vice./link: \"usb\" is not `serial` or `virtio`");
+        check("link/device", Some("usb"), "guestinfo guestinfo.vice./link/device: \"usb\" is not `serial` or `virtio`");
+        check("link/key", None, "guestinfo has no guestinfo.vice./link/key");
+        check("link/key", Some("5a"), "guestinfo guestinfo.vice./link/key: \"...\" is not 64 hexadecimal digits");
+        check("link/sealed", Some("no"), "guestinfo guestinfo.vice./link/sealed: \"no\" is not `true` or `false`");
         check(
             "sessions|3f0c/stopSignal",
             Some("99"),

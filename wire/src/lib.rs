@@ -8,6 +8,7 @@
 //! link        the connection machine: greeting, resumption, who sends next
 //! channel     one numbered byte stream with absolute offsets and credit
 //! packet      what a frame's body says    frame    COBS, checksum, noise
+//! handshake   who has the key: Noise, and sealed packets
 //! ```
 //!
 //! This crate does no I/O, reads no clock, draws no random number, starts no thread and has no unsafe code: bytes
@@ -20,6 +21,7 @@ pub mod channel;
 pub mod codec;
 pub mod frame;
 pub mod guestinfo;
+pub mod handshake;
 pub mod link;
 pub mod message;
 pub mod packet;

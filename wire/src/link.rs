@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!            pipe_up            guest: a welcome comes
-//!            guest: hello       host: a hello comes, welcome
+//!            guest: hello       host: the guest's confirmation comes
 //!   Down  ------------>  Greeting  ------------>  Open
 //!    ^                       |                     |
 //!    +------- pipe_down -----+------- pipe_down ---+
-//!                            +-- refused ----------+-->  Closed   (for good)
+//!                            +-- violation --------+-->  Closed   (for good)
 //! ```
 //!
 //! Both ends run this file; [`Role`] decides only who greets first: the guest, which knows when it is ready, and repeats its hello until it is
@@ -19,6 +19,7 @@
 //! until `None`, then sleep until [`Link::poll_timeout`]. `now` is the time since any fixed moment; it must not run backwards.
 
 mod greeting;
+mod state;
 mod terms;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,11 +27,13 @@ use std::time::Duration;
 
 use crate::channel::{Accepted, Incoming, Outgoing};
 use crate::frame::{self, Decoder, Noise};
+use crate::handshake::{Entropy, LinkKey};
 use crate::message;
 use crate::packet::{ChannelId, Packet, Position, ResetReason};
 
-use self::greeting::position;
-pub use self::terms::{Closed, Event, Role, Tuning};
+use self::greeting::{Answering, position};
+use self::state::{Channel, State, seal};
+pub use self::terms::{Closed, Event, Role, Security, Tuning};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 1;
@@ -43,34 +46,6 @@ pub const HELLO_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Silence after which a sender goes back to what was received, doubled each time up to 32 times. Longer than a full window takes at 115200 baud.
 pub const RETRY: Duration = Duration::from_secs(8);
-
-#[derive(Debug)]
-enum State {
-    Down,
-    /// The guest's hello goes out at this time; a host has none.
-    Greeting {
-        hello_at: Option<Duration>,
-    },
-    Open,
-    Closed,
-}
-
-#[derive(Debug)]
-struct Channel {
-    out: Outgoing,
-    input: Incoming,
-    /// The peer should be told how far we are.
-    credit_due: bool,
-    /// A gap has been seen and not yet been filled: ask once, from here.
-    rewind_due: bool,
-    rewind_asked: Option<u64>,
-    /// Bytes come that nobody wants.
-    reset_due: Option<ResetReason>,
-    /// When to go back, and how often that has been.
-    retry: Option<(Duration, u32)>,
-    /// When it was served last, in packets.
-    served: u64,
-}
 
 /// One end of a connection. See the module for how to drive it.
 #[derive(Debug)]
@@ -89,11 +64,21 @@ pub struct Link {
     record: Vec<u8>,
     served: u64,
     unknown_packets: u64,
+    key: LinkKey,
+    sealed: bool,
+    entropy: Entropy,
+    answering: Option<Answering>,
+    /// No hello is checked before.
+    hello_after: Duration,
+    /// What was not made with the key, or at the wrong time.
+    denied: u64,
+    refusal: Option<String>,
 }
 
 impl Link {
     /// A link whose pipe is down.
-    pub fn new(role: Role, tuning: Tuning) -> Link {
+    pub fn new(role: Role, tuning: Tuning, security: Security) -> Link {
+        let Security { key, sealed, seed } = security;
         let mut link = Link {
             role,
             tuning,
@@ -107,6 +92,13 @@ impl Link {
             record: Vec::new(),
             served: 0,
             unknown_packets: 0,
+            key,
+            sealed,
+            entropy: Entropy::new(seed),
+            answering: None,
+            hello_after: Duration::ZERO,
+            denied: 0,
+            refusal: None,
         };
         link.open(CONTROL);
         link
@@ -116,7 +108,7 @@ impl Link {
 
     /// Greetings have been exchanged on the pipe that is up.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open)
+        matches!(self.state, State::Open { .. })
     }
 
     /// Everything written on every channel has been received by the peer, or never will be.
@@ -132,6 +124,11 @@ impl Link {
     /// Bytes that were no frames.
     pub fn noise(&self) -> Noise {
         self.decoder.noise()
+    }
+
+    /// Packets that were intact and not made with the key: forged, replayed, reflected, or too many.
+    pub fn denied(&self) -> u64 {
+        self.denied
     }
 
     /// Bytes received and not yet consumed.
@@ -223,8 +220,8 @@ impl Link {
         self.urgent.clear();
         // cut off whatever noise is on the line before our first frame
         self.urgent.push_back(vec![frame::DELIMITER]);
-        let hello_at = matches!(self.role, Role::Guest { .. }).then_some(now);
-        self.state = State::Greeting { hello_at };
+        self.answering = None;
+        self.state = State::Greeting { asking: self.ask(now) };
     }
 
     /// The pipe is gone. Everything is kept for the next one.
@@ -263,9 +260,11 @@ impl Link {
 
     /// When to call [`Link::handle_timeout`] and [`Link::poll_transmit`] even if nothing happens; `None` while idle.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        match self.state {
-            State::Greeting { hello_at } => hello_at,
-            State::Open => self.channels.values().filter_map(|channel| channel.retry.map(|(at, _)| at)).min(),
+        match &self.state {
+            State::Greeting { asking } => asking.as_ref().map(|asking| asking.at),
+            State::Open { confirm_at, .. } => {
+                self.channels.values().filter_map(|channel| channel.retry.map(|(at, _)| at)).chain(*confirm_at).min()
+            }
             State::Down | State::Closed => None,
         }
     }
@@ -285,15 +284,24 @@ impl Link {
             out.extend_from_slice(&bytes);
             return true;
         }
-        match self.state {
-            State::Greeting { hello_at: Some(at) } if at <= now => {
-                self.state = State::Greeting { hello_at: Some(now + HELLO_INTERVAL) };
-                self.transmit(&self.hello(), out);
-                true
-            }
-            State::Open => self.transmit_notice(now, out) || self.transmit_stream(now, out),
-            _ => false,
+        if self.is_open() {
+            self.transmit_confirm(now, out) || self.transmit_notice(now, out) || self.transmit_stream(now, out)
+        } else {
+            self.transmit_hello(now, out)
         }
+    }
+
+    /// The guest's proof that it is alive, until the host is heard.
+    fn transmit_confirm(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
+        let State::Open { sealer, confirm_at: Some(at) } = &mut self.state else { return false };
+        if *at > now {
+            return false;
+        }
+        *at = now + HELLO_INTERVAL;
+        let mut body = Vec::new();
+        Packet::Confirm.encode(&mut body);
+        seal(sealer, &body, out);
+        true
     }
 
     /// Credit, rewinds, resets and ends: short, and the peer waits for them.
@@ -311,7 +319,9 @@ impl Link {
             } else {
                 continue;
             };
-            self.transmit(&packet, out);
+            let mut body = Vec::new();
+            packet.encode(&mut body);
+            self.state.transmit(self.sealed, &body, &[], out);
             return true;
         }
         false
@@ -330,45 +340,58 @@ impl Link {
         channel.served = self.served;
         channel.retry = channel.retry.or(Some((now + RETRY, 0)));
         let (offset, payload) = channel.out.take(payload);
-        frame::encode(&Packet::data_header(id, offset), payload, out);
+        self.state.transmit(self.sealed, &Packet::data_header(id, offset), payload, out);
         true
-    }
-
-    fn transmit(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {
-        let mut body = Vec::new();
-        packet.encode(&mut body);
-        frame::encode(&body, &[], out);
     }
 
     // -- packets
 
     fn handle_packet(&mut self, now: Duration, packet: Packet<'_>) {
-        match (packet, &self.role) {
-            (Packet::Hello(hello), Role::Host { .. }) => self.handle_hello(&hello),
-            (Packet::Welcome(welcome), Role::Guest { boot, .. })
-                if welcome.boot == *boot && matches!(self.state, State::Greeting { .. }) =>
-            {
-                self.resume(welcome.boot, welcome.window, &welcome.positions);
-            }
-            (Packet::Refuse(reason), Role::Guest { .. }) if matches!(self.state, State::Greeting { .. }) => {
-                self.close(Closed::Refused(reason));
-            }
-            (Packet::Hello(_) | Packet::Welcome(_) | Packet::Refuse(_), _) => self.unknown_packets += 1,
-            (packet, _) if self.is_open() => self.handle_stream(now, packet),
-            _ => self.unknown_packets += 1,
+        match packet {
+            Packet::Hello { hello, message } => self.handle_hello(now, &hello, message),
+            Packet::Welcome { message } => self.handle_welcome(now, message),
+            Packet::Refuse(reason) => self.handle_refuse(reason),
+            Packet::Sealed { number, packet } => match self.open_sealed(number, packet) {
+                Some(packet) => match Packet::decode(&packet) {
+                    Ok(Packet::Confirm) => self.hear_confirm(),
+                    Ok(packet) => self.handle_stream(now, packet),
+                    Err(_) => self.unknown_packets += 1,
+                },
+                None => self.denied += 1,
+            },
+            packet if self.is_open() && !self.sealed => self.handle_stream(now, packet),
+            _ => self.denied += 1,
         }
+    }
+
+    /// Anyone can say so: it is told once, and changes nothing.
+    fn handle_refuse(&mut self, reason: String) {
+        if matches!(self.state, State::Greeting { asking: Some(_) }) && self.refusal.as_ref() != Some(&reason) {
+            self.refusal = Some(reason.clone());
+            self.events.push_back(Event::Refused(reason));
+        }
+    }
+
+    /// The guest wants to hear that it was heard.
+    fn hear_confirm(&mut self) {
+        self.channels.get_mut(&CONTROL).expect("opened in new()").credit_due = true;
     }
 
     fn handle_stream(&mut self, now: Duration, packet: Packet<'_>) {
         let id = match packet {
             Packet::Data { channel, .. } | Packet::End { channel, .. } | Packet::Rewind { channel, .. } => channel,
             Packet::Credit(Position { channel, .. }) | Packet::Reset { channel, .. } => channel,
-            Packet::Hello(_) | Packet::Welcome(_) | Packet::Refuse(_) => return,
+            _ => return,
         };
+        // whatever the host says on a stream, it says because it has heard us
+        if let State::Open { confirm_at, .. } = &mut self.state {
+            *confirm_at = None;
+        }
         let Some(channel) = self.channels.get_mut(&id) else {
             if matches!(packet, Packet::Data { .. } | Packet::End { .. }) {
-                let mut bytes = Vec::new();
-                self.transmit(&Packet::Reset { channel: id, reason: ResetReason::NoSuchChannel }, &mut bytes);
+                let (mut body, mut bytes) = (Vec::new(), Vec::new());
+                Packet::Reset { channel: id, reason: ResetReason::NoSuchChannel }.encode(&mut body);
+                self.state.transmit(self.sealed, &body, &[], &mut bytes);
                 self.urgent.push_back(bytes);
             }
             return;
@@ -394,7 +417,7 @@ impl Link {
                 channel.retry = None;
                 return self.events.push_back(Event::Reset(id, reason));
             }
-            Packet::Hello(_) | Packet::Welcome(_) | Packet::Refuse(_) => return,
+            _ => return,
         };
         match accepted {
             Accepted::New => {

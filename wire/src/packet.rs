@@ -1,18 +1,20 @@
 //! What the body of a frame says.
 //!
-//! The first byte is the kind. Greetings are encoded by [`crate::codec`] behind it, since they are rare and will grow; the packets of a
-//! running link have fixed little-endian fields, so that payload is copied once and never parsed.
+//! The first byte is the kind. Greetings are encoded by [`crate::codec`], since they are rare and will grow; the packets of a running link have fixed
+//! little-endian fields, so that payload is copied once and never parsed. On a sealed link those from 04 on travel only within a packet of kind 20.
 //!
 //! | kind | packet | fields after the kind |
 //! |---|---|---|
-//! | 01 | hello | [`Hello`] |
-//! | 02 | welcome | [`Welcome`] |
+//! | 01 | hello | [`Hello`], then a message of [`crate::handshake`] that carries a [`Greeting`] |
+//! | 02 | welcome | the answering message, which carries a [`Greeting`] |
 //! | 03 | refuse | UTF-8 text: why |
+//! | 04 | confirm | none; always sealed: the guest is alive and has the key |
 //! | 10 | data | channel u32, offset u64, payload |
 //! | 11 | end | channel u32, offset u64: the stream has exactly so many bytes |
 //! | 12 | credit | channel u32, received u64, limit u64 |
 //! | 13 | rewind | channel u32, from u64: send again from there |
 //! | 14 | reset | channel u32, [`ResetReason`] u8 |
+//! | 20 | sealed | number u64, a packet that [`crate::handshake::Sealer`] sealed |
 
 use serde::{Deserialize, Serialize};
 
@@ -33,31 +35,36 @@ pub struct Position {
     pub limit: u64,
 }
 
-/// The guest opens, or takes up again, the conversation.
+/// The guest opens, or takes up again, the conversation: what must be known before there are keys. It is in the clear, and bound by the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The lowest and the highest version that the guest speaks.
     pub versions: (u16, u16),
     /// The VM's id, from its spec.
     pub vm: String,
-    /// Drawn once a boot: offsets are of this life.
-    pub boot: [u8; 16],
-    /// Bytes that the host may send on a channel of which nothing has been said.
-    pub window: u32,
-    /// What the guest has.
-    pub positions: Vec<Position>,
+    /// Packets are to be sealed; otherwise only who speaks is proved.
+    pub sealed: bool,
 }
 
-/// The host's answer to a [`Hello`].
+impl Hello {
+    /// What the handshake binds.
+    pub fn prologue(&self) -> Vec<u8> {
+        let mut bytes = b"tether link".to_vec();
+        codec::encode(self, &mut bytes);
+        bytes
+    }
+}
+
+/// What each end tells the other under the handshake's cover.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Welcome {
-    /// The version that both speak from here on.
+pub struct Greeting {
+    /// The version that both speak from here on; a guest states its highest.
     pub version: u16,
-    /// The boot of the hello that this answers; another one is stale.
+    /// Drawn by the guest once a boot: offsets are of this life. The host repeats it.
     pub boot: [u8; 16],
-    /// Bytes that the guest may send on a channel of which nothing has been said.
+    /// Bytes that the other may send on a channel of which nothing has been said.
     pub window: u32,
-    /// What the host has.
+    /// What the speaker has.
     pub positions: Vec<Position>,
 }
 
@@ -79,14 +86,16 @@ pub enum ResetReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the table above says what each field is
 pub enum Packet<'a> {
-    Hello(Hello),
-    Welcome(Welcome),
+    Hello { hello: Hello, message: &'a [u8] },
+    Welcome { message: &'a [u8] },
     Refuse(String),
+    Confirm,
     Data { channel: ChannelId, offset: u64, payload: &'a [u8] },
     End { channel: ChannelId, offset: u64 },
     Credit(Position),
     Rewind { channel: ChannelId, from: u64 },
     Reset { channel: ChannelId, reason: ResetReason },
+    Sealed { number: u64, packet: &'a [u8] },
 }
 
 /// The bytes of a data packet before its payload.
@@ -95,11 +104,13 @@ pub const DATA_HEADER: usize = 1 + 4 + 8;
 const HELLO: u8 = 0x01;
 const WELCOME: u8 = 0x02;
 const REFUSE: u8 = 0x03;
+const CONFIRM: u8 = 0x04;
 const DATA: u8 = 0x10;
 const END: u8 = 0x11;
 const CREDIT: u8 = 0x12;
 const REWIND: u8 = 0x13;
 const RESET: u8 = 0x14;
+const SEALED: u8 = 0x20;
 
 impl<'a> Packet<'a> {
     /// The body of a data packet up to its payload, which follows as it is.
@@ -119,13 +130,20 @@ impl<'a> Packet<'a> {
             offsets.iter().for_each(|offset| out.extend_from_slice(&offset.to_le_bytes()));
         };
         match self {
-            Packet::Hello(hello) => {
+            Packet::Hello { hello, message } => {
                 out.push(HELLO);
                 codec::encode(hello, out);
+                out.extend_from_slice(message);
             }
-            Packet::Welcome(welcome) => {
+            Packet::Welcome { message } => {
                 out.push(WELCOME);
-                codec::encode(welcome, out);
+                out.extend_from_slice(message);
+            }
+            Packet::Confirm => out.push(CONFIRM),
+            Packet::Sealed { number, packet } => {
+                out.push(SEALED);
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(packet);
             }
             Packet::Refuse(reason) => {
                 out.push(REFUSE);
@@ -150,8 +168,10 @@ impl<'a> Packet<'a> {
         let (&kind, rest) = body.split_first().ok_or(DecodeError::Truncated)?;
         let mut fields = Fields(rest);
         let packet = match kind {
-            HELLO => return codec::decode(rest).map(|(hello, _)| Packet::Hello(hello)),
-            WELCOME => return codec::decode(rest).map(|(welcome, _)| Packet::Welcome(welcome)),
+            HELLO => return codec::decode(rest).map(|(hello, message)| Packet::Hello { hello, message }),
+            WELCOME => return Ok(Packet::Welcome { message: rest }),
+            CONFIRM => Packet::Confirm,
+            SEALED => return Ok(Packet::Sealed { number: fields.offset()?, packet: fields.0 }),
             REFUSE => return Ok(Packet::Refuse(String::from_utf8_lossy(rest).into_owned())),
             DATA => {
                 return Ok(Packet::Data { channel: fields.channel()?, offset: fields.offset()?, payload: fields.0 });
@@ -212,16 +232,12 @@ mod tests {
     /// One of each kind, with the bytes that `docs/protocol.md` shows.
     fn vectors() -> Vec<(Packet<'static>, &'static str)> {
         let at = Position { channel: ChannelId(2), received: 5, limit: 300 };
-        let boot = *b"0123456789abcdef";
-        let hello = Hello { versions: (1, 1), vm: "c1".into(), boot, window: 65536, positions: vec![at] };
-        let welcome = Welcome { version: 1, boot, window: 65536, positions: vec![] };
+        let hello = Hello { versions: (1, 1), vm: "c1".into(), sealed: true };
         vec![
-            (
-                Packet::Hello(hello),
-                "01 01 01 02 63 31 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fc 00 00 01 00 01 02 05 fb 2c 01",
-            ),
-            (Packet::Welcome(welcome), "02 01 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fc 00 00 01 00 00"),
+            (Packet::Hello { hello, message: b"noise" }, "01 01 01 02 63 31 01 6e 6f 69 73 65"),
+            (Packet::Welcome { message: b"noise" }, "02 6e 6f 69 73 65"),
             (Packet::Refuse("no".into()), "03 6e 6f"),
+            (Packet::Confirm, "04"),
             (
                 Packet::Data { channel: ChannelId(2), offset: 258, payload: b"hi" },
                 "10 02 00 00 00 02 01 00 00 00 00 00 00 68 69",
@@ -230,6 +246,7 @@ mod tests {
             (Packet::Credit(at), "12 02 00 00 00 05 00 00 00 00 00 00 00 2c 01 00 00 00 00 00 00"),
             (Packet::Rewind { channel: ChannelId(2), from: 5 }, "13 02 00 00 00 05 00 00 00 00 00 00 00"),
             (Packet::Reset { channel: ChannelId(2), reason: ResetReason::NotRead }, "14 02 00 00 00 02"),
+            (Packet::Sealed { number: 258, packet: b"hi" }, "20 02 01 00 00 00 00 00 00 68 69"),
         ]
     }
 
@@ -242,6 +259,18 @@ mod tests {
             assert_eq!(hex.join(" "), golden, "{packet:?}");
             assert_eq!(Packet::decode(&bytes), Ok(packet));
         }
+    }
+
+    #[test]
+    fn golden_greeting() {
+        let at = Position { channel: ChannelId(2), received: 5, limit: 300 };
+        let greeting = Greeting { version: 1, boot: *b"0123456789abcdef", window: 65536, positions: vec![at] };
+        let mut bytes = Vec::new();
+        codec::encode(&greeting, &mut bytes);
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let golden = "01 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fc 00 00 01 00 01 02 05 fb 2c 01";
+        assert_eq!(hex.join(" "), golden);
+        assert!(include_str!("../../docs/protocol.md").contains(golden));
     }
 
     #[test]
@@ -259,7 +288,9 @@ mod tests {
             packet.encode(&mut bytes);
             let whole = match packet {
                 Packet::Data { .. } => DATA_HEADER,
-                Packet::Refuse(_) => 1,
+                Packet::Refuse(_) | Packet::Welcome { .. } => 1,
+                Packet::Hello { .. } => 7,
+                Packet::Sealed { .. } => 9,
                 _ => bytes.len(),
             };
             for cut in 0..whole {

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::handshake::LinkKey;
+
 /// Everything that a containerVM is asked to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -13,10 +15,21 @@ pub struct Spec {
     pub id: String,
     /// The host name, if it is not the id's first 12 characters.
     pub hostname: Option<String>,
-    /// The device under the link.
-    pub link: LinkDevice,
+    /// How to reach the host.
+    pub link: LinkSpec,
     /// The process whose end is the VM's end.
     pub main: Process,
+}
+
+/// The guest's end of the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkSpec {
+    /// The device under it.
+    pub device: LinkDevice,
+    /// The key that the host has too.
+    pub key: LinkKey,
+    /// Seal every packet: see [`crate::link::Security`].
+    pub sealed: bool,
 }
 
 /// Which device carries the link.

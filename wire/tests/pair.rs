@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use wire::link::{Event, HELLO_INTERVAL, Link, Role, Tuning};
+use wire::handshake::LinkKey;
+use wire::link::{Event, HELLO_INTERVAL, Link, Role, Security, Tuning};
 use wire::message::{self, MAIN, Message, Request};
 use wire::packet::{ChannelId, ResetReason};
 
@@ -53,12 +54,32 @@ struct Pair {
     events: [Vec<Event>; 2],
 }
 
+fn security(key: u8, sealed: bool, seed: u8) -> Security {
+    Security { key: LinkKey::new([key; 32]), sealed, seed: [seed; 32] }
+}
+
+fn guest(tuning: Tuning, security: Security) -> Link {
+    Link::new(Role::Guest { vm: "c1".into(), boot: [7; 16] }, tuning, security)
+}
+
+fn host(tuning: Tuning, security: Security) -> Link {
+    Link::new(Role::Host { vm: "c1".into() }, tuning, security)
+}
+
+/// Everything that one end has to say now.
+fn said(link: &mut Link, now: Duration) -> Vec<u8> {
+    let mut out = Vec::new();
+    while link.poll_transmit(now, &mut out) {}
+    out
+}
+
 impl Pair {
+    /// A serial line is sealed, a fast pipe is not.
     fn new(seed: u64, tuning: Tuning, faults: Faults) -> Pair {
-        let vm = String::from("c1");
+        let sealed = tuning.payload <= Tuning::SERIAL.payload;
         let mut pair = Pair {
-            guest: Link::new(Role::Guest { vm: vm.clone(), boot: [7; 16] }, tuning),
-            host: Link::new(Role::Host { vm }, tuning),
+            guest: guest(tuning, security(1, sealed, 2)),
+            host: host(tuning, security(1, sealed, 3)),
             to_host: VecDeque::new(),
             to_guest: VecDeque::new(),
             now: Duration::ZERO,
@@ -248,20 +269,106 @@ fn what_nobody_reads_does_not_hold_up_its_sender() {
     assert_eq!(pair.host.room(STDIN), 0, "a stream that was reset takes no more");
 }
 
+/// Lets two ends talk until neither has anything to say.
+fn settle(guest: &mut Link, host: &mut Link, now: Duration) {
+    loop {
+        let (up, down) = (said(guest, now), said(host, now));
+        if up.is_empty() && down.is_empty() {
+            return;
+        }
+        host.handle_bytes(now, &up);
+        guest.handle_bytes(now, &down);
+    }
+}
+
+fn up(links: [&mut Link; 2]) {
+    links.into_iter().for_each(|link| link.pipe_up(Duration::ZERO));
+}
+
 #[test]
-fn a_stranger_is_refused() {
-    let mut host = Link::new(Role::Host { vm: "c1".into() }, Tuning::FAST);
-    let mut guest = Link::new(Role::Guest { vm: "c2".into(), boot: [1; 16] }, Tuning::FAST);
-    host.pipe_up(Duration::ZERO);
-    guest.pipe_up(Duration::ZERO);
-    let (mut out, mut back) = (Vec::new(), Vec::new());
-    while guest.poll_transmit(Duration::ZERO, &mut out) {}
-    host.handle_bytes(Duration::ZERO, &out);
-    while host.poll_transmit(Duration::ZERO, &mut back) {}
-    guest.handle_bytes(Duration::ZERO, &back);
-    let Some(Event::Closed(why)) = guest.poll_event() else { panic!("the guest goes on") };
-    assert_eq!(why.to_string(), "the host refused the link: this is the link of c1, not of c2");
+fn a_stranger_is_told_so_and_nothing_happens() {
+    let mut host = host(Tuning::FAST, security(1, true, 3));
+    let role = Role::Guest { vm: "c2".into(), boot: [1; 16] };
+    let mut guest = Link::new(role, Tuning::FAST, security(1, true, 2));
+    up([&mut guest, &mut host]);
+    settle(&mut guest, &mut host, Duration::ZERO);
+    assert_eq!(guest.poll_event(), Some(Event::Refused("this is the link of c1, not of c2".into())));
+    assert!(!host.is_open() && !guest.is_open() && !guest.is_closed());
+}
+
+#[test]
+fn without_the_key_nobody_hears_a_byte() {
+    let mut host = host(Tuning::FAST, security(9, true, 3));
+    let mut guest = guest(Tuning::FAST, security(1, true, 2));
+    up([&mut guest, &mut host]);
+    said(&mut host, Duration::ZERO); // the delimiter that every pipe begins with
+    let hello = said(&mut guest, Duration::ZERO);
+    host.handle_bytes(Duration::ZERO, &hello);
+    assert!(said(&mut host, Duration::ZERO).is_empty());
+    assert_eq!((host.denied(), host.is_open(), guest.is_open()), (1, false, false));
+}
+
+#[test]
+fn a_downgrade_is_refused() {
+    let mut host = host(Tuning::FAST, security(1, true, 3));
+    let mut guest = guest(Tuning::FAST, security(1, false, 2));
+    up([&mut guest, &mut host]);
+    settle(&mut guest, &mut host, Duration::ZERO);
+    assert_eq!(guest.poll_event(), Some(Event::Refused("packets must be sealed here".into())));
     assert!(!host.is_open());
+}
+
+#[test]
+fn a_recorded_hello_does_not_touch_a_live_session() {
+    let mut pair = Pair::new(1, Tuning::SERIAL, CLEAN);
+    let recorded = said(&mut pair.guest, pair.now);
+    pair.host.handle_bytes(pair.now, &recorded);
+    settle(&mut pair.guest, &mut pair.host, pair.now);
+    assert!(pair.host.is_open() && pair.guest.is_open());
+    for round in 1..20_u32 {
+        // later, because hellos are rate-limited
+        pair.now = Duration::from_secs(round.into());
+        pair.host.handle_bytes(pair.now, &recorded);
+        let reply = said(&mut pair.host, pair.now);
+        pair.guest.handle_bytes(pair.now, &reply);
+    }
+    pair.exchange(1);
+}
+
+#[test]
+fn what_comes_back_to_its_sender_is_nothing() {
+    let mut pair = Pair::new(1, Tuning::SERIAL, CLEAN);
+    settle(&mut pair.guest, &mut pair.host, pair.now);
+    pair.guest.write(STDOUT, b"secret words");
+    let sent = said(&mut pair.guest, pair.now);
+    assert!(!sent.windows(6).any(|window| window == b"secret"), "sealed");
+    pair.guest.handle_bytes(pair.now, &sent);
+    assert!(pair.guest.readable(STDOUT).is_empty() && pair.guest.denied() > 0);
+    pair.host.handle_bytes(pair.now, &sent);
+    pair.host.handle_bytes(pair.now, &sent);
+    assert_eq!(pair.host.readable(STDOUT), b"secret words", "once");
+    assert!(pair.host.denied() > 0, "the replay");
+    pair.host.consume(STDOUT, 12);
+    assert!(pair.host.is_open() && pair.guest.is_open());
+}
+
+#[test]
+fn hellos_without_the_key_are_not_checked_without_end() {
+    let mut host = host(Tuning::FAST, security(1, true, 3));
+    host.pipe_up(Duration::ZERO);
+    let flood: Vec<u8> = (0..50)
+        .flat_map(|seed| {
+            let mut stranger = guest(Tuning::FAST, security(8, true, seed));
+            stranger.pipe_up(Duration::ZERO);
+            said(&mut stranger, Duration::ZERO)
+        })
+        .collect();
+    host.handle_bytes(Duration::ZERO, &flood);
+    assert_eq!(host.denied(), 50);
+    let mut friend = guest(Tuning::FAST, security(1, true, 2));
+    friend.pipe_up(Duration::ZERO);
+    settle(&mut friend, &mut host, Duration::from_millis(20));
+    assert!(friend.is_open() && host.is_open());
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixStream;
+use wire::handshake::LinkKey;
+use wire::link::{Role, Security, Tuning};
 use wire::message::{Reply, SessionId};
 use wire::packet::ResetReason;
 use wire::status::{Ending, FailureKind};
@@ -24,9 +26,13 @@ struct Guest {
     resets: Vec<(ChannelId, ResetReason)>,
 }
 
+fn security(seed: u8) -> Security {
+    Security { key: LinkKey::new([1; 32]), sealed: true, seed: [seed; 32] }
+}
+
 impl Guest {
     fn new(pipe: UnixStream) -> Guest {
-        let mut link = Link::new(Role::Guest { vm: VM.into(), boot: [1; 16] }, TUNING);
+        let mut link = Link::new(Role::Guest { vm: VM.into(), boot: [1; 16] }, TUNING, security(2));
         let channels = MAIN.streams();
         for channel in [channels.stdin, channels.stdout, channels.stderr] {
             link.open(channel);
@@ -160,7 +166,13 @@ async fn talk<F: Future<Output = ()>>(
     guest: impl FnOnce(Guest) -> F,
 ) -> Report {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let conversation = converse(ours.into_split(), VM, TUNING, ends, &mut inbox, Instant::now() + start_time);
+    let conversation = converse(
+        ours.into_split(),
+        Link::new(Role::Host { vm: VM.into() }, TUNING, security(3)),
+        ends,
+        &mut inbox,
+        Instant::now() + start_time,
+    );
     let both = async { tokio::join!(conversation, guest(Guest::new(theirs))).0 };
     tokio::time::timeout(Duration::from_secs(30), both).await.expect("both ends are stuck")
 }
@@ -369,7 +381,7 @@ async fn a_guest_that_never_speaks_is_given_up() {
 async fn a_stranger_is_not_talked_to() {
     let Setup { ends, inbox, commands: _commands, .. } = setup();
     let report = talk(ends, inbox, Duration::from_millis(300), async |mut guest| {
-        guest.link = Link::new(Role::Guest { vm: "c2".into(), boot: [1; 16] }, TUNING);
+        guest.link = Link::new(Role::Guest { vm: "c2".into(), boot: [1; 16] }, TUNING, security(2));
         guest.link.pipe_up(Duration::ZERO);
         let mut out = Vec::new();
         while guest.link.poll_transmit(Duration::ZERO, &mut out) {}

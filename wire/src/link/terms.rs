@@ -1,5 +1,6 @@
 //! What the user of a link says and hears: which end it is, how the pipe is, what happened, why it is over.
 
+use crate::handshake::LinkKey;
 use crate::packet::{ChannelId, ResetReason};
 
 /// Which end this is.
@@ -17,6 +18,18 @@ pub enum Role {
         /// The VM's id, from its spec.
         vm: String,
     },
+}
+
+/// What keeps strangers out.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// Both ends have it: guestinfo carries it to the guest.
+    pub key: LinkKey,
+    /// Seal every packet. A pipe that crosses a network needs it. Where the pipe ends in the host's own kernel, which can read the guest's memory anyway, it
+    /// is enough to prove once who speaks. Both ends must agree.
+    pub sealed: bool,
+    /// 32 bytes from the system's generator, fresh for each link.
+    pub seed: [u8; 32],
 }
 
 /// What depends on the pipe.
@@ -51,6 +64,8 @@ pub enum Event {
     Writable(ChannelId),
     /// The peer does not want the rest of what we send.
     Reset(ChannelId, ResetReason),
+    /// The host says that it does not want this guest, and why. Nothing proves that it was the host: the guest goes on asking.
+    Refused(String),
     /// The link is over for good.
     Closed(Closed),
 }
@@ -58,9 +73,6 @@ pub enum Event {
 /// Why a link is over for good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
-    /// The host did not want this guest.
-    #[error("the host refused the link: {0}")]
-    Refused(String),
     /// The VM has started anew: what was under way is lost.
     #[error("the virtual machine restarted")]
     Restarted,
