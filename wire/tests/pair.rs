@@ -180,7 +180,7 @@ impl Pair {
 }
 
 fn runs() -> u64 {
-    std::env::var("PAIR_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+    std::env::var("PAIR_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(500)
 }
 
 #[test]
