@@ -126,3 +126,12 @@ impl Session {
         (code, self.settings())
     }
 }
+
+/// A test that fails leaves no machine behind.
+impl Drop for Session {
+    fn drop(&mut self) {
+        // an error says that it has ended, as it should have
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
