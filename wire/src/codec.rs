@@ -69,11 +69,18 @@ mod tests {
 
     #[derive(Serialize)]
     enum New {
-        #[allow(dead_code)]
         First,
-        #[allow(dead_code)]
         Second(u16),
         Third,
+    }
+
+    #[test]
+    fn what_both_versions_know_is_read_by_both() {
+        for (new, old) in [(New::First, Old::First), (New::Second(500), Old::Second(500))] {
+            let mut bytes = Vec::new();
+            encode(&new, &mut bytes);
+            assert_eq!(decode_all(&bytes), Ok(old));
+        }
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub struct Link {
     events: VecDeque<Event>,
     record: Vec<u8>,
     served: u64,
-    unknown_packets: u64,
+    /// Intact frames that say nothing that this version knows.
+    unknown: u64,
     key: LinkKey,
     sealed: bool,
     entropy: Entropy,
@@ -91,7 +92,7 @@ impl Link {
             events: VecDeque::new(),
             record: Vec::new(),
             served: 0,
-            unknown_packets: 0,
+            unknown: 0,
             key,
             sealed,
             entropy: Entropy::new(seed),
@@ -124,6 +125,11 @@ impl Link {
     /// Bytes that were no frames.
     pub fn noise(&self) -> Noise {
         self.decoder.noise()
+    }
+
+    /// Intact frames whose packet this version does not know, or cannot read.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
     }
 
     /// Packets that were intact and not made with the key: forged, replayed, reflected, or too many.
@@ -239,7 +245,7 @@ impl Link {
         let mut decoder = std::mem::take(&mut self.decoder);
         decoder.feed(bytes, |body| match Packet::decode(body) {
             Ok(packet) => self.handle_packet(now, packet),
-            Err(_) => self.unknown_packets += 1,
+            Err(_) => self.unknown += 1,
         });
         self.decoder = decoder;
     }
@@ -355,7 +361,7 @@ impl Link {
                 Some(packet) => match Packet::decode(&packet) {
                     Ok(Packet::Confirm) => self.hear_confirm(),
                     Ok(packet) => self.handle_stream(now, packet),
-                    Err(_) => self.unknown_packets += 1,
+                    Err(_) => self.unknown += 1,
                 },
                 None => self.denied += 1,
             },

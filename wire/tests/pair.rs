@@ -372,6 +372,16 @@ fn hellos_without_the_key_are_not_checked_without_end() {
 }
 
 #[test]
+fn what_a_later_version_says_is_counted_and_passed_over() {
+    let mut pair = Pair::new(1, Tuning::FAST, CLEAN);
+    let mut line = Vec::new();
+    wire::frame::encode(&[0x7f, 1, 2], &[], &mut line);
+    pair.host.handle_bytes(pair.now, &line);
+    assert_eq!(pair.host.unknown(), 1);
+    pair.exchange(1);
+}
+
+#[test]
 fn garbage_does_no_harm() {
     let mut dice = Dice(99);
     for _ in 0..2000 {
