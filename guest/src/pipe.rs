@@ -48,6 +48,7 @@ impl Pipe {
         let (path, tuning) = match device {
             LinkDevice::Serial => (PathBuf::from(SERIAL), Tuning::SERIAL),
             LinkDevice::Virtio => (find_port()?, Tuning::FAST),
+            LinkDevice::Vsock => return Err(PipeError::NoPort),
         };
         let open = || {
             let flags = libc::O_NONBLOCK | libc::O_NOCTTY;

@@ -44,6 +44,8 @@ pub fn script(link: LinkDevice, script: &str) -> Spec {
         id: "rig".into(),
         hostname: None,
         link: LinkSpec { device: link, key: key(), sealed: link == LinkDevice::Serial },
+        log: None,
+        hold: false,
         main: Process {
             argv: ["/bin/sh", "-c", script].map(String::from).to_vec(),
             env: Environment(vec!["PATH=/bin:/usr/bin".into()]),
@@ -51,6 +53,7 @@ pub fn script(link: LinkDevice, script: &str) -> Spec {
             user: String::new(),
             terminal: None,
             stdin: false,
+            attach: true,
             stop_signal: SIGTERM,
         },
     }
@@ -100,7 +103,7 @@ impl Machine {
         qemu.args(["-chardev", &link, "-chardev", &console]);
         match self.link {
             LinkDevice::Serial => qemu.args(["-device", "isa-serial,index=0,chardev=link"]),
-            LinkDevice::Virtio => qemu
+            LinkDevice::Virtio | LinkDevice::Vsock => qemu
                 .args(["-device", "virtio-serial-pci"])
                 .args(["-device", "virtserialport,chardev=link,name=tether.link"]),
         };

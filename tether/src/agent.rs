@@ -180,6 +180,7 @@ impl Agent {
             (Request::Resize { session: MAIN, size }, Goal::Serve { session, .. }) => done(session.resize(size)),
             (Request::Signal { session: MAIN, signal }, Goal::Serve { session, .. }) => done(session.signal(signal)),
             (Request::Resize { session, .. } | Request::Signal { session, .. }, _) => no_session(session),
+            _ => Reply::Unsupported,
         }
     }
 

@@ -67,6 +67,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     line.transmit();
     let root = prepare_root(&spec).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
+        boot: boot_id().unwrap_or_default(),
         init_us,
         link_us,
         ready_us: clock::micros(clock::now()),

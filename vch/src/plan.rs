@@ -61,6 +61,8 @@ pub fn spec(
             LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false },
             LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true },
         },
+        log: None,
+        hold: false,
         main: Process {
             argv,
             env: environment(shown, args.tty, &image.env, variables)?,
@@ -68,6 +70,7 @@ pub fn spec(
             user: args.user.clone().unwrap_or_else(|| image.user.clone()),
             terminal: args.tty.then(|| size.unwrap_or(DEFAULT_SIZE)),
             stdin: args.interactive,
+            attach: true,
             stop_signal: match image.stop_signal.as_deref().filter(|text| !text.is_empty()) {
                 None => SIGTERM,
                 Some(text) => guestinfo::signal_number(text).ok_or_else(|| PlanError::StopSignal(text.to_owned()))?,

@@ -135,7 +135,7 @@ async fn attend(args: &RunArgs, spec: &Spec, qemu: &Path, machine: &Machine, cau
     tokio::spawn(forward(caught, args.tty, sender));
     let restore = terminal::Restore;
     let tuning = match machine.link {
-        LinkDevice::Virtio => Tuning::FAST,
+        LinkDevice::Virtio | LinkDevice::Vsock => Tuning::FAST,
         LinkDevice::Serial => Tuning::SERIAL,
     };
     let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed: state::random()? };

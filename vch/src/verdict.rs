@@ -92,7 +92,7 @@ mod tests {
     }
 
     fn ended(ending: Ending) -> Outcome {
-        Outcome::Ended(Exit { ending, started_us: 1, ended_us: 2 })
+        Outcome::Ended(Exit { ending, started_us: 1, ended_us: 2, oom: false })
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
 use crate::handshake::LinkKey;
-use crate::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, Spec, TermSize};
+use crate::spec::{Environment, LinkDevice, LinkSpec, LogDevice, Process, SIGTERM, Spec, TermSize};
 use crate::vmx::Dictionary;
 
 const BASE: &str = "guestinfo.vice.";
@@ -36,6 +36,13 @@ pub fn read(keys: &Dictionary) -> Result<Spec, SpecError> {
     Ok(Spec {
         hostname: root.text("hostname").filter(|name| !name.is_empty()),
         link: read_link(&root)?,
+        log: match root.text("log/device").as_deref() {
+            None | Some("") => None,
+            Some("serial") => Some(LogDevice::Serial),
+            Some("virtio") => Some(LogDevice::Virtio),
+            Some(other) => return Err(root.invalid("log/device", other, "`serial` or `virtio`")),
+        },
+        hold: session.flag("runblock", false)?,
         main: read_process(&session)?,
         id,
     })
@@ -52,20 +59,33 @@ pub fn write(spec: &Spec) -> Dictionary {
     if let Some(name) = &spec.hostname {
         set("hostname", name);
     }
-    set("link/device", if spec.link.device == LinkDevice::Virtio { "virtio" } else { "serial" });
+    let device = match spec.link.device {
+        LinkDevice::Serial => "serial",
+        LinkDevice::Virtio => "virtio",
+        LinkDevice::Vsock => "vsock",
+    };
+    let flag = |flag: bool| if flag { "true" } else { "false" };
+    set("link/device", device);
     set("link/key", &spec.link.key.to_hex());
-    set("link/sealed", if spec.link.sealed { "true" } else { "false" });
+    set("link/sealed", flag(spec.link.sealed));
+    match spec.log {
+        None => {}
+        Some(LogDevice::Serial) => set("log/device", "serial"),
+        Some(LogDevice::Virtio) => set("log/device", "virtio"),
+    }
     let (process, session) = (&spec.main, format!("sessions|{}", spec.id));
     let (user, group) = process.user.split_once(':').unwrap_or((&process.user, ""));
     set(&format!("{session}/cmd/Path"), &process.argv[0]);
     set(&format!("{session}/cmd/Dir"), &process.dir);
     set(&format!("{session}/User"), user);
     set(&format!("{session}/Group"), group);
-    set(&format!("{session}/tty"), if process.terminal.is_some() { "true" } else { "false" });
+    set(&format!("{session}/tty"), flag(process.terminal.is_some()));
     if let Some(size) = process.terminal {
         set(&format!("{session}/ttysize"), &format!("{}x{}", size.rows, size.columns));
     }
-    set(&format!("{session}/openstdin"), if process.stdin { "true" } else { "false" });
+    set(&format!("{session}/openstdin"), flag(process.stdin));
+    set(&format!("{session}/attach"), flag(process.attach));
+    set(&format!("{session}/runblock"), flag(spec.hold));
     set(&format!("{session}/stopSignal"), &process.stop_signal.to_string());
     for (key, list) in [("Args", &process.argv), ("Env", &process.env.0)] {
         if let Some(last) = list.len().checked_sub(1) {
@@ -82,12 +102,13 @@ fn read_link(root: &Node<'_>) -> Result<LinkSpec, SpecError> {
     let device = match root.text("link/device").as_deref() {
         None | Some("serial") => LinkDevice::Serial,
         Some("virtio") => LinkDevice::Virtio,
-        Some(other) => return Err(root.invalid("link/device", other, "`serial` or `virtio`")),
+        Some("vsock") => LinkDevice::Vsock,
+        Some(other) => return Err(root.invalid("link/device", other, "`serial`, `virtio` or `vsock`")),
     };
     let key = root.required("link/key")?;
     let key = LinkKey::from_hex(&key).ok_or_else(|| root.invalid("link/key", &key, "64 hexadecimal digits"))?;
     // what is not said is safe
-    let sealed = root.text("link/sealed").is_none() || root.flag("link/sealed")?;
+    let sealed = root.flag("link/sealed", true)?;
     Ok(LinkSpec { device, key, sealed })
 }
 
@@ -116,11 +137,12 @@ fn read_process(session: &Node<'_>) -> Result<Process, SpecError> {
             Some(group) => format!("{user}:{group}"),
             None => user,
         },
-        terminal: match session.flag("tty")? {
+        terminal: match session.flag("tty", false)? {
             true => Some(session.size("ttysize")?),
             false => None,
         },
-        stdin: session.flag("openstdin")?,
+        stdin: session.flag("openstdin", false)?,
+        attach: session.flag("attach", true)?,
         stop_signal: match stop_signal {
             None => SIGTERM,
             Some(text) => {
@@ -137,9 +159,20 @@ pub fn signal_number(text: &str) -> Option<u8> {
     }
     let name = text.to_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let index = SIGNALS.iter().position(|&known| known == name)?;
-    u8::try_from(index + 1).ok()
+    if let Some(index) = SIGNALS.iter().position(|&known| known == name) {
+        return u8::try_from(index + 1).ok();
+    }
+    let (base, distance): (u8, i8) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => (SIGRTMIN, if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse().ok()? }),
+        (_, Some(rest)) => (SIGRTMAX, if rest.is_empty() { 0 } else { format!("-{}", rest.strip_prefix('-')?).parse().ok()? }),
+        (None, None) => return None,
+    };
+    base.checked_add_signed(distance).filter(|number| (SIGRTMIN..=SIGRTMAX).contains(number))
 }
+
+/// The real-time signals that programs can use, as docker and every C library on Linux count them: `signal(7)`.
+const SIGRTMIN: u8 = 34;
+const SIGRTMAX: u8 = 64;
 
 /// Signal names in the order of their numbers, from 1: `signal(7)`, x86.
 const SIGNALS: [&str; 31] = [
@@ -164,9 +197,10 @@ impl Node<'_> {
         self.text(key).ok_or_else(|| SpecError::Missing(format!("{}{key}", self.path)))
     }
 
-    fn flag(&self, key: &str) -> Result<bool, SpecError> {
+    fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.text(key).as_deref() {
-            None | Some("" | "false") => Ok(false),
+            None => Ok(default),
+            Some("" | "false") => Ok(false),
             Some("true") => Ok(true),
             Some(other) => Err(self.invalid(key, other, "`true` or `false`")),
         }
@@ -207,6 +241,8 @@ mod tests {
             id: "3f0c".into(),
             hostname: Some("web".into()),
             link: LinkSpec { device: LinkDevice::Virtio, key: LinkKey::new([0x5a; 32]), sealed: false },
+            log: Some(LogDevice::Virtio),
+            hold: true,
             main: Process {
                 argv: vec!["sh".into(), "-c".into(), "echo \"a\" | wc\n".into(), String::new()],
                 env: Environment(vec!["PATH=/bin".into(), "NOTE=a|b".into()]),
@@ -214,6 +250,7 @@ mod tests {
                 user: "www:1000".into(),
                 terminal: Some(TermSize { rows: 50, columns: 132 }),
                 stdin: true,
+                attach: false,
                 stop_signal: 2,
             },
         }
@@ -281,7 +318,11 @@ mod tests {
         );
         check("sessions|3f0c/tty", Some("yes"), &format!("guestinfo {session}tty: \"yes\" is not `true` or `false`"));
         check("sessions|3f0c/ttysize", Some("80"), &format!("guestinfo {session}ttysize: \"80\" is not ROWSxCOLUMNS"));
-        check("link/device", Some("usb"), "guestinfo guestinfo.vice./link/device: \"usb\" is not `serial` or `virtio`");
+        check(
+            "link/device",
+            Some("usb"),
+            "guestinfo guestinfo.vice./link/device: \"usb\" is not `serial`, `virtio` or `vsock`",
+        );
         check("link/key", None, "guestinfo has no guestinfo.vice./link/key");
         check("link/key", Some("5a"), "guestinfo guestinfo.vice./link/key: \"...\" is not 64 hexadecimal digits");
         check("link/sealed", Some("no"), "guestinfo guestinfo.vice./link/sealed: \"no\" is not `true` or `false`");
@@ -294,10 +335,20 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (text, number) in [("TERM", 15), ("sigkill", 9), ("64", 64), ("SIGSYS", 31), ("1", 1)] {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigkill", 9),
+            ("64", 64),
+            ("SIGSYS", 31),
+            ("1", 1),
+            ("RTMIN", 34),
+            ("SIGRTMIN+15", 49),
+            ("RTMAX-14", 50),
+            ("RTMAX", 64),
+        ] {
             assert_eq!(signal_number(text), Some(number));
         }
-        for text in ["0", "65", "SIG", "", "-1", "TERMINATE"] {
+        for text in ["0", "65", "SIG", "", "-1", "TERMINATE", "RTMIN+31", "RTMAX-31", "RTMIN-1", "RTMAX--1"] {
             assert_eq!(signal_number(text), None);
         }
     }

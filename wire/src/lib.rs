@@ -9,6 +9,7 @@
 //! channel     one numbered byte stream with absolute offsets and credit
 //! packet      what a frame's body says    frame    COBS, checksum, noise
 //! handshake   who has the key: Noise, and sealed packets
+//! log         entries of a session's output   vitals   what a container does and uses
 //! ```
 //!
 //! This crate does no I/O, reads no clock, draws no random number, starts no thread and has no unsafe code: bytes
@@ -23,8 +24,10 @@ pub mod frame;
 pub mod guestinfo;
 pub mod handshake;
 pub mod link;
+pub mod log;
 pub mod message;
 pub mod packet;
 pub mod spec;
 pub mod status;
+pub mod vitals;
 pub mod vmx;

@@ -208,6 +208,11 @@ impl Link {
         }
     }
 
+    /// The channel is over: nothing of it is kept. What still comes for it is answered by a reset.
+    pub fn forget(&mut self, id: ChannelId) {
+        self.channels.remove(&id);
+    }
+
     /// Sends an encoded message. Messages are never refused for lack of room: they are few, and each answers one or tells an event.
     pub fn send_message(&mut self, bytes: &[u8]) {
         let mut record = Vec::with_capacity(bytes.len() + message::RECORD_HEADER);

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
 use crate::packet::ChannelId;
-use crate::spec::TermSize;
+use crate::spec::{Environment, TermSize};
 use crate::status::{Exit, Failure};
+use crate::vitals::{ProcessInfo, Stats};
 
 /// One process that the guest was asked to run, and its descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,11 +69,73 @@ pub enum Request {
     /// The terminal of a session has another size.
     #[allow(missing_docs)]
     Resize { session: SessionId, size: TermSize },
-    /// Send a signal (Linux number) to a session's process.
+    /// Send a signal (Linux number, 1 to 64) to a session's process.
     #[allow(missing_docs)]
     Signal { session: SessionId, signal: u8 },
     /// End every process, unmount, power off.
     PowerOff,
+    /// Make a session of this number, which the host chooses, and start its work. Answered `Started`, `Failed` or `Refused`.
+    #[allow(missing_docs)]
+    Create { session: SessionId, work: Work },
+    /// Start the main process, which the spec holds. Answered `Done`, also when it runs already.
+    Start,
+    /// From now on a session's output goes to the host.
+    #[allow(missing_docs)]
+    Attach { session: SessionId },
+    /// From now on it does not.
+    #[allow(missing_docs)]
+    Detach { session: SessionId },
+    /// Which sessions there are. Answered `Sessions`.
+    List,
+    /// The host knows how a session ended and has its output: it is over, and so are its channels.
+    #[allow(missing_docs)]
+    Forget { session: SessionId },
+    /// Which processes run. Answered `Processes`.
+    Top,
+    /// What the container uses. Answered `Stats`.
+    Stats,
+    /// What lies at a path of the container, links of its last component not followed. Answered `Path`.
+    #[allow(missing_docs)]
+    Inspect { path: String },
+}
+
+/// What a session does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Run a program.
+    Exec(Exec),
+    /// Write what lies at `path` to standard output as a tar archive, whose names begin with the path's last component. Exits 0 when it is complete;
+    /// otherwise standard error says why.
+    #[allow(missing_docs)]
+    CopyOut { path: String },
+    /// Unpack the tar archive on standard input in the directory `dir`, and nowhere else. Exits 0 when it is complete.
+    #[allow(missing_docs)]
+    CopyIn {
+        dir: String,
+        /// Let the files have the owners that the archive names; else they are root's.
+        owners: bool,
+        /// Let a file replace a directory, and a directory a file.
+        replace: bool,
+    },
+}
+
+/// A program to run beside the main process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The program, then its arguments; never empty.
+    pub argv: Vec<String>,
+    /// `NAME=VALUE`, set over the main process's environment.
+    pub env: Environment,
+    /// Absolute; empty is the main process's.
+    pub dir: String,
+    /// `user[:group]`; empty is the main process's.
+    pub user: String,
+    /// Run on a terminal of this size.
+    pub terminal: Option<TermSize>,
+    /// Standard input comes from the host; otherwise it is empty.
+    pub stdin: bool,
+    /// Output goes to the host from the start.
+    pub attach: bool,
 }
 
 /// What the guest answers.
@@ -85,6 +148,59 @@ pub enum Reply {
     /// It could not be done.
     #[allow(missing_docs)]
     Refused { reason: String },
+    /// The session runs.
+    #[allow(missing_docs)]
+    Started { pid: u32 },
+    /// The session's program could not be run; there is no session.
+    Failed(Failure),
+    /// Every session that has not been forgotten, by number.
+    Sessions(Vec<SessionInfo>),
+    /// Every process of the container, by number.
+    Processes(Vec<ProcessInfo>),
+    /// What the container uses.
+    Stats(Box<Stats>),
+    /// What lies at a path.
+    Path(PathInfo),
+}
+
+/// A session, as its guest knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its number.
+    pub session: SessionId,
+    /// How far it is.
+    pub state: SessionState,
+    /// It has a terminal.
+    pub terminal: bool,
+    /// Its output goes to the host.
+    pub attached: bool,
+}
+
+/// How far a session is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionState {
+    /// It is held until the host says `Start`.
+    Waiting,
+    /// Its process runs, or its output is not yet complete.
+    #[allow(missing_docs)]
+    Running { pid: u32, started_us: u64 },
+    /// Its process has ended and its output is on its channels.
+    Ended(Exit),
+}
+
+/// What lies at a path: stat(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PathInfo {
+    /// The last component, as asked.
+    pub name: String,
+    pub size: u64,
+    /// Type and permissions as Linux has them: inode(7).
+    pub mode: u32,
+    /// Modification: nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Where a symbolic link leads, or an empty text.
+    pub target: String,
 }
 
 /// What the guest tells unasked.
@@ -107,6 +223,8 @@ pub enum Event {
 pub struct Ready {
     /// The guest program's version.
     pub version: String,
+    /// Drawn at random once a boot.
+    pub boot: [u8; 16],
     /// When PID 1 began.
     pub init_us: u64,
     /// When the spec was read and the link's device opened.
@@ -187,7 +305,7 @@ mod tests {
     fn vectors() -> Vec<(Message, &'static str)> {
         let request = |request| Message::Request { id: 7, request };
         let reply = |reply| Message::Reply { id: 7, reply };
-        let exit = |ending| Exit { ending, started_us: 1, ended_us: 2 };
+        let exit = |ending| Exit { ending, started_us: 1, ended_us: 2, oom: false };
         let ended = |ending| Message::Event(Event::Ended { session: MAIN, exit: exit(ending) });
         vec![
             (request(Request::Resize { session: MAIN, size: TermSize { rows: 24, columns: 80 } }), "00 07 00 00 18 50"),
@@ -199,15 +317,16 @@ mod tests {
             (
                 Message::Event(Event::Ready(Ready {
                     version: "0.1.0".into(),
+                    boot: *b"0123456789abcdef",
                     init_us: 250,
                     link_us: 251,
                     ready_us: 65536,
                 })),
-                "02 00 05 30 2e 31 2e 30 fa fb fb 00 fc 00 00 01 00",
+                "02 00 05 30 2e 31 2e 30 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fa fb fb 00 fc 00 00 01 00",
             ),
             (Message::Event(Event::Started { session: MAIN, pid: 42 }), "02 01 00 2a"),
-            (ended(Ending::Exited { code: 3 }), "02 02 00 00 03 01 02"),
-            (ended(Ending::Signaled { signal: 9, core: false }), "02 02 00 01 09 00 01 02"),
+            (ended(Ending::Exited { code: 3 }), "02 02 00 00 03 01 02 00"),
+            (ended(Ending::Signaled { signal: 9, core: false }), "02 02 00 01 09 00 01 02 00"),
             (
                 Message::Event(Event::Failed(Failure { kind: FailureKind::ProgramNotFound, reason: "x".into() })),
                 "02 03 03 01 78",

@@ -17,6 +17,10 @@ pub struct Spec {
     pub hostname: Option<String>,
     /// How to reach the host.
     pub link: LinkSpec,
+    /// Where the main session's output is logged, for a host that is not there to hear it.
+    pub log: Option<LogDevice>,
+    /// The main process waits until the host says [`crate::message::Request::Start`]: nothing is missed of its output.
+    pub hold: bool,
     /// The process whose end is the VM's end.
     pub main: Process,
 }
@@ -40,10 +44,27 @@ pub enum LinkDevice {
     Serial,
     /// The virtio-serial port named [`VIRTIO_PORT`].
     Virtio,
+    /// A vsock connection to the host (CID 2) at [`VSOCK_PORT`], over virtio or VMCI.
+    Vsock,
+}
+
+/// Which device takes the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogDevice {
+    /// The third 8250 serial port: the first is the link's, the second the console.
+    Serial,
+    /// The virtio-serial port named [`LOG_PORT`].
+    Virtio,
 }
 
 /// The name of the virtio-serial port that carries the link.
 pub const VIRTIO_PORT: &str = "tether.link";
+
+/// The name of the virtio-serial port that takes the log.
+pub const LOG_PORT: &str = "tether.log";
+
+/// The vsock port at which a host waits for links.
+pub const VSOCK_PORT: u32 = 29797;
 
 /// The label of the disk that holds the container's root file system.
 pub const ROOT_LABEL: &str = "containerfs";
@@ -63,6 +84,8 @@ pub struct Process {
     pub terminal: Option<TermSize>,
     /// Its standard input comes from the host; otherwise it is empty.
     pub stdin: bool,
+    /// Its output goes to the host from the start; otherwise from [`crate::message::Request::Attach`] on.
+    pub attach: bool,
     /// The signal that asks it to stop (Linux number).
     pub stop_signal: u8,
 }
@@ -71,7 +94,7 @@ pub struct Process {
 pub const SIGTERM: u8 = 15;
 
 /// Environment variables. They often hold secrets, so they are not shown by `Debug`.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment(pub Vec<String>);
 
 impl Environment {

@@ -11,6 +11,8 @@ pub struct Exit {
     pub started_us: u64,
     /// Microseconds since boot.
     pub ended_us: u64,
+    /// The kernel killed one of its processes for lack of memory.
+    pub oom: bool,
 }
 
 /// The two ways in which a process ends: `wait(2)`.

@@ -46,14 +46,14 @@ impl Guest {
     }
 
     fn start(&mut self) {
-        self.tell(message::Event::Ready(Ready { version: "1".into(), init_us: 1, link_us: 2, ready_us: 3 }));
+        self.tell(message::Event::Ready(Ready { version: "1".into(), boot: [0; 16], init_us: 1, link_us: 2, ready_us: 3 }));
         self.tell(message::Event::Started { session: MAIN, pid: 9 });
     }
 
     fn end(&mut self, code: u8) {
         self.link.finish(MAIN.streams().stdout);
         self.link.finish(MAIN.streams().stderr);
-        let exit = Exit { ending: Ending::Exited { code }, started_us: 1, ended_us: 2 };
+        let exit = Exit { ending: Ending::Exited { code }, started_us: 1, ended_us: 2, oom: false };
         self.tell(message::Event::Ended { session: MAIN, exit });
     }
 

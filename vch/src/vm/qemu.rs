@@ -58,7 +58,7 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
     match machine.link {
         LinkDevice::Serial => line.words("-device isa-serial,index=0,chardev=link"),
-        LinkDevice::Virtio => {
+        LinkDevice::Virtio | LinkDevice::Vsock => {
             line.words("-device virtio-serial-pci,max_ports=2");
             line.words(&format!("-device virtserialport,chardev=link,name={VIRTIO_PORT}"));
         }
