@@ -5,12 +5,14 @@
 //! pipe        the device under the link     mounts   early file systems, the container's root
 //! events      the one place that waits      reap     which children ended, and how
 //! sys         the unsafe fence              power    the only way out
+//! log         the device of the log
 //! ```
 
 pub mod clock;
 pub mod disks;
 pub mod events;
 pub mod guestinfo;
+pub mod log;
 pub mod mounts;
 pub mod pipe;
 pub mod power;

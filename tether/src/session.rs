@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use guest::clock;
 use guest::events::Poller;
+use guest::log::Log;
 use guest::sys::{process, terminal};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use wire::link::Link;
-use wire::message::{SessionId, SessionInfo, SessionState};
+use wire::message::{MAIN, SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
@@ -65,6 +66,8 @@ struct Drain {
 pub(crate) struct Io<'a> {
     pub(crate) link: &'a mut Link,
     pub(crate) poller: &'a Poller,
+    /// The main session's, if its output is logged.
+    pub(crate) log: Option<&'a mut Log>,
     /// Where bytes are between two system calls; one for all.
     pub(crate) buffer: &'a mut [u8],
     pub(crate) now: Duration,
@@ -212,7 +215,7 @@ impl Session {
         }
         let mut held_up = false;
         for output in &mut self.outputs {
-            let readable = room(self.attached, output, io) > 0;
+            let readable = room(self.id, self.attached, output, io) > 0;
             held_up |= !readable;
             output.want_readable(readable, io.poller)?;
         }
@@ -226,11 +229,12 @@ impl Session {
 
     /// The host does not want what comes on a channel. Whoever writes to a closed pipe is told so by SIGPIPE; a terminal has no such end, and a process
     /// whose output goes elsewhere anyway is left in peace.
-    pub(crate) fn refuse(&mut self, which: Which, poller: &Poller) {
+    pub(crate) fn refuse(&mut self, which: Which, io: &Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
-        match self.terminal.is_some() || !self.attached {
+        let is_logged = self.id == MAIN && io.log.is_some();
+        match self.terminal.is_some() || is_logged || !self.attached {
             true => self.outputs[at].unwanted = true,
-            false => self.outputs.remove(at).close(poller),
+            false => self.outputs.remove(at).close(io.poller),
         }
     }
 
@@ -310,7 +314,7 @@ impl Session {
     fn drain(&mut self, which: Which, io: &mut Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
         let output = &self.outputs[at];
-        let room = room(self.attached, output, io);
+        let room = room(self.id, self.attached, output, io);
         if room == 0 {
             return;
         }
@@ -324,6 +328,11 @@ impl Session {
                 if self.attached {
                     io.link.write(output.channel, &io.buffer[..count]);
                 }
+                if self.id == MAIN
+                    && let Some(log) = &mut io.log
+                {
+                    log.write(output.which.in_log(), &io.buffer[..count]);
+                }
                 if let Phase::Draining(drain) = &mut self.phase {
                     drain.quiet_since = io.now;
                 }
@@ -333,12 +342,11 @@ impl Session {
     }
 }
 
-/// How much of an output may be read now.
-fn room(attached: bool, output: &Stream, io: &Io<'_>) -> usize {
-    match attached && !output.unwanted {
-        true => io.link.room(output.channel).min(io.buffer.len()),
-        false => io.buffer.len(),
-    }
+/// How much of an output may be read now: as much as each of those who want it takes.
+fn room(id: SessionId, attached: bool, output: &Stream, io: &Io<'_>) -> usize {
+    let link = (attached && !output.unwanted).then(|| io.link.room(output.channel));
+    let log = io.log.as_ref().filter(|_| id == MAIN).map(|log| log.room());
+    [link, log].into_iter().flatten().fold(io.buffer.len(), usize::min)
 }
 
 #[cfg(test)]
@@ -415,7 +423,7 @@ mod tests {
         for (attached, told) in [(true, true), (false, false)] {
             let mut rig = Rig::new();
             let (mut session, process) = rig.running(ID, attached);
-            session.refuse(Which::Stdout, &rig.poller);
+            session.refuse(Which::Stdout, &rig.io(Duration::ZERO));
             assert_eq!(nix::unistd::write(&process.stdout, b"1").is_err(), told);
         }
     }

@@ -121,7 +121,7 @@ impl Sessions {
         if let Some((id, which)) = Which::of_channel(channel)
             && let Some(session) = self.table.get_mut(&id)
         {
-            session.refuse(which, io.poller);
+            session.refuse(which, io);
         }
     }
 
@@ -216,7 +216,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn io(&mut self, now: Duration) -> Io<'_> {
-            Io { link: &mut self.link, poller: &self.poller, buffer: &mut self.buffer, now }
+            Io { link: &mut self.link, poller: &self.poller, log: None, buffer: &mut self.buffer, now }
         }
 
         pub(crate) fn running(&mut self, id: SessionId, attached: bool) -> (Session, Process) {
