@@ -6,6 +6,7 @@
 use std::io;
 use std::time::Duration;
 
+use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
 use guest::log::Log;
@@ -19,8 +20,9 @@ use wire::spec::Spec;
 use wire::status::Failure;
 
 use crate::boot::{BootError, Machine};
-use crate::launch::{self, Place};
+use crate::launch;
 use crate::line::Line;
+use crate::pipes::Place;
 use crate::session::{Io, SIGKILL, Session};
 use crate::sessions::Sessions;
 
@@ -69,6 +71,8 @@ pub(crate) struct Agent {
     pub(crate) sessions: Sessions,
     pub(crate) outside: Outside,
     pub(crate) goal: Goal,
+    /// Every process of the container begins in it.
+    pub(crate) cgroup: Cgroup,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -107,7 +111,7 @@ impl Outside {
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, mut line, log, button, root } = machine;
+        let Machine { signals, spec, mut line, log, button, cgroup, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
@@ -120,7 +124,7 @@ impl Agent {
         let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
         let sessions = Sessions::new(main, &mut line.link);
         let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
-        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, signals, button };
+        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, cgroup, signals, button };
         match root {
             Ok(ready) => {
                 agent.outside.line.tell(&Message::Event(Told::Ready(ready)));
@@ -223,7 +227,7 @@ impl Agent {
                 Signal::SIGCHLD => {
                     let now = clock::now();
                     for (pid, ending) in reap::ended_children() {
-                        self.sessions.reaped(pid, ending, now);
+                        self.sessions.reaped(pid, ending, &self.cgroup, now);
                     }
                 }
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => self.stop(),
@@ -264,7 +268,7 @@ impl Agent {
     pub(crate) fn start(&mut self) -> Result<(), Failure> {
         let main = self.sessions.main_mut();
         let process = wire::spec::Process { terminal: main.terminal(), ..self.spec.main.clone() };
-        let begun = launch::launch(&process, Place::Main).and_then(|launched| {
+        let begun = launch::launch(&process, Place::Main, &self.cgroup).and_then(|launched| {
             let pid = launched.pid;
             main.begin(launched, &mut self.outside.io()).map(|()| pid).map_err(|error| launch::streams_failure(&error))
         });

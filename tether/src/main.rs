@@ -10,6 +10,7 @@ mod agent;
 mod boot;
 mod launch;
 mod line;
+mod pipes;
 mod requests;
 mod session;
 mod sessions;

@@ -25,7 +25,8 @@ use wire::message::{MAIN, SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
-use crate::launch::{Launched, Streams};
+use crate::launch::Launched;
+use crate::pipes::Streams;
 use crate::stream::{Stream, Which};
 
 /// Silence after which the output of an ended process is complete.
@@ -48,7 +49,7 @@ pub(crate) struct Session {
 
 enum Phase {
     Waiting,
-    Running { pid: Pid, started: Duration },
+    Running { pid: Pid, started: Duration, oom_kills: u64 },
     Draining(Drain),
     Ended(Exit),
 }
@@ -81,7 +82,7 @@ impl Session {
 
     /// Takes over its process. When it cannot, the process is killed.
     pub(crate) fn begin(&mut self, launched: Launched, io: &mut Io<'_>) -> io::Result<()> {
-        let Launched { pid, streams } = launched;
+        let Launched { pid, streams, oom_kills } = launched;
         if let Err(error) = self.watch(streams, io.poller) {
             self.close(io.poller);
             // an error means that it has ended already
@@ -94,7 +95,7 @@ impl Session {
         if self.terminal.is_some() {
             io.link.finish(Which::Stderr.channel(self.id));
         }
-        self.phase = Phase::Running { pid, started: io.now };
+        self.phase = Phase::Running { pid, started: io.now, oom_kills };
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl Session {
         let number = |pid: Pid| u32::try_from(pid.as_raw()).unwrap_or_default();
         let state = match &self.phase {
             Phase::Waiting => SessionState::Waiting,
-            Phase::Running { pid, started } => {
+            Phase::Running { pid, started, .. } => {
                 SessionState::Running { pid: number(*pid), started_us: clock::micros(*started) }
             }
             Phase::Draining(drain) => {
@@ -191,10 +192,11 @@ impl Session {
 
     // -- what happens
 
-    /// The process has ended; its output may not.
-    pub(crate) fn exited(&mut self, ending: Ending, now: Duration) {
-        let Phase::Running { pid, started } = self.phase else { return };
-        let exit = Exit { ending, started_us: clock::micros(started), ended_us: clock::micros(now), oom: false };
+    /// The process has ended; its output may not. `oom_kills` is how many processes the kernel has killed for lack of memory by now.
+    pub(crate) fn exited(&mut self, ending: Ending, oom_kills: u64, now: Duration) {
+        let Phase::Running { pid, started, oom_kills: before } = self.phase else { return };
+        let oom = matches!(ending, Ending::Signaled { signal: SIGKILL, .. }) && oom_kills > before;
+        let exit = Exit { ending, started_us: clock::micros(started), ended_us: clock::micros(now), oom };
         self.phase = Phase::Draining(Drain { pid, exit, quiet_since: now, since: now, held_up: false });
     }
 
@@ -405,7 +407,7 @@ mod tests {
         while rig.link.room(channel) > 0 {
             rig.link.write(channel, &[0; 4096]);
         }
-        session.exited(exited(3), Duration::ZERO);
+        session.exited(exited(3), 0, Duration::ZERO);
         session.settle(&mut rig.io(Duration::ZERO)).unwrap();
         assert_eq!(session.deadline(), None);
         session.attach(false);
@@ -429,6 +431,18 @@ mod tests {
     }
 
     #[test]
+    fn a_kill_for_lack_of_memory_is_told_from_others() {
+        let killed = Ending::Signaled { signal: SIGKILL, core: false };
+        for (ending, kills, oom) in [(killed, 0, false), (killed, 1, true), (exited(1), 1, false)] {
+            let mut rig = Rig::new();
+            let (mut session, process) = rig.running(ID, false);
+            drop(process);
+            session.exited(ending, kills, Duration::ZERO);
+            assert_eq!(session.poll_end(&mut rig.io(CAP)).map(|exit| exit.oom), Some(oom), "{ending:?} {kills}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         let mut rig = Rig::new();
         let (mut session, _process) = rig.running(ID, true);
@@ -436,7 +450,7 @@ mod tests {
         assert_eq!(session.resize(size), Err("session 2 has no terminal".into()));
         assert_eq!(session.signal(0), Err("there is no signal 0: they go from 1 to 64".into()));
         assert_eq!(session.signal(65), Err("there is no signal 65: they go from 1 to 64".into()));
-        session.exited(exited(0), Duration::ZERO);
+        session.exited(exited(0), 0, Duration::ZERO);
         assert_eq!(session.signal(9), Err("the process of session 2 has ended".into()));
         let mut held = Session::waiting(ID, Some(TermSize { rows: 24, columns: 80 }), true);
         assert_eq!(held.signal(9), Err("session 2 has not been started".into()));
