@@ -31,6 +31,9 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 
+/// The link's device is watched for changes, and read and written until it says to wait.
+const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
+
 /// Everything that can happen.
 enum Event {
     /// Bytes, room, or an end on the link's device.
@@ -66,7 +69,7 @@ impl Agent {
         let Machine { signals, spec, mut line, button, cgroup, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
-        poller.add(line.pipe(), LINK, Interest { readable: true, writable: true, edge: true })?;
+        poller.add(line.pipe(), LINK, CHANGES)?;
         if let Some(button) = &button {
             poller.add(button, BUTTON, Interest::READ)?;
         }
@@ -101,7 +104,7 @@ impl Agent {
                     token => Event::Stream(token),
                 });
             }
-            self.handle_time();
+            self.handle_time()?;
         }
         Ok(())
     }
@@ -118,7 +121,7 @@ impl Agent {
             Goal::Serve { session, kill_at } => [session.deadline(), *kill_at],
             Goal::Flush { until } => [Some(*until), None],
         };
-        own.into_iter().chain([self.line.link.poll_timeout()]).flatten().min()
+        own.into_iter().chain([self.line.deadline()]).flatten().min()
     }
 
     fn handle(&mut self, event: Event) {
@@ -214,10 +217,12 @@ impl Agent {
         }
     }
 
-    fn handle_time(&mut self) {
+    fn handle_time(&mut self) -> io::Result<()> {
         let now = clock::now();
-        self.line.link.handle_timeout(now);
-        let Goal::Serve { session, kill_at } = &mut self.goal else { return };
+        if self.line.handle_time(now) {
+            self.poller.add(self.line.pipe(), LINK, CHANGES)?;
+        }
+        let Goal::Serve { session, kill_at } = &mut self.goal else { return Ok(()) };
         if kill_at.is_some_and(|at| at <= now) {
             let _gone = session.signal(SIGKILL);
             *kill_at = None;
@@ -226,6 +231,7 @@ impl Agent {
             self.line.tell(&Message::Event(Told::Ended { session: MAIN, exit }));
             self.goal = Goal::Flush { until: now + FLUSH };
         }
+        Ok(())
     }
 
     fn settle(&mut self) -> io::Result<()> {

@@ -63,7 +63,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let signals = signals?;
     mounts::early()?;
     let spec = wire::guestinfo::read(&guestinfo::read()?)?;
-    let mut line = Line::new(&spec, Pipe::open(spec.link.device)?, boot_id()?, seed()?);
+    let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
     // the hello travels while the disk is mounted
