@@ -16,6 +16,7 @@ pub mod assets;
 pub mod cli;
 pub mod console;
 pub mod guest_link;
+pub mod hub;
 pub mod images;
 pub mod plan;
 pub mod run;
