@@ -66,7 +66,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts the process, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, mut line, button, root } = machine;
+        let Machine { signals, spec, mut line, button, cgroup, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
@@ -75,7 +75,7 @@ impl Agent {
         }
         let started = root.and_then(|ready| {
             line.tell(&Message::Event(Told::Ready(ready)));
-            launch::launch(&spec.main)
+            launch::launch(&spec.main, cgroup.procs_fd())
         });
         let goal = match started {
             Ok(launched) => {

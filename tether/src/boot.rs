@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::disks::{self, DiskError};
 use guest::events::Signals;
@@ -36,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) line: Line,
     /// Not every machine has one.
     pub(crate) button: Option<PowerButton>,
+    /// Of the container's processes.
+    pub(crate) cgroup: Cgroup,
     pub(crate) root: Result<Ready, Failure>,
 }
 
@@ -65,18 +68,20 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let link_us = clock::micros(clock::now());
     // the hello travels while the disk is mounted
     line.transmit();
-    let root = prepare_root(&spec).map(|()| Ready {
+    let mut cgroup = Cgroup::default();
+    let root = prepare_root(&spec, &mut cgroup).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, line, button, root })
+    Ok(Machine { signals, spec, line, button, cgroup, root })
 }
 
-fn prepare_root(spec: &Spec) -> Result<(), Failure> {
+fn prepare_root(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {
     let root = Path::new(NEW_ROOT);
+    *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
     let disk = disks::find(ROOT_LABEL, DISK_BOUND).map_err(disk_failure)?;
     mounts::disk(&disk, root).map_err(disk_failure)?;
     mounts::container(root).map_err(machine_failure)?;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -31,8 +31,8 @@ pub(crate) enum Streams {
 const PIPE_SIZE: i32 = 256 * 1024;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts it in the root that is the root.
-pub(crate) fn launch(process: &Process) -> Result<Launched, Failure> {
+/// Starts it in the root that is the root, and in the control group whose `cgroup.procs` is given.
+pub(crate) fn launch(process: &Process, cgroup: Option<BorrowedFd<'_>>) -> Result<Launched, Failure> {
     let account = account::resolve(Path::new("/"), &process.user)?;
     let mut env = process.env.clone();
     if env.get("HOME").is_none() {
@@ -56,11 +56,11 @@ pub(crate) fn launch(process: &Process) -> Result<Launched, Failure> {
             let (master, slave) = terminal::open(size).map_err(streams_failed)?;
             // its user may open it again by name
             nix::unistd::fchown(&slave, Some(account.uid), None).map_err(|errno| streams_failed(errno.into()))?;
-            let pid = spawn(&program, &Stdio::Terminal(slave.as_fd())).map_err(failed)?;
+            let pid = spawn(&program, &Stdio::Terminal(slave.as_fd()), cgroup).map_err(failed)?;
             set_nonblocking(&master).map_err(streams_failed)?;
             Ok(Launched { pid, streams: Streams::Terminal(master) })
         }
-        None => launch_on_pipes(&program, process.stdin, account.uid).map_err(|error| match error {
+        None => launch_on_pipes(&program, process.stdin, account.uid, cgroup).map_err(|error| match error {
             LaunchError::Streams(error) => streams_failed(error),
             LaunchError::Spawn(error) => failed(error),
         }),
@@ -78,7 +78,12 @@ impl<E: Into<io::Error>> From<E> for LaunchError {
     }
 }
 
-fn launch_on_pipes(program: &Program, with_stdin: bool, owner: nix::unistd::Uid) -> Result<Launched, LaunchError> {
+fn launch_on_pipes(
+    program: &Program,
+    with_stdin: bool,
+    owner: nix::unistd::Uid,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Launched, LaunchError> {
     let (stdout, stdout_theirs) = pipe2(OFlag::O_CLOEXEC)?;
     let (stderr, stderr_theirs) = pipe2(OFlag::O_CLOEXEC)?;
     let (stdin_theirs, stdin) = match with_stdin {
@@ -98,7 +103,7 @@ fn launch_on_pipes(program: &Program, with_stdin: bool, owner: nix::unistd::Uid)
     }
     let stdio =
         Stdio::Streams { stdin: stdin_theirs.as_fd(), stdout: stdout_theirs.as_fd(), stderr: stderr_theirs.as_fd() };
-    let pid = spawn(program, &stdio).map_err(LaunchError::Spawn)?;
+    let pid = spawn(program, &stdio, cgroup).map_err(LaunchError::Spawn)?;
     Ok(Launched { pid, streams: Streams::Pipes { stdin, stdout, stderr } })
 }
 
@@ -170,6 +175,7 @@ fn spawn_failure(name: &str, dir: &str, failure: &SpawnError) -> Failure {
         (Step::Directory, _) => not_executable(format!("cannot enter the working directory {dir}: {error}")),
         (Step::Credentials, _) => machine(format!("cannot become the user: {error}")),
         (Step::Stdio, _) => machine(format!("cannot set the standard streams: {error}")),
+        (Step::Cgroup, _) => machine(format!("cannot join the container's control group: {error}")),
         (Step::Fork, _) => machine(format!("cannot make a process: {error}")),
     }
 }
