@@ -87,13 +87,8 @@ impl Companion {
         let give_up = Instant::now() + START_TIME;
         while !is_listening(socket)? {
             if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for {}", program.display()))? {
-                let output = child.wait_with_output().await.unwrap_or_else(|_| std::process::Output {
-                    status,
-                    stdout: Vec::new(),
-                    stderr: Vec::new(),
-                });
-                let said = String::from_utf8_lossy(&output.stderr);
-                bail!("{} ended at once ({status}): {}", program.display(), said.trim());
+                let said = child.wait_with_output().await.map(|output| output.stderr).unwrap_or_default();
+                bail!("{} ended at once ({status}): {}", program.display(), String::from_utf8_lossy(&said).trim());
             }
             if Instant::now() >= give_up {
                 bail!("{} does not listen at {} after {START_TIME:?}", program.display(), socket.display());
@@ -141,3 +136,34 @@ const GUEST_SOCKET: &str = "vsock";
 const ACCEPTS: &str = "00010000";
 const START_TIME: Duration = Duration::from_secs(10);
 const START_INTERVAL: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_listens_once_it_is_bound_and_listened_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vhost");
+        assert!(!is_listening(&path).unwrap());
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(is_listening(&path).unwrap());
+        assert!(!is_listening(&dir.path().join("vhos")).unwrap());
+        drop(listener);
+        assert!(path.exists() && !is_listening(&path).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_at_once_is_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        // as any command, it is told its options, of which it makes nothing
+        fs::write(&program, "#!/bin/sh\necho it is Monday >&2\nexit 4\n").unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let vsock = Vsock::Program { program, socket: dir.path().join("vhost") };
+        let error = vsock.start().await.unwrap_err().to_string();
+        assert!(error.ends_with("program ended at once (exit status: 4): it is Monday"), "{error}");
+    }
+}
