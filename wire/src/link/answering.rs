@@ -100,9 +100,11 @@ impl Link {
         if let State::Greeting { knock_at: Some(at) } = &mut self.state {
             *at = now + KNOCK_INTERVAL;
         }
-        let positions = match self.adopts() {
-            true => self.adopted_positions(&greeting),
-            false => self.positions(),
+        let positions = match self.peer_boot {
+            None => self.adopted_positions(&greeting),
+            Some(boot) if boot == greeting.boot => self.positions(),
+            // of this life of the VM it has nothing, and will not: it is closed by the confirmation
+            Some(_) => Vec::new(),
         };
         let own = Greeting { version: VERSION, boot: greeting.boot, window: self.tuning.window, positions };
         let mut payload = Vec::new();
