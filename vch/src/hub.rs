@@ -34,7 +34,7 @@ use crate::state;
 use self::attachment::ClientId;
 pub use self::attachment::{AttachOptions, Attachment, Client, Events, Offsets, Output, Stream};
 use self::pipes::Pipe;
-pub use self::status::{Counters, GuestStatus, MainState, PipeState};
+pub use self::status::{GuestStatus, MainState, PipeState};
 
 /// Which VM this is the host of.
 #[derive(Debug)]

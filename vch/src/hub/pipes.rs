@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
-use wire::link::{Link, Side};
+use tokio::time::timeout;
+use wire::link::{self, Link, Side};
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
@@ -79,7 +80,7 @@ impl Pipes {
         }
         self.next += 1;
         self.candidates.insert(self.next, Candidate::default());
-        self.judge(self.next, pipe, link, now);
+        self.judge(self.next, pipe, link::knock_frame(), link, now);
     }
 
     /// Waits until a pipe has something, or takes something. May be dropped at any time.
@@ -120,7 +121,7 @@ impl Pipes {
                 link.pipe_down();
             }
             What::Stepped(Some(Step { candidate, pipe: Ok(pipe) })) if self.candidates.contains_key(&candidate) => {
-                self.judge(candidate, pipe, link, now);
+                self.judge(candidate, pipe, Vec::new(), link, now);
             }
             What::Stepped(Some(step)) => {
                 self.candidates.remove(&step.candidate);
@@ -130,9 +131,8 @@ impl Pipes {
     }
 
     /// Hears a candidate: it takes over, or is asked to go on.
-    fn judge(&mut self, candidate: u64, pipe: Pipe, link: &mut Link, now: Duration) {
+    fn judge(&mut self, candidate: u64, pipe: Pipe, mut reply: Vec<u8>, link: &mut Link, now: Duration) {
         let Some(Candidate { side, listening }) = self.candidates.get_mut(&candidate) else { return };
-        let mut reply = Vec::new();
         if link.handle_beside(side, now, &pipe.already_read, &mut reply) {
             *listening = None;
             self.candidates.remove(&candidate);
@@ -177,12 +177,18 @@ enum What {
     Stepped(Option<Step>),
 }
 
-async fn step(candidate: u64, mut pipe: Pipe, reply: Vec<u8>) -> Step {
+async fn step(candidate: u64, mut pipe: Pipe, mut reply: Vec<u8>) -> Step {
     let mut bytes = vec![0; CANDIDATE_CHUNK];
     let read = async {
-        pipe.writer.write_all(&reply).await?;
-        pipe.writer.flush().await?;
-        pipe.reader.read(&mut bytes).await
+        loop {
+            pipe.writer.write_all(&reply).await?;
+            pipe.writer.flush().await?;
+            match timeout(SILENCE, pipe.reader.read(&mut bytes)).await {
+                Ok(result) => return result,
+                // a guest that has seen no cut does not greet by itself
+                Err(_) => reply = link::knock_frame(),
+            }
+        }
     };
     let pipe = match read.await {
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -198,5 +204,7 @@ async fn step(candidate: u64, mut pipe: Pipe, reply: Vec<u8>) -> Step {
 
 const CHUNK: usize = 128 * 1024;
 const CANDIDATE_CHUNK: usize = 4096;
+/// From one knock at a candidate that says nothing to the next.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Pipes that wait to be heard beside the live one: a machine has one, and another one while the host has not yet noticed that the first was cut.
 const CANDIDATES: usize = 8;

@@ -198,6 +198,10 @@ impl Session {
     }
 
     fn move_input(&mut self, link: &mut Link) {
+        // by the hub before this one, or by the guest
+        if link.is_finished(self.stdin) && !self.input.is_closed {
+            self.close_input(&HubError::InputClosed);
+        }
         while let Some(write) = self.input.waiting.front_mut() {
             if let Write::Bytes { bytes, written, .. } = write {
                 *written += link.write(self.stdin, &bytes[*written..]);

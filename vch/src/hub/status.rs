@@ -1,6 +1,6 @@
 //! What is known of a guest at any time, for whoever watches.
 
-use wire::link::Closed;
+use wire::link::{Closed, Counters};
 use wire::message::Ready;
 use wire::status::{Exit, Failure};
 
@@ -13,6 +13,9 @@ pub struct GuestStatus {
     /// What the guest said of its boot. A hub that was started later has not heard it.
     pub ready: Option<Ready>,
     pub main: MainState,
+    /// How often the link was opened: once, and once after each cut.
+    pub opened: u64,
+    /// What came over the link and could not be used.
     pub counters: Counters,
 }
 
@@ -54,17 +57,4 @@ impl MainState {
             MainState::Ended(_) | MainState::Failed(_) | MainState::Lost(_) | MainState::Closed(_) => true,
         }
     }
-}
-
-/// What does not stop a link, and still should be seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// How often the link was opened: once, and once after each cut.
-    pub opened: u64,
-    /// Bytes that were no frames.
-    pub noise_bytes: u64,
-    /// Packets that nobody with the key has made.
-    pub denied: u64,
-    /// Packets that this version does not know.
-    pub unknown: u64,
 }

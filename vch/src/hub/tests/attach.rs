@@ -18,7 +18,7 @@ async fn clients_at_different_paces_hear_every_byte() {
     let slowly = async {
         let mut heard = Heard::default();
         while heard.last.is_none() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             let output = slow.next().await.unwrap();
             heard.take(output, &slow);
         }

@@ -51,7 +51,7 @@ pub(super) struct Running {
     pub(super) stderr: Vec<u8>,
     pub(super) written: (usize, usize),
     /// Input is said back.
-    echo: bool,
+    pub(super) echo: bool,
     /// Input is not read.
     pub(super) is_deaf: bool,
     /// How it ends once all is written.
@@ -80,7 +80,7 @@ impl Guest {
 
     /// A new pipe, in place of the one before.
     pub(super) async fn connect(&self, hub: &Hub) {
-        let (ours, theirs) = tokio::io::duplex(16 * 1024);
+        let (ours, theirs) = tokio::io::duplex(4096);
         let (reader, writer) = tokio::io::split(ours);
         hub.pipe(Box::new(reader), Box::new(writer), Vec::new()).await;
         self.plug(theirs);
