@@ -97,7 +97,8 @@ impl Machine {
             }
             // as vch does
             None => {
-                qemu.args(["-machine", "q35,sata=off,smbus=off,hpet=off", "-append", "console=ttyS1 quiet panic=-1"]);
+                qemu.args(["-machine", "q35,sata=off,smbus=off,hpet=off"]);
+                qemu.args(["-append", "console=ttyS1 quiet panic=-1 no_timer_check"]);
                 qemu.arg("-kernel").arg(artifacts::dist("kernel")).arg("-initrd").arg(&self.initramfs);
                 if Path::new(QBOOT).exists() {
                     qemu.args(["-bios", QBOOT]);
