@@ -177,6 +177,16 @@ impl Link {
         self.channels.get(&id).map_or(0, |channel| channel.input.consumed())
     }
 
+    /// How long the channel's stream to us is; known once its end has come.
+    pub fn length(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id).and_then(|channel| channel.input.length())
+    }
+
+    /// The peer has sent all that it may: it waits for us to consume.
+    pub fn is_full(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|channel| channel.input.is_full())
+    }
+
     /// The absolute offset after the last byte that [`Link::write`] took.
     pub fn written(&self, id: ChannelId) -> u64 {
         self.channels.get(&id).map_or(0, |channel| channel.out.written())

@@ -100,11 +100,11 @@ impl Link {
         if let State::Greeting { knock_at: Some(at) } = &mut self.state {
             *at = now + KNOCK_INTERVAL;
         }
-        let positions = match self.peer_boot {
-            None => self.adopted_positions(&greeting),
-            Some(boot) if boot == greeting.boot => self.positions(),
-            // of this life of the VM it has nothing, and will not: it is closed by the confirmation
-            Some(_) => Vec::new(),
+        // one that restarted is believed, too, so that it confirms: only then is it sure that it did, and the link is over
+        let restarted = self.peer_boot.is_some_and(|boot| boot != greeting.boot);
+        let positions = match self.adopts() || restarted {
+            true => self.adopted_positions(&greeting),
+            false => self.positions(),
         };
         let own = Greeting { version: VERSION, boot: greeting.boot, window: self.tuning.window, positions };
         let mut payload = Vec::new();
@@ -138,7 +138,7 @@ impl Link {
             Position { channel: at.channel, received: at.kept, taken: at.kept, limit, kept, ended: false }
         });
         let listed = |own: &Position| greeting.positions.iter().any(|at| at.channel == own.channel);
-        let own = self.positions().into_iter().filter(|own| !listed(own));
+        let own = self.positions().into_iter().filter(|own| self.adopts() && !listed(own));
         adopted.chain(own).collect()
     }
 
