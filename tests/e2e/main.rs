@@ -8,6 +8,7 @@ mod exit_code;
 mod failure;
 mod link;
 mod output;
+mod pipes;
 mod process;
 mod signals;
 mod stdin;

@@ -7,3 +7,4 @@ pub mod images;
 pub mod machine;
 pub mod terminal;
 pub mod vch;
+pub mod vsock;
