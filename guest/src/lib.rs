@@ -6,7 +6,7 @@
 //! events      the one place that waits      reap     which children ended, and how
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
-//! power       the only way out
+//! log         the device of the log         power    the only way out
 //! sys         the unsafe fence
 //! ```
 
@@ -16,6 +16,7 @@ pub mod disks;
 pub mod events;
 pub mod guestinfo;
 pub mod inspect;
+pub mod log;
 pub mod mounts;
 pub mod pipe;
 pub mod power;

@@ -62,7 +62,7 @@ impl Pipe {
     pub fn open(device: LinkDevice, speed: u32) -> Result<Pipe, PipeError> {
         let (file, tuning) = match device {
             LinkDevice::Serial => (open_serial(speed)?, Tuning::SERIAL),
-            LinkDevice::Virtio => (open_device(&find_port()?)?, Tuning::FAST),
+            LinkDevice::Virtio => (open_device(&find_port(VIRTIO_PORT).ok_or(PipeError::NoPort)?)?, Tuning::FAST),
             LinkDevice::Vsock => (connect()?, Tuning::FAST),
         };
         Ok(Pipe { file, device, tuning })
@@ -124,13 +124,11 @@ fn open_serial(speed: u32) -> Result<File, PipeError> {
 }
 
 /// `/dev/vportNpM` by the name that the host gave the port.
-fn find_port() -> Result<PathBuf, PipeError> {
-    let ports = fs::read_dir(PORTS).map_err(|_| PipeError::NoPort)?;
-    ports
-        .flatten()
-        .find(|port| fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim_end() == VIRTIO_PORT))
-        .map(|port| Path::new("/dev").join(port.file_name()))
-        .ok_or(PipeError::NoPort)
+pub(crate) fn find_port(name: &str) -> Option<PathBuf> {
+    let mut ports = fs::read_dir(PORTS).ok()?.flatten();
+    let is_it =
+        |port: &fs::DirEntry| fs::read_to_string(port.path().join("name")).is_ok_and(|text| text.trim_end() == name);
+    ports.find(is_it).map(|port| Path::new("/dev").join(port.file_name()))
 }
 
 /// Begins to connect to the host. The kernel picks the transport: virtio or VMCI, whichever device is there.

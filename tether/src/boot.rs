@@ -12,6 +12,7 @@ use guest::clock;
 use guest::disks::{self, DiskError};
 use guest::events::Signals;
 use guest::guestinfo::{self, StoreError};
+use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
@@ -35,6 +36,8 @@ pub(crate) struct Machine {
     pub(crate) signals: Signals,
     pub(crate) spec: Spec,
     pub(crate) line: Line,
+    /// None where none is asked for.
+    pub(crate) log: Option<Log>,
     /// Not every machine has one.
     pub(crate) button: Option<PowerButton>,
     /// Of the container's processes.
@@ -68,15 +71,20 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let link_us = clock::micros(clock::now());
     // the hello travels while the disk is mounted
     line.transmit();
+    // while its device can be seen: a container has a /dev of its own
+    let (log, opened) = match spec.log.map(Log::open).transpose() {
+        Ok(log) => (log, Ok(())),
+        Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
+    };
     let mut cgroup = Cgroup::default();
-    let root = prepare_root(&spec, &mut cgroup).map(|()| Ready {
+    let root = opened.and_then(|()| prepare_root(&spec, &mut cgroup)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, line, button, cgroup, root })
+    Ok(Machine { signals, spec, line, log, button, cgroup, root })
 }
 
 fn prepare_root(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {

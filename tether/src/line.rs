@@ -8,8 +8,7 @@ use guest::clock;
 use guest::events::Happened;
 use guest::pipe::{Pipe, Progress};
 use wire::link::{Event, Link, Role, Security};
-use wire::message::{MAIN, Message};
-use wire::packet::ChannelId;
+use wire::message::Message;
 use wire::spec::Spec;
 
 /// Tether's end of the link.
@@ -56,9 +55,6 @@ impl Line {
     pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
         let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed };
         let mut link = Link::new(Role::Guest { vm: spec.id.clone(), boot }, pipe.tuning, security);
-        for channel in channels() {
-            link.open(channel);
-        }
         let contact = if pipe.is_connection() { Contact::Awaited } else { Contact::Up };
         if let Contact::Up = contact {
             link.pipe_up(clock::now());
@@ -163,10 +159,4 @@ impl Line {
         self.outbox.clear();
         self.gone = 0;
     }
-}
-
-/// The channels of the main session.
-fn channels() -> [ChannelId; 3] {
-    let streams = MAIN.streams();
-    [streams.stdin, streams.stdout, streams.stderr]
 }

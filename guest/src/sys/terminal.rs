@@ -53,6 +53,17 @@ fn is_clear_to_send(line: impl AsFd) -> bool {
     result == 0 && signals & libc::TIOCM_CTS != 0
 }
 
+/// Bytes that a line has taken and not yet sent; none for what is no line.
+pub fn unsent(line: impl AsFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // JUSTIFICATION: nix has no TIOCOUTQ.
+    // SAFETY: the argument is an int that outlives the call, which only writes it.
+    match unsafe { libc::ioctl(line.as_fd().as_raw_fd(), libc::TIOCOUTQ as _, &mut count) } {
+        0 => usize::try_from(count).unwrap_or_default(),
+        _ => 0,
+    }
+}
+
 /// The names of [`wire::spec::SPEEDS`] in termios(3).
 const BAUD_RATES: [(u32, BaudRate); 18] = [
     (9600, BaudRate::B9600),
