@@ -7,7 +7,7 @@
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
-//! power       the only way out
+//! power       the only way out              sys      the unsafe fence
 //! ```
 
 pub mod cgroup;
