@@ -8,9 +8,22 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::size::{self, Size};
 
+mod client;
+mod serve;
+
+pub use client::{
+    AttachArgs, Control, CpArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
+    WaitArgs,
+};
+pub use serve::{Hypervisor, ServeArgs};
+
 /// Runs containers as virtual machines.
+///
+/// `vch run` starts one and stays with it. `vch serve` holds the links of many, which come and go; the other commands use what it holds. They are docker's, and
+/// so are their exit codes: 125 says that vch itself failed.
 #[derive(Debug, Parser)]
 #[command(name = "vch", version, about, disable_help_subcommand = true)]
+#[command(after_help = "Example: vch run --rm -it docker-archive:alpine.tar sh\n`vch COMMAND --help` tells more.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -19,6 +32,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(RunArgs),
+    Serve(ServeArgs),
+    Ps(PsArgs),
+    Start(StartArgs),
+    Attach(AttachArgs),
+    Exec(ExecArgs),
+    Kill(KillArgs),
+    Stop(StopArgs),
+    Wait(WaitArgs),
+    Top(TopArgs),
+    Stats(StatsArgs),
+    Cp(CpArgs),
+    Logs(LogsArgs),
 }
 
 /// Run a command of an image in a virtual machine of its own.
@@ -129,8 +154,10 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<RunArgs, clap::Error> {
-        let Command::Run(args) = Cli::try_parse_from(line.split(' '))?.command;
-        Ok(args)
+        match Cli::try_parse_from(line.split(' '))?.command {
+            Command::Run(args) => Ok(args),
+            other => panic!("{line}: {other:?}"),
+        }
     }
 
     #[test]

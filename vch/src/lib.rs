@@ -9,23 +9,33 @@
 //! console                             what is left when it fails     verdict     the exit code
 //!
 //! run       `vch run`: all of the above, in order
+//!
+//! serve     `vch serve`: many links   hub         one link and its clients
+//! control   how clients reach serve   client      ps, exec, attach, cp ...     detach    keys that leave a session
+//! logs      `vch logs`                timestamp   times as docker writes them
 //! ```
 
 #![forbid(unsafe_code)]
 
 pub mod assets;
 pub mod cli;
+pub mod client;
 pub mod console;
+pub mod control;
+pub mod detach;
 pub mod guest_link;
 pub mod hub;
 pub mod images;
+pub mod logs;
 pub mod pipe;
 pub mod plan;
 pub mod run;
+pub mod serve;
 pub mod signals;
 pub mod size;
 pub mod state;
 pub mod streams;
 pub mod terminal;
+pub mod timestamp;
 pub mod verdict;
 pub mod vm;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use vch::cli::{Cli, Command};
-use vch::run;
+use vch::{client, logs, run, serve};
 
 /// What docker says when it, and not the container, failed.
 const VCH_FAILED: u8 = 125;
@@ -19,12 +19,17 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let Command::Run(args) = cli.command;
-    match run::run(&args) {
+    let result = match &cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Logs(args) => logs::run(args),
+        command => client::run(command),
+    };
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("vch: {error:#}");
-            ExitCode::from(VCH_FAILED)
+            ExitCode::from(client::code(&error))
         }
     }
 }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn plan(line: &str, image: &ImageConfig) -> Result<Spec, PlanError> {
-        let Command::Run(args) = Cli::try_parse_from(line.split(' ')).unwrap().command;
+        let Command::Run(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!("{line}") };
         let variables: Vec<String> = args.env.iter().map(|entry| resolve(entry, |_| None)).collect::<Result<_, _>>()?;
         spec(ID, LinkKey::new([5; 32]), &args, &variables, image, None)
     }

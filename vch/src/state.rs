@@ -3,6 +3,7 @@
 //! ```text
 //! $XDG_CACHE_HOME/tether/disks/<digest>-v1.raw     an image's disk, shared by its containers
 //! $XDG_STATE_HOME/tether/containers/<id>/          console.log guestinfo disk.qcow2 exit.json
+//! $XDG_STATE_HOME/tether/master.key                what the keys of `vch serve`'s links follow from
 //! $XDG_RUNTIME_DIR or /tmp: a directory of a run   the link's socket, whose path must be short
 //! ```
 
@@ -19,6 +20,11 @@ use wire::status::Ending;
 /// `tether` in the user's cache: what is there can be made again.
 pub fn cache_dir() -> Result<PathBuf> {
     base_dir("XDG_CACHE_HOME", ".cache")
+}
+
+/// `tether` in the user's state: what has to last.
+pub fn state_dir() -> Result<PathBuf> {
+    base_dir("XDG_STATE_HOME", ".local/state")
 }
 
 /// Makes a directory that only its owner may enter, and those above it.
@@ -69,7 +75,7 @@ struct Ended<'a> {
 
 impl Container {
     pub fn create(id: &str, transient: bool) -> Result<Container> {
-        let dir = base_dir("XDG_STATE_HOME", ".local/state")?.join("containers").join(id);
+        let dir = state_dir()?.join("containers").join(id);
         make_dir(&dir)?;
         Ok(Container { dir, transient, began: SystemTime::now() })
     }

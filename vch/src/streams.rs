@@ -99,4 +99,4 @@ fn write(sink: &mut Sink, mut bytes: &[u8]) -> io::Result<()> {
 /// When to look again at a stream that somebody else has made non-blocking.
 const RECHECK: Duration = Duration::from_millis(5);
 /// Large enough to make the cost of a system call small, small enough to show progress.
-const CHUNK: usize = 256 * 1024;
+pub const CHUNK: usize = 256 * 1024;

@@ -1,0 +1,47 @@
+//! What was typed for `vch serve`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::Control;
+use crate::pipe::Address;
+
+/// Hold the links of containerVMs, for the other commands to use.
+///
+/// Each containerVM connects to one of the addresses and proves that it has its key, which follows from the master key and its id. Serve keeps nothing but the
+/// master key: it may be killed at any time and started again; the VMs and the clients that are attached wait for it, and nothing is lost or repeated.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Example: vch serve --hypervisor none --link-listen unix:///run/vch/links.sock --link-listen tcp://127.0.0.1:8080"
+)]
+pub struct ServeArgs {
+    /// Who makes the machines; `none`: somebody else does
+    #[arg(long, value_enum)]
+    pub hypervisor: Hypervisor,
+
+    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vsock://PORT, or a device, serial://DEVICE?speed=BAUD
+    ///
+    /// On tcp and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
+    #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
+    pub link_listen: Vec<Address>,
+
+    /// The master key: a file with 64 hexadecimal digits that only its owner can read; made if it does not exist [default: master.key in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub master_key: Option<PathBuf>,
+
+    /// Where the master key lies, unless that is said [default: $XDG_STATE_HOME/tether]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub control: Control,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Hypervisor {
+    /// Machines are made elsewhere, and connect
+    None,
+    /// Machines are made with QEMU
+    Qemu,
+}

@@ -1,0 +1,130 @@
+//! `vch serve`: holds the host's ends of containerVMs' links, and lets clients use them.
+//!
+//! ```text
+//! VMs ==pipes==> door: whose?  ==> vms: a hub for each <== operations: clients' requests <==control socket== vch exec, attach ...
+//! ```
+//!
+//! It decides what is accepted at its doors, and when it ends. It keeps no state but the master key: whatever was under way is with the guests and the clients.
+
+mod door;
+mod master_key;
+mod operations;
+mod streams;
+mod vms;
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::sleep;
+
+use crate::cli::{Hypervisor, ServeArgs};
+use crate::pipe::{Address, Listener, Pipe};
+use crate::{signals, state};
+
+use self::master_key::MasterKey;
+use self::vms::Vms;
+
+/// Serves until it is told to end; the result is the exit code.
+pub fn run(args: &ServeArgs) -> Result<u8> {
+    if args.hypervisor == Hypervisor::Qemu {
+        bail!(
+            "vch serve does not make machines with QEMU yet: use --hypervisor none, and start them with their links at --link-listen"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let result = LocalSet::new().block_on(&runtime, serve(args));
+    runtime.shutdown_background();
+    result.map(|()| 0)
+}
+
+async fn serve(args: &ServeArgs) -> Result<()> {
+    let mut caught = signals::catch().context("cannot catch signals")?;
+    let key = MasterKey::at(&key_path(args)?)?;
+    let control = args.control.address();
+    // first, so that a second serve takes nothing from the one that runs
+    let clients = control.listen().await?;
+    let vms = Rc::new(Vms::new(key));
+    for address in &args.link_listen {
+        let listener = Listener::bind(address)?;
+        say(&format!("links connect at {address}"));
+        spawn_local(accept_links(listener, address.clone(), vms.clone()));
+    }
+    say(&format!("clients connect at {control}"));
+    tokio::select! {
+        never = accept_clients(&clients.listener, vms) => never,
+        signal = signals::ending(&mut caught) => {
+            say(&format!("ends, by signal {signal}; what runs goes on"));
+            Ok(())
+        }
+    }
+}
+
+fn key_path(args: &ServeArgs) -> Result<PathBuf> {
+    match (&args.master_key, &args.state) {
+        (Some(file), _) => Ok(file.clone()),
+        (None, Some(dir)) => Ok(dir.join("master.key")),
+        (None, None) => Ok(state::state_dir()?.join("master.key")),
+    }
+}
+
+/// One line on standard error for each event.
+fn say(text: &str) {
+    eprintln!("vch: serve: {text}");
+}
+
+async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
+    let door = Rc::new(door::Door::new(address));
+    let places = Arc::new(Semaphore::new(AT_THE_DOOR));
+    loop {
+        // who connects without end waits for his own
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok(pipe) => {
+                let (door, vms) = (door.clone(), vms.clone());
+                spawn_local(async move {
+                    enter(&door, pipe, &vms).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                say(&format!("cannot accept at {}: {error}", door.address()));
+                sleep(RECOVER).await;
+            }
+        }
+    }
+}
+
+async fn enter(door: &door::Door, pipe: Pipe, vms: &Rc<Vms>) {
+    let (reader, writer) = pipe.split();
+    match door.ask(reader, writer).await {
+        Ok(guest) => vms.arrive(guest, door.tuning()).await,
+        Err(reason) => {
+            say(&format!("{}: closed a connection: {reason} ({} so far)", door.address(), door.turned_away()))
+        }
+    }
+}
+
+async fn accept_clients(listener: &UnixListener, vms: Rc<Vms>) -> Result<()> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                spawn_local(operations::serve_client(stream, vms.clone()));
+            }
+            Err(error) => {
+                say(&format!("cannot accept a client: {error}"));
+                sleep(RECOVER).await;
+            }
+        }
+    }
+}
+
+/// Connections that have not yet said whose they are, at one address.
+const AT_THE_DOOR: usize = 128;
+/// After a failure such as too many open files.
+const RECOVER: Duration = Duration::from_millis(200);

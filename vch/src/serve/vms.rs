@@ -1,0 +1,242 @@
+//! The VMs that serve knows: a hub for each, found by its id or the beginning of it.
+//!
+//! It decides when a hub begins and when it is forgotten, and which sessions nobody will ask for again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use wire::link::Tuning;
+use wire::message::{MAIN, Reply, Request, SessionId};
+
+use super::door::Guest;
+use super::master_key::MasterKey;
+use super::say;
+use crate::control::{Problem, ProblemKind, Vm, VmState};
+use crate::hub::{GuestStatus, Hub, HubError, Identity, MainState, PipeState};
+
+pub(super) struct Vms {
+    key: MasterKey,
+    known: RefCell<BTreeMap<String, Rc<Known>>>,
+    /// Grows when a VM has proved itself.
+    proved: watch::Sender<u64>,
+    began: Instant,
+}
+
+/// A VM, and who uses its sessions.
+pub(super) struct Known {
+    pub(super) vm: String,
+    pub(super) hub: Hub,
+    used: RefCell<BTreeMap<SessionId, Rc<Cell<usize>>>>,
+}
+
+/// A client uses a session; dropped, it does not any more.
+pub(super) struct Use(Rc<Cell<usize>>);
+
+/// What a guest may take to prove itself after its hello: the handshake crosses even a slow line in less.
+const PROOF_TIME: Duration = Duration::from_secs(10);
+/// VMs that have not proved themselves, at any time.
+const UNPROVED: usize = 256;
+/// How long it is known how a VM ended.
+const KNOWN_AFTER: Duration = Duration::from_secs(600);
+/// After a restart, guests come back within their reconnection time, which QEMU counts in seconds: a client does not hear before that a VM is unknown.
+const RETURN_TIME: Duration = Duration::from_secs(3);
+/// From the end of a session that nobody uses until it is forgotten: longer than a client waits for serve.
+const UNUSED_TIME: Duration = Duration::from_secs(90);
+
+impl Vms {
+    pub(super) fn new(key: MasterKey) -> Vms {
+        Vms { key, known: RefCell::default(), proved: watch::Sender::new(0), began: Instant::now() }
+    }
+
+    /// A connection that names its VM: its hub checks whether that is true.
+    pub(super) async fn arrive(self: &Rc<Self>, guest: Guest, tuning: Tuning) {
+        let Guest { vm, sealed, reader, writer, already_read } = guest;
+        let known = self.known.borrow().get(&vm).cloned();
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let unproved = self.known.borrow().values().filter(|known| !known.is_proved()).count();
+                if unproved >= UNPROVED {
+                    return say(&format!(
+                        "{vm}: closed its connection: {UNPROVED} others have yet to prove who they are"
+                    ));
+                }
+                let identity = match Identity::new(vm.clone(), self.key.link_key(&vm), sealed, tuning) {
+                    Ok(identity) => identity,
+                    Err(error) => return say(&format!("{vm}: closed its connection: {error:#}")),
+                };
+                let known = Rc::new(Known { vm: vm.clone(), hub: Hub::start(identity), used: RefCell::default() });
+                self.known.borrow_mut().insert(vm, known.clone());
+                spawn_local(self.clone().attend(known.clone()));
+                known
+            }
+        };
+        known.hub.pipe(reader, writer, already_read).await;
+    }
+
+    /// Sees a hub through its life, and tells what happens.
+    async fn attend(self: Rc<Self>, known: Rc<Known>) {
+        let mut status = known.hub.watch();
+        let proved =
+            timeout(PROOF_TIME, status.wait_for(|status| status.boot.is_some())).await.is_ok_and(|it| it.is_ok());
+        if !proved {
+            say(&format!("{}: it did not prove that it has its key", known.vm));
+            return self.forget(&known);
+        }
+        say(&format!("{}: its link is open", known.vm));
+        self.proved.send_modify(|count| *count += 1);
+        spawn_local(adopt(known.clone()));
+        let mut pipe = PipeState::Open;
+        loop {
+            let now = status.borrow_and_update().clone();
+            if now.pipe != pipe {
+                match now.pipe {
+                    PipeState::Down => say(&format!("{}: its link is cut", known.vm)),
+                    PipeState::Open => say(&format!("{}: its link is open again", known.vm)),
+                    PipeState::Unproved => {}
+                }
+                pipe = now.pipe;
+            }
+            if let MainState::Closed(why) = &now.main {
+                say(&format!("{}: {why}", known.vm));
+                // its guest connects again, to a hub that begins anew
+                return self.forget(&known);
+            }
+            let changed = match now.main.is_over() && now.pipe == PipeState::Down {
+                true => timeout(KNOWN_AFTER, status.changed()).await,
+                false => Ok(status.changed().await),
+            };
+            match changed {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return self.forget(&known),
+            }
+        }
+    }
+
+    fn forget(&self, known: &Rc<Known>) {
+        let mut all = self.known.borrow_mut();
+        if all.get(&known.vm).is_some_and(|now| Rc::ptr_eq(now, known)) {
+            all.remove(&known.vm);
+        }
+    }
+
+    pub(super) fn list(&self) -> Vec<Vm> {
+        let known = self.known.borrow();
+        known.values().filter(|known| known.is_proved()).map(|known| known.told()).collect()
+    }
+
+    /// The VM of this id, or the only one whose id begins so.
+    pub(super) async fn find(&self, name: &str) -> Result<Rc<Known>, Problem> {
+        let mut proved = self.proved.subscribe();
+        loop {
+            let found = self.look_up(name);
+            let early = matches!(&found, Err(problem) if problem.kind == ProblemKind::UnknownVm);
+            if !early {
+                return found;
+            }
+            match timeout_at(self.began + RETURN_TIME, proved.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return found,
+            }
+        }
+    }
+
+    fn look_up(&self, name: &str) -> Result<Rc<Known>, Problem> {
+        let known = self.known.borrow();
+        if let Some(exact) = known.get(name).filter(|known| known.is_proved()) {
+            return Ok(exact.clone());
+        }
+        let fits = |known: &&Rc<Known>| !name.is_empty() && known.vm.starts_with(name) && known.is_proved();
+        let mut fitting = known.values().filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            (None, _) => {
+                let message = format!("there is no VM {name:?}: `vch ps` lists those whose links are here");
+                Err(Problem::new(ProblemKind::UnknownVm, message))
+            }
+            (Some(_), Some(_)) => {
+                let message = format!("{name:?} is the beginning of more than one VM's id: write more of it");
+                Err(Problem::new(ProblemKind::Ambiguous, message))
+            }
+        }
+    }
+}
+
+impl Known {
+    fn is_proved(&self) -> bool {
+        self.hub.watch().borrow().boot.is_some()
+    }
+
+    pub(super) fn status(&self) -> GuestStatus {
+        self.hub.watch().borrow().clone()
+    }
+
+    /// Nobody can be asked any more: the process has ended, and the machine with it.
+    pub(super) fn is_gone(&self) -> bool {
+        let status = self.status();
+        status.main.is_over() && status.pipe == PipeState::Down
+    }
+
+    fn told(&self) -> Vm {
+        let status = self.status();
+        let state = match status.main {
+            MainState::Booting => VmState::Booting,
+            MainState::Waiting => VmState::Waiting,
+            MainState::Running { pid } => VmState::Running { pid },
+            MainState::Ended(exit) => VmState::Ended(exit),
+            MainState::Failed(failure) => VmState::Failed(failure),
+            MainState::Lost(reason) => VmState::Gone { reason },
+            MainState::Closed(why) => VmState::Gone { reason: why.to_string() },
+        };
+        Vm {
+            vm: self.vm.clone(),
+            state,
+            connected: status.pipe == PipeState::Open,
+            version: status.ready.map(|ready| ready.version),
+        }
+    }
+
+    /// A client begins to use a session.
+    pub(super) fn use_session(&self, session: SessionId) -> Use {
+        let count = self.used.borrow_mut().entry(session).or_default().clone();
+        count.set(count.get() + 1);
+        Use(count)
+    }
+
+    /// It is over, and nobody wants to know more.
+    pub(super) async fn forget_session(&self, session: SessionId) {
+        self.used.borrow_mut().remove(&session);
+        // a guest that is gone has forgotten it already
+        let _gone: Result<(), HubError> = self.hub.forget(session).await;
+    }
+
+    /// Forgets a session when it has ended and nobody has used it for a while.
+    pub(super) async fn tidy_up(self: Rc<Self>, session: SessionId) {
+        while self.hub.wait(session).await.is_ok() {
+            sleep(UNUSED_TIME).await;
+            let used = self.used.borrow().get(&session).is_some_and(|count| count.get() > 0);
+            if !used {
+                return self.forget_session(session).await;
+            }
+        }
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Sessions of an earlier serve: their clients may come back, or not.
+async fn adopt(known: Rc<Known>) {
+    let Ok(Reply::Sessions(sessions)) = known.hub.request(Request::List).await else { return };
+    for session in sessions.into_iter().map(|info| info.session).filter(|&session| session != MAIN) {
+        spawn_local(known.clone().tidy_up(session));
+    }
+}
