@@ -2,13 +2,18 @@
 
 mod appliance;
 mod boot;
+mod copy;
 mod debian;
 mod disk;
 mod exit_code;
 mod failure;
+mod hostile;
 mod link;
+mod log;
 mod output;
 mod process;
+mod resume;
+mod sessions;
 mod signals;
 mod stdin;
 mod terminal;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -76,7 +76,6 @@ impl Machine {
     pub fn power_on(self) -> Powered {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let listener = UnixListener::bind(path("link")).expect("a socket");
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args("-accel tcg -cpu max -nodefaults -no-user-config -display none -no-reboot -m 256".split(' '));
         match &self.iso {
@@ -94,11 +93,11 @@ impl Machine {
             }
         }
         qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
+        // QEMU listens, so that a host may come again; the machine waits for the first one
+        let socket = format!("path={},server=on,wait=on", path("link"));
         let (link, console) = match self.console_on_socket {
-            true => ("null,id=link".into(), format!("socket,id=console,path={}", path("link"))),
-            false => {
-                (format!("socket,id=link,path={}", path("link")), format!("file,id=console,path={}", path("console")))
-            }
+            true => ("null,id=link".into(), format!("socket,id=console,{socket}")),
+            false => (format!("socket,id=link,{socket}"), format!("file,id=console,path={}", path("console"))),
         };
         qemu.args(["-chardev", &link, "-chardev", &console]);
         match self.link {
@@ -119,8 +118,15 @@ impl Machine {
         qemu.args(&self.extra);
         let began = Instant::now();
         let child = qemu.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("qemu-system-x86_64");
-        let qemu = Qemu(child);
-        let (socket, _) = listener.accept().expect("QEMU connects");
+        let mut qemu = Qemu(child);
+        let socket = loop {
+            match UnixStream::connect(path("link")) {
+                Ok(socket) => break socket,
+                Err(error) => assert!(began.elapsed() < DEADLINE, "QEMU does not listen: {error}"),
+            }
+            assert!(qemu.0.try_wait().expect("a child of ours").is_none(), "QEMU has ended");
+            std::thread::sleep(Duration::from_millis(1));
+        };
         Powered { qemu, socket, dir, link: self.link, began }
     }
 }
@@ -217,6 +223,22 @@ impl Powered {
         seen
     }
 
+    /// Closes the connection, also for every copy of the socket.
+    pub fn disconnect(&self) {
+        // an error says that it is closed
+        self.socket.shutdown(std::net::Shutdown::Both).ok();
+    }
+
+    /// Connects to the link's device again. It serves one connection at a time: the old one must be closed.
+    pub fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.dir.path().join("link")).expect("QEMU listens")
+    }
+
+    /// A file of the machine's, that goes with it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Waits until QEMU has ended by itself.
     pub fn wait(&mut self) {
         let code = crate::vch::wait(&mut self.qemu.0);
@@ -229,6 +251,13 @@ impl Powered {
             assert!(self.began.elapsed() < DEADLINE, "{text:?} is not on the console: {}", self.console());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits until the guest has said something on the link's device.
+    pub fn wait_for_hello(&self) {
+        self.socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        let count = (&self.socket).read(&mut [0; 4096]).expect("the guest says hello");
+        assert!(count > 0, "the machine is gone; console: {}", self.console());
     }
 
     /// Presses the machine's power button: QEMU's QMP reference, `system_powerdown`.

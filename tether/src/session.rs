@@ -116,7 +116,12 @@ impl Session {
 
     /// The process has ended; its output may not.
     pub(crate) fn exited(&mut self, ending: Ending, now: Duration) {
-        let exit = Exit { ending, started_us: guest::clock::micros(self.started), ended_us: guest::clock::micros(now), oom: false };
+        let exit = Exit {
+            ending,
+            started_us: guest::clock::micros(self.started),
+            ended_us: guest::clock::micros(now),
+            oom: false,
+        };
         self.phase = Phase::Draining { exit, quiet_since: now, since: now };
     }
 

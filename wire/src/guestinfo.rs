@@ -164,7 +164,9 @@ pub fn signal_number(text: &str) -> Option<u8> {
     }
     let (base, distance): (u8, i8) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
         (Some(rest), _) => (SIGRTMIN, if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse().ok()? }),
-        (_, Some(rest)) => (SIGRTMAX, if rest.is_empty() { 0 } else { format!("-{}", rest.strip_prefix('-')?).parse().ok()? }),
+        (_, Some(rest)) => {
+            (SIGRTMAX, if rest.is_empty() { 0 } else { format!("-{}", rest.strip_prefix('-')?).parse().ok()? })
+        }
         (None, None) => return None,
     };
     base.checked_add_signed(distance).filter(|number| (SIGRTMIN..=SIGRTMAX).contains(number))

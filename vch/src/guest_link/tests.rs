@@ -46,7 +46,13 @@ impl Guest {
     }
 
     fn start(&mut self) {
-        self.tell(message::Event::Ready(Ready { version: "1".into(), boot: [0; 16], init_us: 1, link_us: 2, ready_us: 3 }));
+        self.tell(message::Event::Ready(Ready {
+            version: "1".into(),
+            boot: [0; 16],
+            init_us: 1,
+            link_us: 2,
+            ready_us: 3,
+        }));
         self.tell(message::Event::Started { session: MAIN, pid: 9 });
     }
 
