@@ -1,9 +1,8 @@
 //! The loop of a running containerVM: one thread, one closed set of events, and nothing in it blocks but the wait at its top.
 //!
-//! It owns the link and the session and decides what each event means. It ends when the main session has ended and the host has received everything, or
-//! [`FLUSH`] has passed; then the machine powers off.
+//! It owns the link and the sessions and decides what each event means; what the host asks is in [`crate::requests`]. It ends when the main session has ended
+//! and the host has received everything, or [`FLUSH`] has passed; then the machine powers off, and whatever else runs in it is killed.
 
-use std::io;
 use std::time::Duration;
 
 use guest::clock;
@@ -11,21 +10,24 @@ use guest::events::{Happened, Interest, Poller, Signals};
 use guest::power_button::PowerButton;
 use guest::reap;
 use nix::sys::signal::Signal;
+use wire::codec::MAX_ENCODED;
 use wire::link;
-use wire::message::{Event as Told, MAIN, Message, Reply, Request, SessionId};
+use wire::message::{Event as Told, MAIN, Message, Reply};
 use wire::spec::Spec;
 use wire::status::Failure;
 
 use crate::boot::{BootError, Machine};
-use crate::launch;
+use crate::launch::{self, Place};
 use crate::line::Line;
-use crate::session::Session;
+use crate::session::{Io, SIGKILL, Session};
+use crate::sessions::Sessions;
 
 /// How long a machine that is done waits for its host to take what was sent.
 const FLUSH: Duration = Duration::from_secs(30);
 /// How long a process has to obey its stop signal.
 const GRACE: Duration = Duration::from_secs(10);
-const SIGKILL: u8 = 9;
+/// The most bytes that are read from a process at once.
+const READ: usize = 64 * 1024;
 
 const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
@@ -39,29 +41,43 @@ enum Event {
     Signals,
     /// Something happened on the power button.
     Button,
-    /// One of the session's streams can be read or written.
+    /// A session's stream can be read or written.
     Stream(u64),
 }
 
 /// What remains to be done.
-enum Goal {
-    /// Run the session; `kill_at` once it has been asked to stop.
-    Serve { session: Box<Session>, kill_at: Option<Duration> },
+#[derive(Clone, Copy)]
+pub(crate) enum Goal {
+    /// Run the main session; `kill_at` once it has been asked to stop.
+    Serve { kill_at: Option<Duration> },
     /// Let the host take what was sent, then power off.
     Flush { until: Duration },
 }
 
 pub(crate) struct Agent {
-    poller: Poller,
+    pub(crate) spec: Spec,
+    pub(crate) sessions: Sessions,
+    pub(crate) outside: Outside,
+    pub(crate) goal: Goal,
     signals: Signals,
-    spec: Spec,
-    line: Line,
     button: Option<PowerButton>,
-    goal: Goal,
+}
+
+/// What bytes of sessions go through on their way out and in.
+pub(crate) struct Outside {
+    pub(crate) line: Line,
+    poller: Poller,
+    buffer: Box<[u8]>,
+}
+
+impl Outside {
+    pub(crate) fn io(&mut self) -> Io<'_> {
+        Io { link: &mut self.line.link, poller: &self.poller, buffer: &mut self.buffer, now: clock::now() }
+    }
 }
 
 impl Agent {
-    /// Starts the process, or tells why it cannot.
+    /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
         let Machine { signals, spec, mut line, button, root } = machine;
         let poller = Poller::new()?;
@@ -70,30 +86,31 @@ impl Agent {
         if let Some(button) = &button {
             poller.add(button, BUTTON, Interest::READ)?;
         }
-        let started = root.and_then(|ready| {
-            line.tell(&Message::Event(Told::Ready(ready)));
-            launch::launch(&spec.main)
-        });
-        let goal = match started {
-            Ok(launched) => {
-                let session = Session::new(launched, &mut line.link, &poller, clock::now())?;
-                let pid = u32::try_from(session.pid().as_raw()).unwrap_or_default();
-                line.tell(&Message::Event(Told::Started { session: MAIN, pid }));
-                Goal::Serve { session: Box::new(session), kill_at: None }
+        let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
+        let sessions = Sessions::new(main, &mut line.link);
+        let outside = Outside { line, poller, buffer: vec![0; READ].into() };
+        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, signals, button };
+        match root {
+            Ok(ready) => {
+                agent.outside.line.tell(&Message::Event(Told::Ready(ready)));
+                if !agent.spec.hold {
+                    // a failure has been told
+                    let _told = agent.start();
+                }
             }
-            Err(failure) => give_up(failure, &mut line),
-        };
-        Ok(Agent { poller, signals, spec, line, button, goal })
+            Err(failure) => agent.give_up(failure),
+        }
+        Ok(agent)
     }
 
     /// Serves until there is nothing left to do.
     pub(crate) fn run(mut self) -> Result<(), BootError> {
         while !self.is_done() {
-            self.settle()?;
-            self.line.transmit();
+            self.sessions.settle(&mut self.outside.io())?;
+            self.outside.line.transmit();
             let now = clock::now();
             let timeout = self.deadline().map(|deadline| deadline.saturating_sub(now));
-            for happened in self.poller.wait(timeout)? {
+            for happened in self.outside.poller.wait(timeout)? {
                 self.handle(match happened.token {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
@@ -107,33 +124,29 @@ impl Agent {
     }
 
     fn is_done(&self) -> bool {
-        match &self.goal {
+        match self.goal {
             Goal::Serve { .. } => false,
-            Goal::Flush { until } => self.line.link.is_flushed() || clock::now() >= *until,
+            Goal::Flush { until } => self.outside.line.link.is_flushed() || clock::now() >= until,
         }
     }
 
     fn deadline(&self) -> Option<Duration> {
-        let own = match &self.goal {
-            Goal::Serve { session, kill_at } => [session.deadline(), *kill_at],
-            Goal::Flush { until } => [Some(*until), None],
+        let own = match self.goal {
+            Goal::Serve { kill_at } => kill_at,
+            Goal::Flush { until } => Some(until),
         };
-        own.into_iter().chain([self.line.link.poll_timeout()]).flatten().min()
+        [own, self.sessions.deadline(), self.outside.line.link.poll_timeout()].into_iter().flatten().min()
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Link(happened) => self.line.handle(happened),
+            Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             Event::Button => {}
-            Event::Stream(token) => {
-                if let Goal::Serve { session, .. } = &mut self.goal {
-                    session.handle(token, &mut self.line.link, clock::now());
-                }
-            }
+            Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
         }
-        while let Some(event) = self.line.poll_event() {
+        while let Some(event) = self.outside.line.poll_event() {
             self.handle_link(event);
         }
     }
@@ -143,102 +156,111 @@ impl Agent {
             link::Event::Message(bytes) => match Message::decode(&bytes) {
                 Ok(Message::Request { id, request }) => {
                     let reply = self.serve(request);
-                    self.line.tell(&Message::Reply { id, reply });
+                    self.reply(id, reply);
                 }
-                Ok(Message::UnknownRequest { id }) => {
-                    self.line.tell(&Message::Reply { id, reply: Reply::Unsupported });
-                }
+                Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
                 Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
                 Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
             },
             // it takes everything from here on and keeps nothing: the process is not held up
             link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
-            // what can be read and written is looked at before each wait
             link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
+            // what can be read and written is looked at before each wait
             link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
-            link::Event::Reset(channel, _) => {
-                if let Goal::Serve { session, .. } = &mut self.goal
-                    && let Err(error) = session.refuse(channel, &self.poller)
-                {
-                    eprintln!("tether: cannot give up a stream that the host does not want: {error}");
-                }
-            }
+            link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
         }
     }
 
-    fn serve(&mut self, request: Request) -> Reply {
-        let done = |result: io::Result<()>| match result {
-            Ok(()) => Reply::Done,
-            Err(error) => Reply::Refused { reason: error.to_string() },
-        };
-        let no_session = |session: SessionId| Reply::Refused { reason: format!("there is no session {}", session.0) };
-        match (request, &self.goal) {
-            (Request::PowerOff, _) => {
-                self.stop();
-                Reply::Done
-            }
-            (Request::Resize { session: MAIN, size }, Goal::Serve { session, .. }) => done(session.resize(size)),
-            (Request::Signal { session: MAIN, signal }, Goal::Serve { session, .. }) => done(session.signal(signal)),
-            (Request::Resize { session, .. } | Request::Signal { session, .. }, _) => no_session(session),
-            _ => Reply::Unsupported,
+    fn reply(&mut self, id: u64, reply: Reply) {
+        let mut bytes = Message::Reply { id, reply }.encode();
+        if bytes.len() > MAX_ENCODED {
+            let reason = format!("the answer has {} bytes, more than a message can hold", bytes.len());
+            bytes = Message::Reply { id, reply: Reply::Refused { reason } }.encode();
         }
+        self.outside.line.link.send_message(&bytes);
     }
 
     fn handle_signals(&mut self) {
         while let Some(signal) = self.signals.next() {
             match signal {
-                Signal::SIGCHLD => self.reap(),
+                Signal::SIGCHLD => {
+                    let now = clock::now();
+                    for (pid, ending) in reap::ended_children() {
+                        self.sessions.reaped(pid, ending, now);
+                    }
+                }
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => self.stop(),
                 _ => {}
             }
         }
     }
 
-    fn reap(&mut self) {
-        for (pid, ending) in reap::ended_children() {
-            if let Goal::Serve { session, .. } = &mut self.goal
-                && session.is_running()
-                && session.pid() == pid
-            {
-                session.exited(ending, clock::now());
+    fn handle_time(&mut self) {
+        self.outside.line.link.handle_timeout(clock::now());
+        if let Goal::Serve { kill_at: Some(at) } = self.goal
+            && at <= clock::now()
+        {
+            // an error means that it has ended already
+            let _gone = self.sessions.main().signal(SIGKILL);
+            self.goal = Goal::Serve { kill_at: None };
+        }
+        for (session, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
+            self.ended(Told::Ended { session, exit });
+        }
+    }
+
+    fn ended(&mut self, event: Told) {
+        let is_main = matches!(event, Told::Ended { session: MAIN, .. });
+        self.outside.line.tell(&Message::Event(event));
+        if is_main {
+            self.flush();
+        }
+    }
+
+    // -- the main session's life
+
+    /// Starts the main process. A failure has been told to the host when this returns.
+    pub(crate) fn start(&mut self) -> Result<(), Failure> {
+        let main = self.sessions.main_mut();
+        let process = wire::spec::Process { terminal: main.terminal(), ..self.spec.main.clone() };
+        let begun = launch::launch(&process, Place::Main).and_then(|launched| {
+            let pid = launched.pid;
+            main.begin(launched, &mut self.outside.io()).map(|()| pid).map_err(|error| launch::streams_failure(&error))
+        });
+        match begun {
+            Ok(pid) => {
+                let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+                self.outside.line.tell(&Message::Event(Told::Started { session: MAIN, pid }));
+                Ok(())
+            }
+            Err(failure) => {
+                self.give_up(failure.clone());
+                Err(failure)
             }
         }
     }
 
-    /// Asks the process to end; it is killed when it does not.
-    fn stop(&mut self) {
-        if let Goal::Serve { session, kill_at: kill_at @ None } = &mut self.goal {
-            // an error means that it has ended already
-            let _gone = session.signal(self.spec.main.stop_signal);
-            *kill_at = Some(clock::now() + GRACE);
+    /// Asks the main process to end; it is killed when it does not. One that was never started has no end to tell: the machine powers off at once, and that the
+    /// link ends after a `PowerOff` was answered, with neither `Ended` nor `Failed`, says that nothing has run.
+    pub(crate) fn stop(&mut self) {
+        let Goal::Serve { kill_at: None } = self.goal else { return };
+        if self.sessions.main().is_waiting() {
+            return self.flush();
         }
+        // an error means that it has ended already
+        let _gone = self.sessions.main().signal(self.spec.main.stop_signal);
+        self.goal = Goal::Serve { kill_at: Some(clock::now() + GRACE) };
     }
 
-    fn handle_time(&mut self) {
-        let now = clock::now();
-        self.line.link.handle_timeout(now);
-        let Goal::Serve { session, kill_at } = &mut self.goal else { return };
-        if kill_at.is_some_and(|at| at <= now) {
-            let _gone = session.signal(SIGKILL);
-            *kill_at = None;
-        }
-        if let Some(exit) = session.poll_end(&mut self.line.link, now) {
-            self.line.tell(&Message::Event(Told::Ended { session: MAIN, exit }));
-            self.goal = Goal::Flush { until: now + FLUSH };
-        }
+    fn give_up(&mut self, failure: Failure) {
+        eprintln!("tether: {failure}");
+        self.outside.line.tell(&Message::Event(Told::Failed(failure)));
+        self.flush();
     }
 
-    fn settle(&mut self) -> io::Result<()> {
-        let Goal::Serve { session, .. } = &mut self.goal else { return Ok(()) };
-        session.settle(&mut self.line.link, &self.poller, clock::now())
+    /// Nothing runs any more that matters.
+    fn flush(&mut self) {
+        self.sessions.abandon(&mut self.outside.io());
+        self.goal = Goal::Flush { until: clock::now() + FLUSH };
     }
-}
-
-fn give_up(failure: Failure, line: &mut Line) -> Goal {
-    eprintln!("tether: {failure}");
-    for stream in [MAIN.streams().stdout, MAIN.streams().stderr] {
-        line.link.finish(stream);
-    }
-    line.tell(&Message::Event(Told::Failed(failure)));
-    Goal::Flush { until: clock::now() + FLUSH }
 }

@@ -1,4 +1,4 @@
-//! From a spec's process to a running one: program, user, directory, standard streams. Texts are docker's.
+//! From a spec's process, or one beside it, to a running one: program, user, directory, standard streams. Texts are docker's.
 
 use std::ffi::CString;
 use std::fs;
@@ -10,7 +10,8 @@ use std::path::Path;
 use guest::sys::spawn::{Program, SpawnError, Stdio, Step, spawn};
 use guest::sys::terminal;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::{Pid, Uid, pipe2};
+use wire::message::Exec;
 use wire::spec::{Environment, Process};
 use wire::status::{Failure, FailureKind};
 
@@ -27,18 +28,29 @@ pub(crate) enum Streams {
     Terminal(OwnedFd),
 }
 
-/// Enough that a process that prints seldom waits for tether.
+/// What a process is to its container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It is what the container is for.
+    Main,
+    /// One of many that may run beside it.
+    Beside,
+}
+
+/// Enough that the main process, when it prints, seldom waits for tether.
 const PIPE_SIZE: i32 = 256 * 1024;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts it in the root that is the root.
-pub(crate) fn launch(process: &Process) -> Result<Launched, Failure> {
+pub(crate) fn launch(process: &Process, place: Place) -> Result<Launched, Failure> {
     let account = account::resolve(Path::new("/"), &process.user)?;
     let mut env = process.env.clone();
     if env.get("HOME").is_none() {
         env.set(format!("HOME={}", account.home));
     }
-    make_dir(&process.dir)?;
+    if place == Place::Main {
+        make_dir(&process.dir)?;
+    }
     let name = &process.argv[0];
     let program = Program {
         path: c_string(&find_program(name, &process.dir, &env)?)?,
@@ -50,7 +62,7 @@ pub(crate) fn launch(process: &Process) -> Result<Launched, Failure> {
         groups: account.groups,
     };
     let failed = |error: SpawnError| spawn_failure(name, &process.dir, &error);
-    let streams_failed = |error: io::Error| machine(format!("cannot make the standard streams: {error}"));
+    let streams_failed = |error: io::Error| streams_failure(&error);
     match process.terminal {
         Some(size) => {
             let (master, slave) = terminal::open(size).map_err(streams_failed)?;
@@ -60,11 +72,29 @@ pub(crate) fn launch(process: &Process) -> Result<Launched, Failure> {
             set_nonblocking(&master).map_err(streams_failed)?;
             Ok(Launched { pid, streams: Streams::Terminal(master) })
         }
-        None => launch_on_pipes(&program, process.stdin, account.uid).map_err(|error| match error {
+        None => launch_on_pipes(&program, process.stdin, place, account.uid).map_err(|error| match error {
             LaunchError::Streams(error) => streams_failed(error),
             LaunchError::Spawn(error) => failed(error),
         }),
     }
+}
+
+/// The process that an exec asks for, in a container whose main process is `main`. What it does not say is as there.
+///
+/// A home directory is not taken over: it is its user's, unless somebody says otherwise.
+pub(crate) fn beside(main: &Process, exec: Exec) -> Result<Process, String> {
+    let Exec { argv, env: own, dir, user, terminal, stdin, attach } = exec;
+    if argv.is_empty() {
+        return Err("no program is named".into());
+    }
+    if !dir.is_empty() && !dir.starts_with('/') {
+        return Err(format!("the working directory {dir:?} is not an absolute path"));
+    }
+    let mut env = main.env.clone();
+    own.0.into_iter().for_each(|entry| env.set(entry));
+    let or_mains = |own: String, mains: &String| if own.is_empty() { mains.clone() } else { own };
+    let (dir, user) = (or_mains(dir, &main.dir), or_mains(user, &main.user));
+    Ok(Process { argv, env, dir, user, terminal, stdin, attach, stop_signal: main.stop_signal })
 }
 
 enum LaunchError {
@@ -78,7 +108,7 @@ impl<E: Into<io::Error>> From<E> for LaunchError {
     }
 }
 
-fn launch_on_pipes(program: &Program, with_stdin: bool, owner: nix::unistd::Uid) -> Result<Launched, LaunchError> {
+fn launch_on_pipes(program: &Program, with_stdin: bool, place: Place, owner: Uid) -> Result<Launched, LaunchError> {
     let (stdout, stdout_theirs) = pipe2(OFlag::O_CLOEXEC)?;
     let (stderr, stderr_theirs) = pipe2(OFlag::O_CLOEXEC)?;
     let (stdin_theirs, stdin) = match with_stdin {
@@ -90,8 +120,10 @@ fn launch_on_pipes(program: &Program, with_stdin: bool, owner: nix::unistd::Uid)
         false => (fs::File::open("/dev/null")?.into(), None),
     };
     for (ours, theirs) in [(&stdout, &stdout_theirs), (&stderr, &stderr_theirs)] {
-        // a limit of the user's pipes is no reason not to start
-        let _smaller = fcntl(ours, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        if place == Place::Main {
+            // a limit of the user's pipes is no reason not to start
+            let _smaller = fcntl(ours, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        }
         set_nonblocking(ours)?;
         // as docker does: a process that is not root may open /dev/stderr
         nix::unistd::fchown(theirs, Some(owner), None)?;
@@ -174,6 +206,10 @@ fn spawn_failure(name: &str, dir: &str, failure: &SpawnError) -> Failure {
     }
 }
 
+pub(crate) fn streams_failure(error: &io::Error) -> Failure {
+    machine(format!("cannot make the standard streams: {error}"))
+}
+
 fn c_string(text: &str) -> Result<CString, Failure> {
     CString::new(text)
         .map_err(|_| Failure { kind: FailureKind::Spec, reason: "an argument or variable holds a NUL byte".into() })
@@ -193,12 +229,47 @@ fn machine(reason: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use wire::spec::TermSize;
+
     use super::*;
 
     fn check(name: &str, path: &str, kind: FailureKind, reason: &str) {
         let env = Environment(vec![format!("PATH={path}")]);
         let expected = Failure { kind, reason: reason.into() };
         assert_eq!(find_program(name, "/", &env).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn what_an_exec_does_not_say_is_as_in_the_main_process() {
+        let main = Process {
+            argv: vec!["main".into()],
+            env: Environment(vec!["A=1".into(), "B=2".into()]),
+            dir: "/srv".into(),
+            user: "www".into(),
+            terminal: Some(TermSize { rows: 1, columns: 2 }),
+            stdin: true,
+            attach: true,
+            stop_signal: 3,
+        };
+        let exec = Exec {
+            argv: vec!["id".into()],
+            env: Environment(vec!["B=3".into(), "C=".into()]),
+            dir: String::new(),
+            user: String::new(),
+            terminal: None,
+            stdin: false,
+            attach: false,
+        };
+        let process = beside(&main, exec.clone()).unwrap();
+        assert_eq!(process.env.0, ["A=1", "B=3", "C="]);
+        assert_eq!((process.dir.as_str(), process.user.as_str()), ("/srv", "www"));
+        assert_eq!((process.terminal, process.stdin, process.attach), (None, false, false));
+        let said = Exec { dir: "/tmp".into(), user: "0:0".into(), ..exec.clone() };
+        let process = beside(&main, said).unwrap();
+        assert_eq!((process.dir.as_str(), process.user.as_str()), ("/tmp", "0:0"));
+        let relative = beside(&main, Exec { dir: "tmp".into(), ..exec.clone() }).unwrap_err();
+        assert_eq!(relative, "the working directory \"tmp\" is not an absolute path");
+        assert_eq!(beside(&main, Exec { argv: Vec::new(), ..exec }).unwrap_err(), "no program is named");
     }
 
     #[test]

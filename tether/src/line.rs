@@ -4,8 +4,7 @@ use guest::clock;
 use guest::events::Happened;
 use guest::pipe::{Pipe, Progress};
 use wire::link::{Event, Link, Role, Security};
-use wire::message::{MAIN, Message};
-use wire::packet::ChannelId;
+use wire::message::Message;
 use wire::spec::Spec;
 
 /// Tether's end of the link.
@@ -26,9 +25,6 @@ impl Line {
     pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
         let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed };
         let mut link = Link::new(Role::Guest { vm: spec.id.clone(), boot }, pipe.tuning, security);
-        for channel in channels() {
-            link.open(channel);
-        }
         link.pipe_up(clock::now());
         Line { link, pipe, connected: true, outbox: Vec::new(), gone: 0, inbox: vec![0; READ].into() }
     }
@@ -88,10 +84,4 @@ impl Line {
         self.outbox.clear();
         self.gone = 0;
     }
-}
-
-/// The channels of the main session.
-fn channels() -> [ChannelId; 3] {
-    let streams = MAIN.streams();
-    [streams.stdin, streams.stdout, streams.stderr]
 }

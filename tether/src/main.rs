@@ -10,7 +10,10 @@ mod agent;
 mod boot;
 mod launch;
 mod line;
+mod requests;
 mod session;
+mod sessions;
+mod stream;
 
 use guest::events::Signals;
 use guest::pipe::Pipe;

@@ -1,234 +1,331 @@
 //! A process tree from its start to the end of its output.
 //!
 //! ```text
-//!   Running  -- its process is reaped -->  Draining  -- no more output -->  Ended
+//!   Waiting  -- begin -->  Running  -- its process is reaped -->  Draining  -- no more output -->  Ended
 //! ```
 //!
+//! Output goes to the link while the session is attached, and the main session's to the log if there is one. Whoever of them takes least decides how
+//! much is read; with nobody to take it, it is read and dropped.
+//!
 //! Output is drained after the process has ended, because its last words are still in the pipes, and a grandchild may hold them open: until the end of
-//! file, or until nothing came for [`IDLE`], never longer than [`CAP`]. Time in which the host takes nothing counts for neither. This file
+//! file, or until nothing came for [`IDLE`], never longer than [`CAP`]. Time in which nobody takes anything counts for neither. This file
 //! decides when a session ends and what moves between its descriptors and its channels; it does not wait.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use guest::events::{Interest, Poller};
+use guest::clock;
+use guest::events::Poller;
 use guest::sys::{process, terminal};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use wire::link::Link;
-use wire::message::MAIN;
-use wire::packet::ChannelId;
+use wire::message::{SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
 use crate::launch::{Launched, Streams};
+use crate::stream::{Stream, Which};
 
 /// Silence after which the output of an ended process is complete.
 const IDLE: Duration = Duration::from_millis(300);
 /// The longest that output is drained after the process has ended.
 const CAP: Duration = Duration::from_secs(10);
 
-/// The main session.
+pub(crate) const SIGKILL: u8 = 9;
+
+/// What was asked to run, and how far it is.
 pub(crate) struct Session {
-    pid: Pid,
-    started: Duration,
+    id: SessionId,
+    /// It has a terminal, which began with this size.
+    terminal: Option<TermSize>,
+    attached: bool,
     phase: Phase,
-    terminal: bool,
     input: Option<Stream>,
     outputs: Vec<Stream>,
-    buffer: Box<[u8]>,
 }
 
 enum Phase {
-    Running,
-    Draining { exit: Exit, quiet_since: Duration, since: Duration },
-    Ended,
+    Waiting,
+    Running { pid: Pid, started: Duration },
+    Draining(Drain),
+    Ended(Exit),
 }
 
-/// One of our ends of a process's streams.
-struct Stream {
-    fd: OwnedFd,
-    channel: ChannelId,
-    token: u64,
-    interest: Interest,
-    /// The host does not take what comes: it is read and dropped.
-    unwanted: bool,
+struct Drain {
+    pid: Pid,
+    exit: Exit,
+    quiet_since: Duration,
+    since: Duration,
+    /// Nobody takes what there is: no time passes.
+    held_up: bool,
 }
 
-/// What a descriptor is called in events: see [`Session::handle`].
-pub(crate) const FIRST_TOKEN: u64 = 16;
-const STDIN: u64 = FIRST_TOKEN;
-const STDOUT: u64 = FIRST_TOKEN + 1;
-const STDERR: u64 = FIRST_TOKEN + 2;
-
-const READ: usize = 64 * 1024;
+/// What a session's bytes move through.
+pub(crate) struct Io<'a> {
+    pub(crate) link: &'a mut Link,
+    pub(crate) poller: &'a Poller,
+    /// Where bytes are between two system calls; one for all.
+    pub(crate) buffer: &'a mut [u8],
+    pub(crate) now: Duration,
+}
 
 impl Session {
-    /// Takes over a launched process.
-    pub(crate) fn new(launched: Launched, link: &mut Link, poller: &Poller, now: Duration) -> io::Result<Session> {
-        let channels = MAIN.streams();
-        let stream = |fd, channel, token| Stream { fd, channel, token, interest: Interest::default(), unwanted: false };
-        let terminal = matches!(launched.streams, Streams::Terminal(_));
-        let (input, outputs) = match launched.streams {
-            Streams::Pipes { stdin, stdout, stderr } => (
-                stdin.map(|fd| stream(fd, channels.stdin, STDIN)),
-                vec![stream(stdout, channels.stdout, STDOUT), stream(stderr, channels.stderr, STDERR)],
-            ),
-            Streams::Terminal(master) => {
-                link.finish(channels.stderr);
-                let writer = master.try_clone()?;
-                (Some(stream(writer, channels.stdin, STDIN)), vec![stream(master, channels.stdout, STDOUT)])
-            }
-        };
-        for stream in input.iter().chain(&outputs) {
-            poller.add(&stream.fd, stream.token, stream.interest)?;
-        }
-        if input.is_none() {
-            link.discard(channels.stdin);
-        }
-        let buffer = vec![0; READ].into();
-        Ok(Session { pid: launched.pid, started: now, phase: Phase::Running, terminal, input, outputs, buffer })
+    /// A session whose process is still to be started.
+    pub(crate) fn waiting(id: SessionId, terminal: Option<TermSize>, attached: bool) -> Session {
+        Session { id, terminal, attached, phase: Phase::Waiting, input: None, outputs: Vec::new() }
     }
 
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
+    /// Takes over its process. When it cannot, the process is killed.
+    pub(crate) fn begin(&mut self, launched: Launched, io: &mut Io<'_>) -> io::Result<()> {
+        let Launched { pid, streams } = launched;
+        if let Err(error) = self.watch(streams, io.poller) {
+            self.close(io.poller);
+            // an error means that it has ended already
+            let _gone = process::kill(pid, SIGKILL);
+            return Err(error);
+        }
+        if self.input.is_none() {
+            io.link.discard(Which::Stdin.channel(self.id));
+        }
+        if self.terminal.is_some() {
+            io.link.finish(Which::Stderr.channel(self.id));
+        }
+        self.phase = Phase::Running { pid, started: io.now };
+        Ok(())
+    }
+
+    fn watch(&mut self, streams: Streams, poller: &Poller) -> io::Result<()> {
+        let id = self.id;
+        let (stdin, outputs) = match streams {
+            Streams::Pipes { stdin, stdout, stderr } => (stdin, vec![(stdout, Which::Stdout), (stderr, Which::Stderr)]),
+            Streams::Terminal(master) => (Some(master.try_clone()?), vec![(master, Which::Stdout)]),
+        };
+        if let Some(fd) = stdin {
+            self.input = Some(Stream::new(fd, Which::Stdin, id, poller)?);
+        }
+        for (fd, which) in outputs {
+            self.outputs.push(Stream::new(fd, which, id, poller)?);
+        }
+        Ok(())
+    }
+
+    // -- what is the case
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting)
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Running)
+        matches!(self.phase, Phase::Running { .. })
     }
 
-    pub(crate) fn signal(&self, signal: u8) -> io::Result<()> {
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// The process that runs, if its number is still its own.
+    pub(crate) fn pid(&self) -> Option<Pid> {
         match self.phase {
-            Phase::Running => process::kill(self.pid, signal),
-            // its number may be another process's by now
-            _ => Err(Errno::ESRCH.into()),
+            Phase::Running { pid, .. } => Some(pid),
+            _ => None,
         }
     }
 
-    pub(crate) fn resize(&self, size: TermSize) -> io::Result<()> {
-        match self.outputs.first() {
-            Some(output) if self.terminal => terminal::resize(&output.fd, size),
-            _ => Err(Errno::ENOTTY.into()),
+    pub(crate) fn terminal(&self) -> Option<TermSize> {
+        self.terminal
+    }
+
+    pub(crate) fn info(&self) -> SessionInfo {
+        let number = |pid: Pid| u32::try_from(pid.as_raw()).unwrap_or_default();
+        let state = match &self.phase {
+            Phase::Waiting => SessionState::Waiting,
+            Phase::Running { pid, started } => {
+                SessionState::Running { pid: number(*pid), started_us: clock::micros(*started) }
+            }
+            Phase::Draining(drain) => {
+                SessionState::Running { pid: number(drain.pid), started_us: drain.exit.started_us }
+            }
+            Phase::Ended(exit) => SessionState::Ended(exit.clone()),
+        };
+        SessionInfo { session: self.id, state, terminal: self.terminal.is_some(), attached: self.attached }
+    }
+
+    // -- what the host asks
+
+    /// Lets output go to the host, or not.
+    pub(crate) fn attach(&mut self, attached: bool) {
+        self.attached = attached;
+    }
+
+    pub(crate) fn signal(&self, signal: u8) -> Result<(), String> {
+        if !(1..=64).contains(&signal) {
+            return Err(format!("there is no signal {signal}: they go from 1 to 64"));
+        }
+        match self.phase {
+            Phase::Running { pid, .. } => process::kill(pid, signal).map_err(|error| error.to_string()),
+            Phase::Waiting => Err(format!("session {} has not been started", self.id.0)),
+            // its number may be another process's by now
+            Phase::Draining(_) | Phase::Ended(_) => Err(format!("the process of session {} has ended", self.id.0)),
         }
     }
+
+    pub(crate) fn resize(&mut self, size: TermSize) -> Result<(), String> {
+        let Some(known) = &mut self.terminal else {
+            return Err(format!("session {} has no terminal", self.id.0));
+        };
+        *known = size;
+        match self.outputs.first() {
+            Some(output) => terminal::resize(&output.fd, size).map_err(|error| error.to_string()),
+            // it begins with it, or needs it no more
+            None => Ok(()),
+        }
+    }
+
+    // -- what happens
 
     /// The process has ended; its output may not.
     pub(crate) fn exited(&mut self, ending: Ending, now: Duration) {
-        let exit = Exit {
-            ending,
-            started_us: guest::clock::micros(self.started),
-            ended_us: guest::clock::micros(now),
-            oom: false,
-        };
-        self.phase = Phase::Draining { exit, quiet_since: now, since: now };
+        let Phase::Running { pid, started } = self.phase else { return };
+        let exit = Exit { ending, started_us: clock::micros(started), ended_us: clock::micros(now), oom: false };
+        self.phase = Phase::Draining(Drain { pid, exit, quiet_since: now, since: now, held_up: false });
     }
 
-    /// Moves what can be moved on the descriptor of that token.
-    pub(crate) fn handle(&mut self, token: u64, link: &mut Link, now: Duration) {
-        match token {
-            STDIN => self.feed(link),
-            _ => self.drain(token, link, now),
+    /// Moves what can be moved on a stream.
+    pub(crate) fn handle(&mut self, which: Which, io: &mut Io<'_>) {
+        match which {
+            Which::Stdin => self.feed(io),
+            Which::Stdout | Which::Stderr => self.drain(which, io),
         }
     }
 
     /// Moves what the link brought, or made room for, and waits for what it must.
-    pub(crate) fn settle(&mut self, link: &mut Link, poller: &Poller, now: Duration) -> io::Result<()> {
-        self.feed(link);
+    pub(crate) fn settle(&mut self, io: &mut Io<'_>) -> io::Result<()> {
+        self.feed(io);
         if let Some(input) = &mut self.input {
-            let writable = !link.readable(input.channel).is_empty();
-            input.want(Interest { writable, ..Interest::default() }, poller)?;
+            let writable = !io.link.readable(input.channel).is_empty();
+            input.want_writable(writable, io.poller)?;
         }
         let mut held_up = false;
         for output in &mut self.outputs {
-            let readable = output.unwanted || link.room(output.channel) > 0;
+            let readable = room(self.attached, output, io) > 0;
             held_up |= !readable;
-            output.want(Interest { readable, ..Interest::default() }, poller)?;
+            output.want_readable(readable, io.poller)?;
         }
-        if held_up && let Phase::Draining { quiet_since, since, .. } = &mut self.phase {
-            (*quiet_since, *since) = (now, now);
+        if let Phase::Draining(drain) = &mut self.phase
+            && drain.held_up != held_up
+        {
+            *drain = Drain { held_up, quiet_since: io.now, since: io.now, exit: drain.exit.clone(), pid: drain.pid };
         }
         Ok(())
     }
 
-    /// The host does not want what comes on a channel. Whoever writes to a closed pipe is told so by SIGPIPE; a terminal has no such end.
-    pub(crate) fn refuse(&mut self, channel: ChannelId, poller: &Poller) -> io::Result<()> {
-        let Some(at) = self.outputs.iter().position(|output| output.channel == channel) else { return Ok(()) };
-        match self.terminal {
+    /// The host does not want what comes on a channel. Whoever writes to a closed pipe is told so by SIGPIPE; a terminal has no such end, and a process
+    /// whose output goes elsewhere anyway is left in peace.
+    pub(crate) fn refuse(&mut self, which: Which, poller: &Poller) {
+        let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
+        match self.terminal.is_some() || !self.attached {
             true => self.outputs[at].unwanted = true,
-            false => poller.remove(self.outputs.remove(at))?,
+            false => self.outputs.remove(at).close(poller),
         }
-        Ok(())
     }
 
     /// When to call [`Session::poll_end`] at the latest.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Draining { .. } if self.outputs.is_empty() => Some(Duration::ZERO),
-            Phase::Draining { quiet_since, since, .. } => Some((*quiet_since + IDLE).min(*since + CAP)),
-            Phase::Running | Phase::Ended => None,
+            Phase::Draining(_) if self.outputs.is_empty() => Some(Duration::ZERO),
+            Phase::Draining(drain) if !drain.held_up => Some((drain.quiet_since + IDLE).min(drain.since + CAP)),
+            _ => None,
         }
     }
 
     /// The exit, once, when the output is complete.
-    pub(crate) fn poll_end(&mut self, link: &mut Link, now: Duration) -> Option<Exit> {
-        if self.deadline().is_none_or(|deadline| deadline > now) {
+    pub(crate) fn poll_end(&mut self, io: &mut Io<'_>) -> Option<Exit> {
+        if self.deadline().is_none_or(|deadline| deadline > io.now) {
             return None;
         }
-        for output in self.outputs.drain(..) {
-            link.finish(output.channel);
+        let Phase::Draining(Drain { exit, .. }) = &self.phase else { return None };
+        let exit = exit.clone();
+        self.phase = Phase::Ended(exit.clone());
+        self.abandon(io);
+        Some(exit)
+    }
+
+    /// Nothing more moves.
+    pub(crate) fn abandon(&mut self, io: &mut Io<'_>) {
+        for which in [Which::Stdout, Which::Stderr] {
+            io.link.finish(which.channel(self.id));
         }
-        self.input = None;
-        match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Draining { exit, .. } => Some(exit),
-            Phase::Running | Phase::Ended => None,
+        if let Some(input) = &self.input
+            && !io.link.is_ended(input.channel)
+        {
+            io.link.discard(input.channel);
+        }
+        self.close(io.poller);
+    }
+
+    fn close(&mut self, poller: &Poller) {
+        for stream in self.outputs.drain(..).chain(self.input.take()) {
+            stream.close(poller);
         }
     }
 
+    // -- bytes
+
     /// Host to process.
-    fn feed(&mut self, link: &mut Link) {
+    fn feed(&mut self, io: &mut Io<'_>) {
         let Some(input) = &self.input else { return };
         loop {
-            let bytes = link.readable(input.channel);
+            let bytes = io.link.readable(input.channel);
             if bytes.is_empty() {
                 break;
             }
             match nix::unistd::write(&input.fd, bytes) {
-                Ok(count) => link.consume(input.channel, count),
+                Ok(count) => io.link.consume(input.channel, count),
                 Err(Errno::EAGAIN | Errno::EINTR) => return,
                 // the process has closed it, or is gone
                 Err(_) => {
-                    link.discard(input.channel);
-                    self.input = None;
-                    return;
+                    io.link.discard(input.channel);
+                    return self.end_input(io.poller);
                 }
             }
         }
         // a terminal has no end of input of its own: only who types there can end it
-        if link.is_ended(input.channel) && !self.terminal {
-            self.input = None;
+        if io.link.is_ended(input.channel) && self.terminal.is_none() {
+            self.end_input(io.poller);
+        }
+    }
+
+    fn end_input(&mut self, poller: &Poller) {
+        if let Some(input) = self.input.take() {
+            input.close(poller);
         }
     }
 
     /// Process to host.
-    fn drain(&mut self, token: u64, link: &mut Link, now: Duration) {
-        let Some(at) = self.outputs.iter().position(|output| output.token == token) else { return };
+    fn drain(&mut self, which: Which, io: &mut Io<'_>) {
+        let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
         let output = &self.outputs[at];
-        let room = if output.unwanted { READ } else { link.room(output.channel).min(READ) };
+        let room = room(self.attached, output, io);
         if room == 0 {
             return;
         }
-        match nix::unistd::read(&output.fd, &mut self.buffer[..room]) {
+        match nix::unistd::read(&output.fd, &mut io.buffer[..room]) {
             // a terminal ends with EIO when its last user is gone
             Ok(0) | Err(Errno::EIO) => {
-                link.finish(output.channel);
-                self.outputs.remove(at);
+                io.link.finish(output.channel);
+                self.outputs.remove(at).close(io.poller);
             }
             Ok(count) => {
-                link.write(output.channel, &self.buffer[..count]);
-                if let Phase::Draining { quiet_since, .. } = &mut self.phase {
-                    *quiet_since = now;
+                if self.attached {
+                    io.link.write(output.channel, &io.buffer[..count]);
+                }
+                if let Phase::Draining(drain) = &mut self.phase {
+                    drain.quiet_since = io.now;
                 }
             }
             Err(_) => {}
@@ -236,18 +333,105 @@ impl Session {
     }
 }
 
-impl Stream {
-    fn want(&mut self, interest: Interest, poller: &Poller) -> io::Result<()> {
-        if interest != self.interest {
-            self.interest = interest;
-            poller.modify(self.fd.as_fd(), self.token, interest)?;
-        }
-        Ok(())
+/// How much of an output may be read now.
+fn room(attached: bool, output: &Stream, io: &Io<'_>) -> usize {
+    match attached && !output.unwanted {
+        true => io.link.room(output.channel).min(io.buffer.len()),
+        false => io.buffer.len(),
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sessions::tests::{Rig, exited};
+
+    const ID: SessionId = SessionId(2);
+
+    /// Bytes of a session's standard output that wait for the host.
+    fn waiting(rig: &Rig) -> usize {
+        rig.link.room(Which::Stdout.channel(SessionId(9))) - rig.link.room(Which::Stdout.channel(ID))
+    }
+
+    /// Bytes that nobody has read from a pipe.
+    fn unread(pipe: impl AsFd) -> bool {
+        let mut fds = [nix::poll::PollFd::new(pipe.as_fd(), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).unwrap() > 0
+    }
+
+    #[test]
+    fn output_goes_to_the_host_while_attached() {
+        let mut rig = Rig::new();
+        let (mut session, process) = rig.running(ID, false);
+        for (attached, expected) in [(false, 0), (true, 5), (true, 10), (false, 10)] {
+            session.attach(attached);
+            nix::unistd::write(&process.stdout, b"12345").unwrap();
+            session.handle(Which::Stdout, &mut rig.io(Duration::ZERO));
+            assert_eq!((waiting(&rig), unread(&session.outputs[0].fd)), (expected, false));
+        }
+    }
+
+    #[test]
+    fn a_host_that_takes_nothing_holds_up_only_what_it_is_attached_to() {
+        let mut rig = Rig::new();
+        let (mut session, process) = rig.running(ID, true);
+        let channel = Which::Stdout.channel(ID);
+        while rig.link.room(channel) > 0 {
+            rig.link.write(channel, &[0; 4096]);
+        }
+        nix::unistd::write(&process.stdout, b"12345").unwrap();
+        session.handle(Which::Stdout, &mut rig.io(Duration::ZERO));
+        assert!(unread(&session.outputs[0].fd), "it waits");
+        session.attach(false);
+        session.handle(Which::Stdout, &mut rig.io(Duration::ZERO));
+        assert!(!unread(&session.outputs[0].fd), "nobody wants it");
+    }
+
+    #[test]
+    fn a_held_up_end_waits_without_a_clock() {
+        let mut rig = Rig::new();
+        let (mut session, process) = rig.running(ID, true);
+        let channel = Which::Stdout.channel(ID);
+        while rig.link.room(channel) > 0 {
+            rig.link.write(channel, &[0; 4096]);
+        }
+        session.exited(exited(3), Duration::ZERO);
+        session.settle(&mut rig.io(Duration::ZERO)).unwrap();
+        assert_eq!(session.deadline(), None);
+        session.attach(false);
+        session.settle(&mut rig.io(CAP * 2)).unwrap();
+        assert_eq!(session.deadline(), Some(CAP * 2 + IDLE), "a grandchild may still write");
+        assert_eq!(session.poll_end(&mut rig.io(CAP * 2)), None);
+        drop(process);
+        let exit = session.poll_end(&mut rig.io(CAP * 2 + IDLE)).unwrap();
+        assert_eq!(exit.ending, exited(3));
+        assert_eq!(session.info().state, SessionState::Ended(exit));
+    }
+
+    #[test]
+    fn a_process_whose_output_nobody_wants_is_told_only_while_attached() {
+        for (attached, told) in [(true, true), (false, false)] {
+            let mut rig = Rig::new();
+            let (mut session, process) = rig.running(ID, attached);
+            session.refuse(Which::Stdout, &rig.poller);
+            assert_eq!(nix::unistd::write(&process.stdout, b"1").is_err(), told);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let mut rig = Rig::new();
+        let (mut session, _process) = rig.running(ID, true);
+        let size = TermSize { rows: 1, columns: 2 };
+        assert_eq!(session.resize(size), Err("session 2 has no terminal".into()));
+        assert_eq!(session.signal(0), Err("there is no signal 0: they go from 1 to 64".into()));
+        assert_eq!(session.signal(65), Err("there is no signal 65: they go from 1 to 64".into()));
+        session.exited(exited(0), Duration::ZERO);
+        assert_eq!(session.signal(9), Err("the process of session 2 has ended".into()));
+        let mut held = Session::waiting(ID, Some(TermSize { rows: 24, columns: 80 }), true);
+        assert_eq!(held.signal(9), Err("session 2 has not been started".into()));
+        assert_eq!((held.resize(size), held.terminal()), (Ok(()), Some(size)));
     }
 }

@@ -1,0 +1,78 @@
+//! What the host asks of a running guest, and the answers. Each is given at once; what takes time is told by an event later.
+
+use wire::message::{Exec, Reply, Request, SessionId, Work};
+
+use crate::agent::{Agent, Goal};
+use crate::launch::{self, Launched, Place};
+use crate::session::Session;
+use crate::sessions::{close_channels, open_channels};
+
+impl Agent {
+    pub(crate) fn serve(&mut self, request: Request) -> Reply {
+        self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })
+    }
+
+    /// The answer, or why there is none.
+    fn answer(&mut self, request: Request) -> Result<Reply, String> {
+        match request {
+            Request::Resize { session, size } => self.sessions.find(session)?.resize(size)?,
+            Request::Signal { session, signal } => self.sessions.find(session)?.signal(signal)?,
+            Request::PowerOff => self.stop(),
+            Request::Create { session, work } => return self.create(session, work),
+            Request::Start => return self.start_held(),
+            Request::Attach { session } => self.sessions.find(session)?.attach(true),
+            Request::Detach { session } => self.sessions.find(session)?.attach(false),
+            Request::List => return Ok(Reply::Sessions(self.sessions.list())),
+            Request::Forget { session } => self.sessions.forget(session, &mut self.outside.line.link)?,
+            Request::Top | Request::Stats | Request::Inspect { .. } => return Ok(Reply::Unsupported),
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Starts the main process, if nobody has yet.
+    fn start_held(&mut self) -> Result<Reply, String> {
+        match (self.goal, self.sessions.main().is_waiting()) {
+            (Goal::Serve { .. }, true) => Ok(self.start().map_or_else(Reply::Failed, |()| Reply::Done)),
+            // it runs, or has run
+            (_, false) => Ok(Reply::Done),
+            (Goal::Flush { .. }, true) => Err(self.not_running()),
+        }
+    }
+
+    fn create(&mut self, id: SessionId, work: Work) -> Result<Reply, String> {
+        self.sessions.admit(id)?;
+        match work {
+            Work::Exec(exec) => self.exec(id, exec),
+            Work::CopyOut { .. } | Work::CopyIn { .. } => Ok(Reply::Unsupported),
+        }
+    }
+
+    fn exec(&mut self, id: SessionId, exec: Exec) -> Result<Reply, String> {
+        if !self.sessions.main().is_running() {
+            return Err(self.not_running());
+        }
+        let process = launch::beside(&self.spec.main, exec)?;
+        match launch::launch(&process, Place::Beside) {
+            Ok(launched) => self.begin(Session::waiting(id, process.terminal, process.attach), launched),
+            Err(failure) => Ok(Reply::Failed(failure)),
+        }
+    }
+
+    /// Makes a session of a process that runs.
+    fn begin(&mut self, mut session: Session, launched: Launched) -> Result<Reply, String> {
+        let pid = u32::try_from(launched.pid.as_raw()).unwrap_or_default();
+        let link = &mut self.outside.line.link;
+        open_channels(session.id(), link);
+        if let Err(error) = session.begin(launched, &mut self.outside.io()) {
+            close_channels(session.id(), &mut self.outside.line.link);
+            return Ok(Reply::Failed(launch::streams_failure(&error)));
+        }
+        self.sessions.add(session);
+        Ok(Reply::Started { pid })
+    }
+
+    /// As docker says it.
+    fn not_running(&self) -> String {
+        format!("container {} is not running", self.spec.id)
+    }
+}

@@ -1,0 +1,320 @@
+//! Which sessions there are, from the spec's own to those that the host asks for, and how long each is remembered.
+//!
+//! The main session is always there. Another one is there from its start until the host forgets it: a host that comes back after a cut must be able to ask
+//! how it ended. What a session does is [`crate::session`]'s business.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use wire::link::Link;
+use wire::message::{MAIN, SessionId, SessionInfo};
+use wire::packet::ChannelId;
+use wire::status::{Ending, Exit};
+
+use crate::session::{Io, Session};
+use crate::stream::Which;
+
+/// The most sessions that may run beside the main one.
+const MOST_LIVE: usize = 1024;
+/// The most ended sessions that wait to be forgotten; then the oldest is.
+const MOST_ENDED: usize = 1024;
+/// The highest number whose channels have numbers.
+pub(crate) const LAST_NUMBER: u32 = (u32::MAX - 3) / 3;
+
+/// Every session that has not been forgotten.
+pub(crate) struct Sessions {
+    table: BTreeMap<SessionId, Session>,
+    /// Those that have ended, the oldest first; not the main one.
+    ended: VecDeque<SessionId>,
+}
+
+impl Sessions {
+    pub(crate) fn new(main: Session, link: &mut Link) -> Sessions {
+        open_channels(main.id(), link);
+        Sessions { table: BTreeMap::from([(MAIN, main)]), ended: VecDeque::new() }
+    }
+
+    // -- the table
+
+    pub(crate) fn main(&self) -> &Session {
+        self.table.get(&MAIN).expect("made in new() and never forgotten")
+    }
+
+    pub(crate) fn main_mut(&mut self) -> &mut Session {
+        self.table.get_mut(&MAIN).expect("made in new() and never forgotten")
+    }
+
+    pub(crate) fn find(&mut self, id: SessionId) -> Result<&mut Session, String> {
+        self.table.get_mut(&id).ok_or_else(|| format!("there is no session {}", id.0))
+    }
+
+    pub(crate) fn list(&self) -> Vec<SessionInfo> {
+        self.table.values().map(Session::info).collect()
+    }
+
+    /// Whether a session of that number may be made.
+    pub(crate) fn admit(&self, id: SessionId) -> Result<(), String> {
+        if id.0 > LAST_NUMBER {
+            return Err(format!("session {} cannot be: numbers go up to {LAST_NUMBER}", id.0));
+        }
+        if self.table.contains_key(&id) {
+            return Err(format!("there is a session {} already", id.0));
+        }
+        match self.table.len() - 1 - self.ended.len() >= MOST_LIVE {
+            true => Err(format!("{MOST_LIVE} sessions run already: end one first")),
+            false => Ok(()),
+        }
+    }
+
+    /// Adds one that was admitted and whose channels are open.
+    pub(crate) fn add(&mut self, session: Session) {
+        self.table.insert(session.id(), session);
+    }
+
+    /// The host knows all that it wants to know of it.
+    pub(crate) fn forget(&mut self, id: SessionId, link: &mut Link) -> Result<(), String> {
+        if id == MAIN {
+            return Err("the main session cannot be forgotten: it ends with its machine".into());
+        }
+        if !self.find(id)?.is_ended() {
+            return Err(format!("session {} still runs", id.0));
+        }
+        self.remove(id, link);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: SessionId, link: &mut Link) {
+        self.table.remove(&id);
+        self.ended.retain(|&ended| ended != id);
+        close_channels(id, link);
+    }
+
+    /// Keeps its exit for a host that asks; not for ever.
+    fn keep(&mut self, id: SessionId, link: &mut Link) {
+        if id == MAIN {
+            return;
+        }
+        self.ended.push_back(id);
+        if self.ended.len() > MOST_ENDED
+            && let Some(&oldest) = self.ended.front()
+        {
+            self.remove(oldest, link);
+        }
+    }
+
+    // -- what happens
+
+    /// A stream can be read or written.
+    pub(crate) fn handle(&mut self, token: u64, io: &mut Io<'_>) {
+        // one that is gone may still have been in the same bunch of events
+        if let Some((id, which)) = Which::of_token(token)
+            && let Some(session) = self.table.get_mut(&id)
+        {
+            session.handle(which, io);
+        }
+    }
+
+    /// The host does not want what comes on a channel.
+    pub(crate) fn refuse(&mut self, channel: ChannelId, io: &Io<'_>) {
+        if let Some((id, which)) = Which::of_channel(channel)
+            && let Some(session) = self.table.get_mut(&id)
+        {
+            session.refuse(which, io.poller);
+        }
+    }
+
+    /// A child has ended; most are orphans of the container, and nobody's.
+    pub(crate) fn reaped(&mut self, pid: Pid, ending: Ending, now: Duration) {
+        if let Some(session) = self.table.values_mut().find(|session| session.pid() == Some(pid)) {
+            session.exited(ending, now);
+        }
+    }
+
+    pub(crate) fn settle(&mut self, io: &mut Io<'_>) -> io::Result<()> {
+        self.table.values_mut().try_for_each(|session| session.settle(io))
+    }
+
+    /// When to call [`Sessions::poll_ends`] at the latest.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.table.values().filter_map(Session::deadline).min()
+    }
+
+    /// Those that have ended since the last call; the main one last, since it ends everything.
+    pub(crate) fn poll_ends(&mut self, io: &mut Io<'_>) -> Vec<(SessionId, Exit)> {
+        let ends = self.table.iter_mut().rev().filter_map(|(&id, session)| Some((id, session.poll_end(io)?)));
+        let ends: Vec<(SessionId, Exit)> = ends.collect();
+        for (id, _) in &ends {
+            self.keep(*id, io.link);
+        }
+        ends
+    }
+
+    /// The machine ends: nothing more moves in any session.
+    pub(crate) fn abandon(&mut self, io: &mut Io<'_>) {
+        for session in self.table.values_mut() {
+            session.abandon(io);
+        }
+    }
+}
+
+/// Both ends open a session's channels before its bytes flow.
+pub(crate) fn open_channels(id: SessionId, link: &mut Link) {
+    let streams = id.streams();
+    [streams.stdin, streams.stdout, streams.stderr].into_iter().for_each(|channel| link.open(channel));
+}
+
+/// Nothing is kept of them.
+pub(crate) fn close_channels(id: SessionId, link: &mut Link) {
+    let streams = id.streams();
+    [streams.stdin, streams.stdout, streams.stderr].into_iter().for_each(|channel| link.forget(channel));
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::fd::OwnedFd;
+
+    use nix::fcntl::OFlag;
+    use nix::unistd::pipe2;
+    use wire::handshake::LinkKey;
+    use wire::link::{Role, Security, Tuning};
+    use wire::message::SessionState;
+
+    use super::*;
+    use crate::launch::{Launched, Streams};
+    use guest::events::Poller;
+
+    /// A link that nobody answers, and processes that are numbers.
+    pub(crate) struct Rig {
+        pub(crate) link: Link,
+        pub(crate) poller: Poller,
+        buffer: Vec<u8>,
+    }
+
+    /// The process's ends of its streams.
+    pub(crate) struct Process {
+        _stdin: OwnedFd,
+        pub(crate) stdout: OwnedFd,
+        _stderr: OwnedFd,
+    }
+
+    pub(crate) fn exited(code: u8) -> Ending {
+        Ending::Exited { code }
+    }
+
+    fn pid(id: SessionId) -> Pid {
+        Pid::from_raw(1000 + i32::try_from(id.0).unwrap())
+    }
+
+    impl Rig {
+        pub(crate) fn new() -> Rig {
+            let security = Security { key: LinkKey::new([1; 32]), sealed: false, seed: [2; 32] };
+            let mut link = Link::new(Role::Guest { vm: "vm".into(), boot: [3; 16] }, Tuning::FAST, security);
+            open_channels(SessionId(9), &mut link);
+            Rig { link, poller: Poller::new().unwrap(), buffer: vec![0; 4096] }
+        }
+
+        pub(crate) fn io(&mut self, now: Duration) -> Io<'_> {
+            Io { link: &mut self.link, poller: &self.poller, buffer: &mut self.buffer, now }
+        }
+
+        pub(crate) fn running(&mut self, id: SessionId, attached: bool) -> (Session, Process) {
+            let pipe = || pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+            let ((stdin_theirs, stdin), (stdout, stdout_theirs), (stderr, stderr_theirs)) = (pipe(), pipe(), pipe());
+            open_channels(id, &mut self.link);
+            let mut session = Session::waiting(id, None, attached);
+            let streams = Streams::Pipes { stdin: Some(stdin), stdout, stderr };
+            session.begin(Launched { pid: pid(id), streams }, &mut self.io(Duration::ZERO)).unwrap();
+            (session, Process { _stdin: stdin_theirs, stdout: stdout_theirs, _stderr: stderr_theirs })
+        }
+
+        /// A table in which a session of that number has run and ended.
+        fn end(&mut self, sessions: &mut Sessions, id: SessionId) -> Vec<(SessionId, Exit)> {
+            let (session, process) = self.running(id, true);
+            sessions.add(session);
+            drop(process);
+            for which in [Which::Stdout, Which::Stderr] {
+                sessions.handle(which.token(id), &mut self.io(Duration::ZERO));
+            }
+            sessions.reaped(pid(id), exited(5), Duration::ZERO);
+            sessions.poll_ends(&mut self.io(Duration::ZERO))
+        }
+    }
+
+    fn table(rig: &mut Rig) -> Sessions {
+        Sessions::new(Session::waiting(MAIN, None, true), &mut rig.link)
+    }
+
+    fn numbers(sessions: &Sessions) -> Vec<u32> {
+        sessions.list().iter().map(|info| info.session.0).collect()
+    }
+
+    #[test]
+    fn a_session_is_known_until_it_is_forgotten() {
+        let mut rig = Rig::new();
+        let mut sessions = table(&mut rig);
+        let id = SessionId(4);
+        assert_eq!(sessions.admit(MAIN), Err("there is a session 0 already".into()));
+        assert_eq!(sessions.forget(id, &mut rig.link), Err("there is no session 4".into()));
+        let (session, _process) = rig.running(id, false);
+        sessions.add(session);
+        assert_eq!(sessions.admit(id), Err("there is a session 4 already".into()));
+        assert_eq!(sessions.forget(id, &mut rig.link), Err("session 4 still runs".into()));
+        sessions.reaped(Pid::from_raw(4321), exited(1), Duration::ZERO);
+        assert!(matches!(sessions.list()[1].state, SessionState::Running { pid: 1004, .. }), "an orphan is nobody's");
+
+        let ends = rig.end(&mut sessions, SessionId(7));
+        assert_eq!(ends.iter().map(|(id, exit)| (id.0, exit.ending)).collect::<Vec<_>>(), [(7, exited(5))]);
+        assert_eq!(numbers(&sessions), [0, 4, 7]);
+        assert_eq!(sessions.forget(SessionId(7), &mut rig.link), Ok(()));
+        assert_eq!(rig.link.room(Which::Stdout.channel(SessionId(7))), 0, "its channels are gone");
+        assert_eq!((numbers(&sessions), sessions.admit(SessionId(7))), (vec![0, 4], Ok(())));
+        let main = sessions.forget(MAIN, &mut rig.link).unwrap_err();
+        assert_eq!(main, "the main session cannot be forgotten: it ends with its machine");
+    }
+
+    #[test]
+    fn there_is_a_bound_for_those_that_run() {
+        let mut rig = Rig::new();
+        let mut sessions = table(&mut rig);
+        assert_eq!(sessions.admit(SessionId(LAST_NUMBER)), Ok(()));
+        assert!(sessions.admit(SessionId(LAST_NUMBER + 1)).is_err());
+        for number in 1..=1024 {
+            sessions.admit(SessionId(number)).unwrap();
+            sessions.add(Session::waiting(SessionId(number), None, false));
+        }
+        let refused = sessions.admit(SessionId(1025)).unwrap_err();
+        assert_eq!(refused, "1024 sessions run already: end one first");
+    }
+
+    #[test]
+    fn the_oldest_end_is_forgotten_first() {
+        let mut rig = Rig::new();
+        let mut sessions = table(&mut rig);
+        for number in (1..=1024).rev() {
+            assert_eq!(rig.end(&mut sessions, SessionId(number)).len(), 1);
+        }
+        assert_eq!(sessions.list().len(), 1025);
+        rig.end(&mut sessions, SessionId(2000));
+        let left = numbers(&sessions);
+        assert_eq!((left.len(), left.contains(&1024), left.contains(&2000)), (1025, false, true));
+    }
+
+    #[test]
+    fn the_main_session_ends_last_and_stays() {
+        let mut rig = Rig::new();
+        let mut sessions = table(&mut rig);
+        let (main, _process) = rig.running(MAIN, true);
+        sessions.add(main);
+        let (other, _other) = rig.running(SessionId(1), true);
+        sessions.add(other);
+        for id in [MAIN, SessionId(1)] {
+            sessions.reaped(pid(id), exited(0), Duration::ZERO);
+        }
+        let ends = sessions.poll_ends(&mut rig.io(Duration::from_secs(1)));
+        assert_eq!(ends.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(numbers(&sessions), [0, 1]);
+        assert!(sessions.main().is_ended());
+    }
+}
