@@ -166,16 +166,13 @@ fn each_boot_tells_its_own_number_and_times() {
 fn fifty_execs_at_once_keep_their_bytes_apart() {
     const EACH: u64 = 200_000;
     let (_dir, mut host) = idle(LinkDevice::Virtio);
-    let begun: Vec<_> = (0..50)
-        .map(|n| {
-            let (session, id) = host.begin(Work::Exec(Exec { stdin: true, ..sh("cat; exit 5") }));
-            host.echo(session, Pattern(n), EACH);
-            (session, id)
-        })
-        .collect();
-    for (session, id) in begun {
+    let begun: Vec<_> = (0..50).map(|_| host.begin(Work::Exec(Exec { stdin: true, ..sh("cat; exit 5") }))).collect();
+    for &(session, id) in &begun {
         let reply = host.answer(id);
         assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+        host.echo(session, Pattern(id), EACH);
+    }
+    for (session, _) in begun {
         assert_eq!(host.exit(session).ending, Ending::Exited { code: 5 });
         assert_eq!(host.stdout(session).count, EACH);
         host.forget(session);
