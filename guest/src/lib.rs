@@ -4,17 +4,25 @@
 //! guestinfo   where keys come from          disks    a disk by its label
 //! pipe        the device under the link     mounts   early file systems, the container's root
 //! events      the one place that waits      reap     which children ended, and how
-//! sys         the unsafe fence              power    the only way out
+//! cgroup      the container's group         stats    what it uses
+//! processes   what runs in it               inspect  what lies at a path
+//! log         the device of the log         power    the only way out
+//! sys         the unsafe fence
 //! ```
 
+pub mod cgroup;
 pub mod clock;
 pub mod disks;
 pub mod events;
 pub mod guestinfo;
+pub mod inspect;
+pub mod log;
 pub mod mounts;
 pub mod pipe;
 pub mod power;
 pub mod power_button;
+pub mod processes;
 pub mod reap;
+pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -29,11 +30,14 @@ struct Entry {
 const NO_SUID_EXEC_DEV: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NODEV);
 
 /// What PID 1 itself needs.
-const EARLY: [Entry; 3] = [
+const EARLY: [Entry; 4] = [
     Entry { kind: "devtmpfs", on: "dev", flags: MsFlags::MS_NOSUID, options: "mode=0755" },
     Entry { kind: "proc", on: "proc", flags: NO_SUID_EXEC_DEV, options: "" },
     Entry { kind: "sysfs", on: "sys", flags: NO_SUID_EXEC_DEV, options: "" },
+    CGROUPS,
 ];
+
+const CGROUPS: Entry = Entry { kind: "cgroup2", on: "sys/fs/cgroup", flags: NO_SUID_EXEC_DEV, options: "nsdelegate" };
 
 /// What a container finds, as docker mounts it: the OCI runtime specification, "Default Filesystems".
 const CONTAINER: [Entry; 7] = [
@@ -53,7 +57,7 @@ const CONTAINER: [Entry; 7] = [
     Entry { kind: "tmpfs", on: "dev/shm", flags: NO_SUID_EXEC_DEV, options: "mode=1777,size=64m" },
     Entry { kind: "mqueue", on: "dev/mqueue", flags: NO_SUID_EXEC_DEV, options: "" },
     Entry { kind: "sysfs", on: "sys", flags: NO_SUID_EXEC_DEV.union(MsFlags::MS_RDONLY), options: "" },
-    Entry { kind: "cgroup2", on: "sys/fs/cgroup", flags: NO_SUID_EXEC_DEV, options: "nsdelegate" },
+    CGROUPS,
 ];
 
 /// Mode 0666 character devices: the OCI runtime specification, "Default Devices". Numbers: Linux, admin-guide/devices.txt.
@@ -136,8 +140,11 @@ fn mount_entry(root: &Path, entry: &Entry) -> Result<(), MountError> {
     if !entry.on.starts_with("sys/") {
         make_dir(&on)?;
     }
-    mount(Some(entry.kind), &on, Some(entry.kind), entry.flags, Some(entry.options))
-        .map_err(|errno| MountError::Mount { what: entry.kind.into(), on, source: errno.into() })
+    match mount(Some(entry.kind), &on, Some(entry.kind), entry.flags, Some(entry.options)) {
+        // control groups only count: a kernel without them runs containers as well
+        Err(Errno::ENODEV | Errno::ENOENT) if entry.kind == CGROUPS.kind => Ok(()),
+        other => other.map_err(|errno| MountError::Mount { what: entry.kind.into(), on, source: errno.into() }),
+    }
 }
 
 fn make_dir(path: &Path) -> Result<(), MountError> {

@@ -3,10 +3,13 @@
 //! It owns the link and the sessions and decides what each event means; what the host asks is in [`crate::requests`]. It ends when the main session has ended
 //! and the host has received everything, or [`FLUSH`] has passed; then the machine powers off, and whatever else runs in it is killed.
 
+use std::io;
 use std::time::Duration;
 
+use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
+use guest::log::Log;
 use guest::power_button::PowerButton;
 use guest::reap;
 use nix::sys::signal::Signal;
@@ -17,13 +20,16 @@ use wire::spec::Spec;
 use wire::status::Failure;
 
 use crate::boot::{BootError, Machine};
-use crate::launch::{self, Place};
+use crate::launch;
 use crate::line::Line;
+use crate::pipes::Place;
 use crate::session::{Io, SIGKILL, Session};
 use crate::sessions::Sessions;
 
 /// How long a machine that is done waits for its host to take what was sent.
 const FLUSH: Duration = Duration::from_secs(30);
+/// How often a machine that is done looks whether its log has left.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a process has to obey its stop signal.
 const GRACE: Duration = Duration::from_secs(10);
 /// The most bytes that are read from a process at once.
@@ -32,6 +38,10 @@ const READ: usize = 64 * 1024;
 const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
+const LOG: u64 = 3;
+
+/// The link's device is watched for changes, and read and written until it says to wait.
+const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
 
 /// Everything that can happen.
 enum Event {
@@ -41,6 +51,8 @@ enum Event {
     Signals,
     /// Something happened on the power button.
     Button,
+    /// There is room on the log's device.
+    Log,
     /// A session's stream can be read or written.
     Stream(u64),
 }
@@ -59,6 +71,8 @@ pub(crate) struct Agent {
     pub(crate) sessions: Sessions,
     pub(crate) outside: Outside,
     pub(crate) goal: Goal,
+    /// Every process of the container begins in it.
+    pub(crate) cgroup: Cgroup,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -67,29 +81,50 @@ pub(crate) struct Agent {
 pub(crate) struct Outside {
     pub(crate) line: Line,
     poller: Poller,
+    log: Option<Log>,
     buffer: Box<[u8]>,
 }
 
 impl Outside {
     pub(crate) fn io(&mut self) -> Io<'_> {
-        Io { link: &mut self.line.link, poller: &self.poller, buffer: &mut self.buffer, now: clock::now() }
+        let Outside { line, poller, log, buffer } = self;
+        Io { link: &mut line.link, poller, log: log.as_mut(), buffer, now: clock::now() }
+    }
+
+    /// Sends what the devices take.
+    fn transmit(&mut self) {
+        self.line.transmit();
+        let Some(log) = &mut self.log else { return };
+        if let Err(error) = log.transmit() {
+            eprintln!("tether: the log's device is gone, and nothing more is logged: {error}");
+            // an error means that it is not watched
+            let _unwatched = self.poller.remove(&*log);
+            self.log = None;
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.line.link.is_flushed() && self.log.as_ref().is_none_or(Log::is_flushed)
     }
 }
 
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, mut line, button, root } = machine;
+        let Machine { signals, spec, mut line, log, button, cgroup, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
-        poller.add(line.pipe(), LINK, Interest { readable: true, writable: true, edge: true })?;
+        poller.add(line.pipe(), LINK, CHANGES)?;
         if let Some(button) = &button {
             poller.add(button, BUTTON, Interest::READ)?;
         }
+        if let Some(log) = &log {
+            poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
+        }
         let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
         let sessions = Sessions::new(main, &mut line.link);
-        let outside = Outside { line, poller, buffer: vec![0; READ].into() };
-        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, signals, button };
+        let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
+        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, cgroup, signals, button };
         match root {
             Ok(ready) => {
                 agent.outside.line.tell(&Message::Event(Told::Ready(ready)));
@@ -105,9 +140,12 @@ impl Agent {
 
     /// Serves until there is nothing left to do.
     pub(crate) fn run(mut self) -> Result<(), BootError> {
-        while !self.is_done() {
+        loop {
             self.sessions.settle(&mut self.outside.io())?;
-            self.outside.line.transmit();
+            self.outside.transmit();
+            if self.is_done() {
+                return Ok(());
+            }
             let now = clock::now();
             let timeout = self.deadline().map(|deadline| deadline.saturating_sub(now));
             for happened in self.outside.poller.wait(timeout)? {
@@ -115,27 +153,29 @@ impl Agent {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
+                    LOG => Event::Log,
                     token => Event::Stream(token),
                 });
             }
-            self.handle_time();
+            self.handle_time()?;
         }
-        Ok(())
     }
 
     fn is_done(&self) -> bool {
         match self.goal {
             Goal::Serve { .. } => false,
-            Goal::Flush { until } => self.outside.line.link.is_flushed() || clock::now() >= until,
+            Goal::Flush { until } => self.outside.is_flushed() || clock::now() >= until,
         }
     }
 
     fn deadline(&self) -> Option<Duration> {
         let own = match self.goal {
             Goal::Serve { kill_at } => kill_at,
+            // only the log is waited for, and a serial line does not tell when it has sent what it took
+            Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.link.poll_timeout()].into_iter().flatten().min()
+        [own, self.sessions.deadline(), self.outside.line.deadline()].into_iter().flatten().min()
     }
 
     fn handle(&mut self, event: Event) {
@@ -143,7 +183,8 @@ impl Agent {
             Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
-            Event::Button => {}
+            // what it takes is sent before each wait
+            Event::Button | Event::Log => {}
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
         }
         while let Some(event) = self.outside.line.poll_event() {
@@ -186,7 +227,7 @@ impl Agent {
                 Signal::SIGCHLD => {
                     let now = clock::now();
                     for (pid, ending) in reap::ended_children() {
-                        self.sessions.reaped(pid, ending, now);
+                        self.sessions.reaped(pid, ending, &self.cgroup, now);
                     }
                 }
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => self.stop(),
@@ -195,8 +236,11 @@ impl Agent {
         }
     }
 
-    fn handle_time(&mut self) {
-        self.outside.line.link.handle_timeout(clock::now());
+    fn handle_time(&mut self) -> io::Result<()> {
+        let Outside { line, poller, .. } = &mut self.outside;
+        if line.handle_time(clock::now()) {
+            poller.add(line.pipe(), LINK, CHANGES)?;
+        }
         if let Goal::Serve { kill_at: Some(at) } = self.goal
             && at <= clock::now()
         {
@@ -207,6 +251,7 @@ impl Agent {
         for (session, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
             self.ended(Told::Ended { session, exit });
         }
+        Ok(())
     }
 
     fn ended(&mut self, event: Told) {
@@ -223,7 +268,7 @@ impl Agent {
     pub(crate) fn start(&mut self) -> Result<(), Failure> {
         let main = self.sessions.main_mut();
         let process = wire::spec::Process { terminal: main.terminal(), ..self.spec.main.clone() };
-        let begun = launch::launch(&process, Place::Main).and_then(|launched| {
+        let begun = launch::launch(&process, Place::Main, &self.cgroup).and_then(|launched| {
             let pid = launched.pid;
             main.begin(launched, &mut self.outside.io()).map(|()| pid).map_err(|error| launch::streams_failure(&error))
         });

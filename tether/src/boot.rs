@@ -7,10 +7,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::disks::{self, DiskError};
 use guest::events::Signals;
 use guest::guestinfo::{self, StoreError};
+use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
@@ -34,8 +36,12 @@ pub(crate) struct Machine {
     pub(crate) signals: Signals,
     pub(crate) spec: Spec,
     pub(crate) line: Line,
+    /// None where none is asked for.
+    pub(crate) log: Option<Log>,
     /// Not every machine has one.
     pub(crate) button: Option<PowerButton>,
+    /// Of the container's processes.
+    pub(crate) cgroup: Cgroup,
     pub(crate) root: Result<Ready, Failure>,
 }
 
@@ -60,23 +66,30 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let signals = signals?;
     mounts::early()?;
     let spec = wire::guestinfo::read(&guestinfo::read()?)?;
-    let mut line = Line::new(&spec, Pipe::open(spec.link.device)?, boot_id()?, seed()?);
+    let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
     // the hello travels while the disk is mounted
     line.transmit();
-    let root = prepare_root(&spec).map(|()| Ready {
+    // while its device can be seen: a container has a /dev of its own
+    let (log, opened) = match spec.log.map(Log::open).transpose() {
+        Ok(log) => (log, Ok(())),
+        Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
+    };
+    let mut cgroup = Cgroup::default();
+    let root = opened.and_then(|()| prepare_root(&spec, &mut cgroup)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, line, button, root })
+    Ok(Machine { signals, spec, line, log, button, cgroup, root })
 }
 
-fn prepare_root(spec: &Spec) -> Result<(), Failure> {
+fn prepare_root(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {
     let root = Path::new(NEW_ROOT);
+    *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
     let disk = disks::find(ROOT_LABEL, DISK_BOUND).map_err(disk_failure)?;
     mounts::disk(&disk, root).map_err(disk_failure)?;
     mounts::container(root).map_err(machine_failure)?;

@@ -3,46 +3,33 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use guest::cgroup::Cgroup;
 use guest::sys::spawn::{Program, SpawnError, Stdio, Step, spawn};
 use guest::sys::terminal;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{Pid, Uid, pipe2};
+use nix::unistd::Pid;
 use wire::message::Exec;
 use wire::spec::{Environment, Process};
 use wire::status::{Failure, FailureKind};
 
 use crate::account;
+use crate::pipes::{Pipes, Place, Streams, set_nonblocking};
 
 /// A started process and our ends of its streams. None of them blocks.
 pub(crate) struct Launched {
     pub(crate) pid: Pid,
     pub(crate) streams: Streams,
+    /// How many processes the kernel had killed for lack of memory before.
+    pub(crate) oom_kills: u64,
 }
 
-pub(crate) enum Streams {
-    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
-    Terminal(OwnedFd),
-}
-
-/// What a process is to its container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// It is what the container is for.
-    Main,
-    /// One of many that may run beside it.
-    Beside,
-}
-
-/// Enough that the main process, when it prints, seldom waits for tether.
-const PIPE_SIZE: i32 = 256 * 1024;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts it in the root that is the root.
-pub(crate) fn launch(process: &Process, place: Place) -> Result<Launched, Failure> {
+pub(crate) fn launch(process: &Process, place: Place, cgroup: &Cgroup) -> Result<Launched, Failure> {
     let account = account::resolve(Path::new("/"), &process.user)?;
     let mut env = process.env.clone();
     if env.get("HOME").is_none() {
@@ -63,20 +50,23 @@ pub(crate) fn launch(process: &Process, place: Place) -> Result<Launched, Failur
     };
     let failed = |error: SpawnError| spawn_failure(name, &process.dir, &error);
     let streams_failed = |error: io::Error| streams_failure(&error);
-    match process.terminal {
+    let oom_kills = cgroup.oom_kills();
+    let (pid, streams) = match process.terminal {
         Some(size) => {
             let (master, slave) = terminal::open(size).map_err(streams_failed)?;
             // its user may open it again by name
             nix::unistd::fchown(&slave, Some(account.uid), None).map_err(|errno| streams_failed(errno.into()))?;
-            let pid = spawn(&program, &Stdio::Terminal(slave.as_fd())).map_err(failed)?;
             set_nonblocking(&master).map_err(streams_failed)?;
-            Ok(Launched { pid, streams: Streams::Terminal(master) })
+            let pid = spawn(&program, &Stdio::Terminal(slave.as_fd()), cgroup.procs_fd()).map_err(failed)?;
+            (pid, Streams::Terminal(master))
         }
-        None => launch_on_pipes(&program, process.stdin, place, account.uid).map_err(|error| match error {
-            LaunchError::Streams(error) => streams_failed(error),
-            LaunchError::Spawn(error) => failed(error),
-        }),
-    }
+        None => {
+            let pipes = Pipes::open(process.stdin, place, account.uid).map_err(streams_failed)?;
+            let pid = spawn(&program, &pipes.stdio(), cgroup.procs_fd()).map_err(failed)?;
+            (pid, pipes.ours)
+        }
+    };
+    Ok(Launched { pid, streams, oom_kills })
 }
 
 /// The process that an exec asks for, in a container whose main process is `main`. What it does not say is as there.
@@ -95,48 +85,6 @@ pub(crate) fn beside(main: &Process, exec: Exec) -> Result<Process, String> {
     let or_mains = |own: String, mains: &String| if own.is_empty() { mains.clone() } else { own };
     let (dir, user) = (or_mains(dir, &main.dir), or_mains(user, &main.user));
     Ok(Process { argv, env, dir, user, terminal, stdin, attach, stop_signal: main.stop_signal })
-}
-
-enum LaunchError {
-    Streams(io::Error),
-    Spawn(SpawnError),
-}
-
-impl<E: Into<io::Error>> From<E> for LaunchError {
-    fn from(error: E) -> LaunchError {
-        LaunchError::Streams(error.into())
-    }
-}
-
-fn launch_on_pipes(program: &Program, with_stdin: bool, place: Place, owner: Uid) -> Result<Launched, LaunchError> {
-    let (stdout, stdout_theirs) = pipe2(OFlag::O_CLOEXEC)?;
-    let (stderr, stderr_theirs) = pipe2(OFlag::O_CLOEXEC)?;
-    let (stdin_theirs, stdin) = match with_stdin {
-        true => {
-            let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
-            set_nonblocking(&ours)?;
-            (theirs, Some(ours))
-        }
-        false => (fs::File::open("/dev/null")?.into(), None),
-    };
-    for (ours, theirs) in [(&stdout, &stdout_theirs), (&stderr, &stderr_theirs)] {
-        if place == Place::Main {
-            // a limit of the user's pipes is no reason not to start
-            let _smaller = fcntl(ours, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
-        }
-        set_nonblocking(ours)?;
-        // as docker does: a process that is not root may open /dev/stderr
-        nix::unistd::fchown(theirs, Some(owner), None)?;
-    }
-    let stdio =
-        Stdio::Streams { stdin: stdin_theirs.as_fd(), stdout: stdout_theirs.as_fd(), stderr: stderr_theirs.as_fd() };
-    let pid = spawn(program, &stdio).map_err(LaunchError::Spawn)?;
-    Ok(Launched { pid, streams: Streams::Pipes { stdin, stdout, stderr } })
-}
-
-fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(())
 }
 
 /// As docker does for a working directory that the image lacks.
@@ -202,6 +150,7 @@ fn spawn_failure(name: &str, dir: &str, failure: &SpawnError) -> Failure {
         (Step::Directory, _) => not_executable(format!("cannot enter the working directory {dir}: {error}")),
         (Step::Credentials, _) => machine(format!("cannot become the user: {error}")),
         (Step::Stdio, _) => machine(format!("cannot set the standard streams: {error}")),
+        (Step::Cgroup, _) => machine(format!("cannot join the container's control group: {error}")),
         (Step::Fork, _) => machine(format!("cannot make a process: {error}")),
     }
 }

@@ -1,4 +1,8 @@
 //! The link and the device under it, together: bytes in, bytes out, never more than the device takes.
+//!
+//! A device that lost its other end says by itself when there is one again. A connection that is lost has to be made anew: see [`Pause`].
+
+use std::time::Duration;
 
 use guest::clock;
 use guest::events::Happened;
@@ -11,11 +15,37 @@ use wire::spec::Spec;
 pub(crate) struct Line {
     pub(crate) link: Link,
     pipe: Pipe,
-    connected: bool,
+    contact: Contact,
+    pause: Pause,
     /// A frame of which the device has taken the first `gone` bytes.
     outbox: Vec<u8>,
     gone: usize,
     inbox: Box<[u8]>,
+}
+
+/// Whether the other end is there.
+enum Contact {
+    Up,
+    /// An event of the device will tell.
+    Awaited,
+    /// The connection is lost. A new one is tried at this time.
+    Lost {
+        retry_at: Duration,
+    },
+}
+
+/// How long to wait before the next try to connect. A host that is restarted is found quickly, one that stays away costs little.
+struct Pause(Duration);
+
+impl Pause {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (2 * pause).min(Pause::LONGEST);
+        pause
+    }
 }
 
 /// As much as virtio-serial hands over at once.
@@ -25,8 +55,12 @@ impl Line {
     pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
         let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed };
         let mut link = Link::new(Role::Guest { vm: spec.id.clone(), boot }, pipe.tuning, security);
-        link.pipe_up(clock::now());
-        Line { link, pipe, connected: true, outbox: Vec::new(), gone: 0, inbox: vec![0; READ].into() }
+        let contact = if pipe.is_connection() { Contact::Awaited } else { Contact::Up };
+        if let Contact::Up = contact {
+            link.pipe_up(clock::now());
+        }
+        let inbox = vec![0; READ].into();
+        Line { link, pipe, contact, pause: Pause(Pause::FIRST), outbox: Vec::new(), gone: 0, inbox }
     }
 
     pub(crate) fn pipe(&self) -> &Pipe {
@@ -42,22 +76,58 @@ impl Line {
         if happened.hangup {
             return self.disconnect();
         }
-        if !self.connected {
-            self.connected = true;
-            self.link.pipe_up(clock::now());
+        match self.contact {
+            Contact::Up => {}
+            Contact::Awaited => {
+                self.contact = Contact::Up;
+                self.link.pipe_up(clock::now());
+            }
+            // late news of a connection that was given up
+            Contact::Lost { .. } => return,
         }
         loop {
             match self.pipe.read(&mut self.inbox) {
-                Progress::Bytes(count) => self.link.handle_bytes(clock::now(), &self.inbox[..count]),
+                Progress::Bytes(count) => {
+                    self.pause = Pause(Pause::FIRST);
+                    self.link.handle_bytes(clock::now(), &self.inbox[..count]);
+                }
                 Progress::Wait => return,
                 Progress::Gone => return self.disconnect(),
             }
         }
     }
 
+    /// When [`Line::handle_time`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let retry_at = match self.contact {
+            Contact::Lost { retry_at } => Some(retry_at),
+            Contact::Up | Contact::Awaited => None,
+        };
+        [retry_at, self.link.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// True if the pipe has a new descriptor, to be watched in place of the old one, which is closed.
+    pub(crate) fn handle_time(&mut self, now: Duration) -> bool {
+        self.link.handle_timeout(now);
+        let Contact::Lost { retry_at } = self.contact else { return false };
+        if now < retry_at {
+            return false;
+        }
+        match self.pipe.reconnect() {
+            Ok(()) => {
+                self.contact = Contact::Awaited;
+                true
+            }
+            Err(_) => {
+                self.contact = Contact::Lost { retry_at: now + self.pause.next() };
+                false
+            }
+        }
+    }
+
     /// Sends until there is nothing to send, or the device takes no more: then an event will tell.
     pub(crate) fn transmit(&mut self) {
-        while self.connected {
+        while let Contact::Up = self.contact {
             if self.gone == self.outbox.len() {
                 self.outbox.clear();
                 self.gone = 0;
@@ -78,9 +148,14 @@ impl Line {
     }
 
     fn disconnect(&mut self) {
-        if std::mem::take(&mut self.connected) {
+        if let Contact::Up = self.contact {
             self.link.pipe_down();
         }
+        self.contact = match (&self.contact, self.pipe.is_connection()) {
+            (_, false) => Contact::Awaited,
+            (Contact::Lost { retry_at }, true) => Contact::Lost { retry_at: *retry_at },
+            (_, true) => Contact::Lost { retry_at: clock::now() + self.pause.next() },
+        };
         self.outbox.clear();
         self.gone = 0;
     }

@@ -10,6 +10,7 @@ mod agent;
 mod boot;
 mod launch;
 mod line;
+mod pipes;
 mod requests;
 mod session;
 mod sessions;
@@ -18,7 +19,7 @@ mod stream;
 use guest::events::Signals;
 use guest::pipe::Pipe;
 use guest::power;
-use wire::spec::LinkDevice;
+use wire::spec::{LinkDevice, SPEED};
 
 fn main() {
     // before anything else: no signal may be lost, and none may end PID 1
@@ -40,7 +41,7 @@ fn main() {
         eprintln!("{line}");
         // Without a spec nobody knows which device is the link. On the usual one, text is noise to a program, and
         // tells a person who looks at that port what is wrong.
-        if let Ok(port) = Pipe::open(LinkDevice::Serial) {
+        if let Ok(port) = Pipe::open(LinkDevice::Serial, SPEED) {
             port.write(format!("\r\n{line}\r\n\0").as_bytes());
         }
     }

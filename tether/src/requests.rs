@@ -1,9 +1,12 @@
 //! What the host asks of a running guest, and the answers. Each is given at once; what takes time is told by an event later.
 
+use std::io;
+
 use wire::message::{Exec, Reply, Request, SessionId, Work};
 
 use crate::agent::{Agent, Goal};
-use crate::launch::{self, Launched, Place};
+use crate::launch::{self, Launched};
+use crate::pipes::Place;
 use crate::session::Session;
 use crate::sessions::{close_channels, open_channels};
 
@@ -24,7 +27,9 @@ impl Agent {
             Request::Detach { session } => self.sessions.find(session)?.attach(false),
             Request::List => return Ok(Reply::Sessions(self.sessions.list())),
             Request::Forget { session } => self.sessions.forget(session, &mut self.outside.line.link)?,
-            Request::Top | Request::Stats | Request::Inspect { .. } => return Ok(Reply::Unsupported),
+            Request::Top => return Ok(Reply::Processes(guest::processes::list())),
+            Request::Stats => return Ok(Reply::Stats(Box::new(guest::stats::read(&self.cgroup)))),
+            Request::Inspect { path } => return self.inspect(&path),
         }
         Ok(Reply::Done)
     }
@@ -52,7 +57,7 @@ impl Agent {
             return Err(self.not_running());
         }
         let process = launch::beside(&self.spec.main, exec)?;
-        match launch::launch(&process, Place::Beside) {
+        match launch::launch(&process, Place::Beside, &self.cgroup) {
             Ok(launched) => self.begin(Session::waiting(id, process.terminal, process.attach), launched),
             Err(failure) => Ok(Reply::Failed(failure)),
         }
@@ -69,6 +74,14 @@ impl Agent {
         }
         self.sessions.add(session);
         Ok(Reply::Started { pid })
+    }
+
+    fn inspect(&self, path: &str) -> Result<Reply, String> {
+        guest::inspect::path(path).map(Reply::Path).map_err(|error| match error.kind() {
+            // as docker says it
+            io::ErrorKind::NotFound => format!("Could not find the file {path} in container {}", self.spec.id),
+            _ => format!("{path}: {error}"),
+        })
     }
 
     /// As docker says it.

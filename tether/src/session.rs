@@ -16,15 +16,17 @@ use std::time::Duration;
 
 use guest::clock;
 use guest::events::Poller;
+use guest::log::Log;
 use guest::sys::{process, terminal};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use wire::link::Link;
-use wire::message::{SessionId, SessionInfo, SessionState};
+use wire::message::{MAIN, SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
-use crate::launch::{Launched, Streams};
+use crate::launch::Launched;
+use crate::pipes::Streams;
 use crate::stream::{Stream, Which};
 
 /// Silence after which the output of an ended process is complete.
@@ -47,7 +49,7 @@ pub(crate) struct Session {
 
 enum Phase {
     Waiting,
-    Running { pid: Pid, started: Duration },
+    Running { pid: Pid, started: Duration, oom_kills: u64 },
     Draining(Drain),
     Ended(Exit),
 }
@@ -65,6 +67,8 @@ struct Drain {
 pub(crate) struct Io<'a> {
     pub(crate) link: &'a mut Link,
     pub(crate) poller: &'a Poller,
+    /// The main session's, if its output is logged.
+    pub(crate) log: Option<&'a mut Log>,
     /// Where bytes are between two system calls; one for all.
     pub(crate) buffer: &'a mut [u8],
     pub(crate) now: Duration,
@@ -78,7 +82,7 @@ impl Session {
 
     /// Takes over its process. When it cannot, the process is killed.
     pub(crate) fn begin(&mut self, launched: Launched, io: &mut Io<'_>) -> io::Result<()> {
-        let Launched { pid, streams } = launched;
+        let Launched { pid, streams, oom_kills } = launched;
         if let Err(error) = self.watch(streams, io.poller) {
             self.close(io.poller);
             // an error means that it has ended already
@@ -91,7 +95,7 @@ impl Session {
         if self.terminal.is_some() {
             io.link.finish(Which::Stderr.channel(self.id));
         }
-        self.phase = Phase::Running { pid, started: io.now };
+        self.phase = Phase::Running { pid, started: io.now, oom_kills };
         Ok(())
     }
 
@@ -144,7 +148,7 @@ impl Session {
         let number = |pid: Pid| u32::try_from(pid.as_raw()).unwrap_or_default();
         let state = match &self.phase {
             Phase::Waiting => SessionState::Waiting,
-            Phase::Running { pid, started } => {
+            Phase::Running { pid, started, .. } => {
                 SessionState::Running { pid: number(*pid), started_us: clock::micros(*started) }
             }
             Phase::Draining(drain) => {
@@ -188,10 +192,11 @@ impl Session {
 
     // -- what happens
 
-    /// The process has ended; its output may not.
-    pub(crate) fn exited(&mut self, ending: Ending, now: Duration) {
-        let Phase::Running { pid, started } = self.phase else { return };
-        let exit = Exit { ending, started_us: clock::micros(started), ended_us: clock::micros(now), oom: false };
+    /// The process has ended; its output may not. `oom_kills` is how many processes the kernel has killed for lack of memory by now.
+    pub(crate) fn exited(&mut self, ending: Ending, oom_kills: u64, now: Duration) {
+        let Phase::Running { pid, started, oom_kills: before } = self.phase else { return };
+        let oom = matches!(ending, Ending::Signaled { signal: SIGKILL, .. }) && oom_kills > before;
+        let exit = Exit { ending, started_us: clock::micros(started), ended_us: clock::micros(now), oom };
         self.phase = Phase::Draining(Drain { pid, exit, quiet_since: now, since: now, held_up: false });
     }
 
@@ -212,7 +217,7 @@ impl Session {
         }
         let mut held_up = false;
         for output in &mut self.outputs {
-            let readable = room(self.attached, output, io) > 0;
+            let readable = room(self.id, self.attached, output, io) > 0;
             held_up |= !readable;
             output.want_readable(readable, io.poller)?;
         }
@@ -226,11 +231,12 @@ impl Session {
 
     /// The host does not want what comes on a channel. Whoever writes to a closed pipe is told so by SIGPIPE; a terminal has no such end, and a process
     /// whose output goes elsewhere anyway is left in peace.
-    pub(crate) fn refuse(&mut self, which: Which, poller: &Poller) {
+    pub(crate) fn refuse(&mut self, which: Which, io: &Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
-        match self.terminal.is_some() || !self.attached {
+        let is_logged = self.id == MAIN && io.log.is_some();
+        match self.terminal.is_some() || is_logged || !self.attached {
             true => self.outputs[at].unwanted = true,
-            false => self.outputs.remove(at).close(poller),
+            false => self.outputs.remove(at).close(io.poller),
         }
     }
 
@@ -310,7 +316,7 @@ impl Session {
     fn drain(&mut self, which: Which, io: &mut Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
         let output = &self.outputs[at];
-        let room = room(self.attached, output, io);
+        let room = room(self.id, self.attached, output, io);
         if room == 0 {
             return;
         }
@@ -324,6 +330,11 @@ impl Session {
                 if self.attached {
                     io.link.write(output.channel, &io.buffer[..count]);
                 }
+                if self.id == MAIN
+                    && let Some(log) = &mut io.log
+                {
+                    log.write(output.which.in_log(), &io.buffer[..count]);
+                }
                 if let Phase::Draining(drain) = &mut self.phase {
                     drain.quiet_since = io.now;
                 }
@@ -333,12 +344,11 @@ impl Session {
     }
 }
 
-/// How much of an output may be read now.
-fn room(attached: bool, output: &Stream, io: &Io<'_>) -> usize {
-    match attached && !output.unwanted {
-        true => io.link.room(output.channel).min(io.buffer.len()),
-        false => io.buffer.len(),
-    }
+/// How much of an output may be read now: as much as each of those who want it takes.
+fn room(id: SessionId, attached: bool, output: &Stream, io: &Io<'_>) -> usize {
+    let link = (attached && !output.unwanted).then(|| io.link.room(output.channel));
+    let log = io.log.as_ref().filter(|_| id == MAIN).map(|log| log.room());
+    [link, log].into_iter().flatten().fold(io.buffer.len(), usize::min)
 }
 
 #[cfg(test)]
@@ -397,7 +407,7 @@ mod tests {
         while rig.link.room(channel) > 0 {
             rig.link.write(channel, &[0; 4096]);
         }
-        session.exited(exited(3), Duration::ZERO);
+        session.exited(exited(3), 0, Duration::ZERO);
         session.settle(&mut rig.io(Duration::ZERO)).unwrap();
         assert_eq!(session.deadline(), None);
         session.attach(false);
@@ -415,8 +425,20 @@ mod tests {
         for (attached, told) in [(true, true), (false, false)] {
             let mut rig = Rig::new();
             let (mut session, process) = rig.running(ID, attached);
-            session.refuse(Which::Stdout, &rig.poller);
+            session.refuse(Which::Stdout, &rig.io(Duration::ZERO));
             assert_eq!(nix::unistd::write(&process.stdout, b"1").is_err(), told);
+        }
+    }
+
+    #[test]
+    fn a_kill_for_lack_of_memory_is_told_from_others() {
+        let killed = Ending::Signaled { signal: SIGKILL, core: false };
+        for (ending, kills, oom) in [(killed, 0, false), (killed, 1, true), (exited(1), 1, false)] {
+            let mut rig = Rig::new();
+            let (mut session, process) = rig.running(ID, false);
+            drop(process);
+            session.exited(ending, kills, Duration::ZERO);
+            assert_eq!(session.poll_end(&mut rig.io(CAP)).map(|exit| exit.oom), Some(oom), "{ending:?} {kills}");
         }
     }
 
@@ -428,7 +450,7 @@ mod tests {
         assert_eq!(session.resize(size), Err("session 2 has no terminal".into()));
         assert_eq!(session.signal(0), Err("there is no signal 0: they go from 1 to 64".into()));
         assert_eq!(session.signal(65), Err("there is no signal 65: they go from 1 to 64".into()));
-        session.exited(exited(0), Duration::ZERO);
+        session.exited(exited(0), 0, Duration::ZERO);
         assert_eq!(session.signal(9), Err("the process of session 2 has ended".into()));
         let mut held = Session::waiting(ID, Some(TermSize { rows: 24, columns: 80 }), true);
         assert_eq!(held.signal(9), Err("session 2 has not been started".into()));

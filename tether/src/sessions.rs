@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
+use guest::cgroup::Cgroup;
 use nix::unistd::Pid;
 use wire::link::Link;
 use wire::message::{MAIN, SessionId, SessionInfo};
@@ -121,14 +122,14 @@ impl Sessions {
         if let Some((id, which)) = Which::of_channel(channel)
             && let Some(session) = self.table.get_mut(&id)
         {
-            session.refuse(which, io.poller);
+            session.refuse(which, io);
         }
     }
 
     /// A child has ended; most are orphans of the container, and nobody's.
-    pub(crate) fn reaped(&mut self, pid: Pid, ending: Ending, now: Duration) {
+    pub(crate) fn reaped(&mut self, pid: Pid, ending: Ending, cgroup: &Cgroup, now: Duration) {
         if let Some(session) = self.table.values_mut().find(|session| session.pid() == Some(pid)) {
-            session.exited(ending, now);
+            session.exited(ending, cgroup.oom_kills(), now);
         }
     }
 
@@ -182,7 +183,8 @@ pub(crate) mod tests {
     use wire::message::SessionState;
 
     use super::*;
-    use crate::launch::{Launched, Streams};
+    use crate::launch::Launched;
+    use crate::pipes::Streams;
     use guest::events::Poller;
 
     /// A link that nobody answers, and processes that are numbers.
@@ -216,7 +218,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn io(&mut self, now: Duration) -> Io<'_> {
-            Io { link: &mut self.link, poller: &self.poller, buffer: &mut self.buffer, now }
+            Io { link: &mut self.link, poller: &self.poller, log: None, buffer: &mut self.buffer, now }
         }
 
         pub(crate) fn running(&mut self, id: SessionId, attached: bool) -> (Session, Process) {
@@ -225,7 +227,7 @@ pub(crate) mod tests {
             open_channels(id, &mut self.link);
             let mut session = Session::waiting(id, None, attached);
             let streams = Streams::Pipes { stdin: Some(stdin), stdout, stderr };
-            session.begin(Launched { pid: pid(id), streams }, &mut self.io(Duration::ZERO)).unwrap();
+            session.begin(Launched { pid: pid(id), streams, oom_kills: 0 }, &mut self.io(Duration::ZERO)).unwrap();
             (session, Process { _stdin: stdin_theirs, stdout: stdout_theirs, _stderr: stderr_theirs })
         }
 
@@ -237,7 +239,7 @@ pub(crate) mod tests {
             for which in [Which::Stdout, Which::Stderr] {
                 sessions.handle(which.token(id), &mut self.io(Duration::ZERO));
             }
-            sessions.reaped(pid(id), exited(5), Duration::ZERO);
+            sessions.reaped(pid(id), exited(5), &Cgroup::default(), Duration::ZERO);
             sessions.poll_ends(&mut self.io(Duration::ZERO))
         }
     }
@@ -261,7 +263,7 @@ pub(crate) mod tests {
         sessions.add(session);
         assert_eq!(sessions.admit(id), Err("there is a session 4 already".into()));
         assert_eq!(sessions.forget(id, &mut rig.link), Err("session 4 still runs".into()));
-        sessions.reaped(Pid::from_raw(4321), exited(1), Duration::ZERO);
+        sessions.reaped(Pid::from_raw(4321), exited(1), &Cgroup::default(), Duration::ZERO);
         assert!(matches!(sessions.list()[1].state, SessionState::Running { pid: 1004, .. }), "an orphan is nobody's");
 
         let ends = rig.end(&mut sessions, SessionId(7));
@@ -310,7 +312,7 @@ pub(crate) mod tests {
         let (other, _other) = rig.running(SessionId(1), true);
         sessions.add(other);
         for id in [MAIN, SessionId(1)] {
-            sessions.reaped(pid(id), exited(0), Duration::ZERO);
+            sessions.reaped(pid(id), exited(0), &Cgroup::default(), Duration::ZERO);
         }
         let ends = sessions.poll_ends(&mut rig.io(Duration::from_secs(1)));
         assert_eq!(ends.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [1, 0]);

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use guest::events::{Interest, Poller};
+use wire::log;
 use wire::message::{SessionId, Streams};
 use wire::packet::ChannelId;
 
@@ -47,6 +48,13 @@ impl Which {
         let number = token.checked_sub(FIRST_TOKEN)?;
         let which = *Which::ALL.get((number % 4) as usize)?;
         Some((SessionId(u32::try_from(number / 4).ok()?), which))
+    }
+
+    pub(crate) fn in_log(self) -> log::Stream {
+        match self {
+            Which::Stderr => log::Stream::Stderr,
+            Which::Stdin | Which::Stdout => log::Stream::Stdout,
+        }
     }
 }
 

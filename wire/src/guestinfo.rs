@@ -5,7 +5,7 @@
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
 use crate::handshake::LinkKey;
-use crate::spec::{Environment, LinkDevice, LinkSpec, LogDevice, Process, SIGTERM, Spec, TermSize};
+use crate::spec::{Environment, LinkDevice, LinkSpec, LogDevice, Process, SIGTERM, SPEED, SPEEDS, Spec, TermSize};
 use crate::vmx::Dictionary;
 
 const BASE: &str = "guestinfo.vice.";
@@ -68,6 +68,7 @@ pub fn write(spec: &Spec) -> Dictionary {
     set("link/device", device);
     set("link/key", &spec.link.key.to_hex());
     set("link/sealed", flag(spec.link.sealed));
+    set("link/speed", &spec.link.speed.to_string());
     match spec.log {
         None => {}
         Some(LogDevice::Serial) => set("log/device", "serial"),
@@ -109,7 +110,14 @@ fn read_link(root: &Node<'_>) -> Result<LinkSpec, SpecError> {
     let key = LinkKey::from_hex(&key).ok_or_else(|| root.invalid("link/key", &key, "64 hexadecimal digits"))?;
     // what is not said is safe
     let sealed = root.flag("link/sealed", true)?;
-    Ok(LinkSpec { device, key, sealed })
+    let speed = match root.text("link/speed").filter(|speed| !speed.is_empty()) {
+        None => SPEED,
+        Some(text) => match text.parse() {
+            Ok(speed) if SPEEDS.contains(&speed) => speed,
+            _ => return Err(root.invalid("link/speed", &text, "a speed of termios(3), from 9600 to 4000000")),
+        },
+    };
+    Ok(LinkSpec { device, key, sealed, speed })
 }
 
 fn read_process(session: &Node<'_>) -> Result<Process, SpecError> {
@@ -242,7 +250,7 @@ mod tests {
         Spec {
             id: "3f0c".into(),
             hostname: Some("web".into()),
-            link: LinkSpec { device: LinkDevice::Virtio, key: LinkKey::new([0x5a; 32]), sealed: false },
+            link: LinkSpec { device: LinkDevice::Virtio, key: LinkKey::new([0x5a; 32]), sealed: false, speed: 921_600 },
             log: Some(LogDevice::Virtio),
             hold: true,
             main: Process {
@@ -286,7 +294,8 @@ mod tests {
             assert_eq!(spec.main.env.0, ["PATH=/bin", "TERM=xterm"]);
             assert_eq!((spec.main.dir.as_str(), spec.main.stop_signal), ("/", 2));
             assert_eq!(spec.main.terminal, Some(TermSize { rows: 24, columns: 80 }));
-            assert_eq!((spec.link.device, spec.link.sealed), (LinkDevice::Serial, true));
+            let link = (spec.link.device, spec.link.sealed, spec.link.speed);
+            assert_eq!(link, (LinkDevice::Serial, true, 115_200));
         };
         check(text);
         check(&text.replace("vice.", ""));
@@ -328,6 +337,10 @@ mod tests {
         check("link/key", None, "guestinfo has no guestinfo.vice./link/key");
         check("link/key", Some("5a"), "guestinfo guestinfo.vice./link/key: \"...\" is not 64 hexadecimal digits");
         check("link/sealed", Some("no"), "guestinfo guestinfo.vice./link/sealed: \"no\" is not `true` or `false`");
+        let speed = "a speed of termios(3), from 9600 to 4000000";
+        for odd in ["300", "115201", "fast", "-9600"] {
+            check("link/speed", Some(odd), &format!("guestinfo guestinfo.vice./link/speed: \"{odd}\" is not {speed}"));
+        }
         check(
             "sessions|3f0c/stopSignal",
             Some("99"),

@@ -34,7 +34,19 @@ pub struct LinkSpec {
     pub key: LinkKey,
     /// Seal every packet: see [`crate::link::Security`].
     pub sealed: bool,
+    /// Of a serial line, in baud: one of [`SPEEDS`]. Other devices go as fast as they can.
+    pub speed: u32,
 }
+
+/// The speed of a serial line that nobody gave another: the most that a PC's first ports can do.
+pub const SPEED: u32 = 115_200;
+
+/// The speeds that Linux knows by name: termios(3).
+#[rustfmt::skip]
+pub const SPEEDS: [u32; 18] = [
+    9600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 500_000, 576_000, 921_600,
+    1_000_000, 1_152_000, 1_500_000, 2_000_000, 2_500_000, 3_000_000, 3_500_000, 4_000_000,
+];
 
 /// Which device carries the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
