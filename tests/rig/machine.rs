@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use wire::handshake::LinkKey;
 use wire::link::{Event, Link, Role, Security, Tuning};
 use wire::message::{Event as Told, MAIN, Message};
-use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, Spec};
+use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, SPEED, Spec};
 
 use crate::artifacts;
 use crate::vch::DEADLINE;
@@ -43,7 +43,7 @@ pub fn script(link: LinkDevice, script: &str) -> Spec {
     Spec {
         id: "rig".into(),
         hostname: None,
-        link: LinkSpec { device: link, key: key(), sealed: link == LinkDevice::Serial },
+        link: LinkSpec { device: link, key: key(), sealed: link == LinkDevice::Serial, speed: SPEED },
         log: None,
         hold: false,
         main: Process {

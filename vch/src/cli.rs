@@ -72,7 +72,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
-    /// The device between host and guest: virtio is faster, serial is what ESXi has
+    /// The device between host and guest: virtio and vsock are fast, serial is what ESXi has
     #[arg(long, value_enum, default_value_t = LinkKind::Virtio)]
     pub link: LinkKind,
 
@@ -115,6 +115,7 @@ impl RunArgs {
 pub enum LinkKind {
     Virtio,
     Serial,
+    Vsock,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

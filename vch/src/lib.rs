@@ -4,6 +4,7 @@
 //! cli       what was typed            plan        what it means: a spec for the guest, a machine for QEMU
 //! images    the image's disk          state       the files of one container
 //! vm        QEMU                      guest_link  the conversation with the guest
+//! pipe      what links run over
 //! terminal, signals, streams          the host's side of it
 //! console                             what is left when it fails     verdict     the exit code
 //!
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod console;
 pub mod guest_link;
 pub mod images;
+pub mod pipe;
 pub mod plan;
 pub mod run;
 pub mod signals;

@@ -4,7 +4,7 @@
 
 use wire::guestinfo;
 use wire::handshake::LinkKey;
-use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, Spec, TermSize};
+use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, SPEED, Spec, TermSize};
 
 use crate::cli::{LinkKind, RunArgs};
 
@@ -56,10 +56,11 @@ pub fn spec(
     let shown = hostname.as_deref().unwrap_or(&id[..id.len().min(SHORT_ID)]);
     Ok(Spec {
         id: id.to_owned(),
-        // a serial line may lead anywhere; virtio ends in the host's kernel
+        // a serial line may lead anywhere; virtio and vsock end in the host's kernel or in a process of ours
         link: match args.link {
-            LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false },
-            LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true },
+            LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false, speed: SPEED },
+            LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true, speed: SPEED },
+            LinkKind::Vsock => LinkSpec { device: LinkDevice::Vsock, key, sealed: false, speed: SPEED },
         },
         log: None,
         hold: false,

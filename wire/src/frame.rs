@@ -18,7 +18,7 @@ pub const DELIMITER: u8 = 0;
 const CHECKSUM: usize = 4;
 const MAX_PLAIN: usize = MAX_BODY + CHECKSUM;
 /// COBS adds one byte for every 254, and one.
-const MAX_ENCODED: usize = MAX_PLAIN + MAX_PLAIN / 254 + 1;
+pub(crate) const MAX_ENCODED: usize = MAX_PLAIN + MAX_PLAIN / 254 + 1;
 
 /// Appends a body as one frame, delimiter included. The body comes in two parts, so that a payload need not be copied behind its header first.
 ///
@@ -107,6 +107,20 @@ pub struct Noise {
     pub runs: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Those of the runs that were longer than any frame.
+    pub oversized: u64,
+}
+
+impl std::ops::Add for Noise {
+    type Output = Noise;
+
+    fn add(self, other: Noise) -> Noise {
+        Noise {
+            runs: self.runs + other.runs,
+            bytes: self.bytes + other.bytes,
+            oversized: self.oversized + other.oversized,
+        }
+    }
 }
 
 /// Finds frames in a byte stream.
@@ -175,6 +189,7 @@ impl Decoder {
     fn count(&mut self, bytes: u64) {
         self.noise.runs += 1;
         self.noise.bytes += bytes;
+        self.noise.oversized += u64::from(bytes > MAX_ENCODED as u64);
     }
 }
 
@@ -249,7 +264,7 @@ mod tests {
         encode(b"hel", b"lo", &mut line);
         let mut decoder = Decoder::default();
         assert_eq!(frames(&mut decoder, &line), [b"hello"]);
-        assert_eq!(decoder.noise(), Noise { runs: 1, bytes: noise });
+        assert_eq!(decoder.noise(), Noise { runs: 1, bytes: noise, oversized: 0 });
     }
 
     #[test]
@@ -262,7 +277,7 @@ mod tests {
         let mut line = vec![DELIMITER];
         encode(b"hel", b"lo", &mut line);
         assert_eq!(frames(&mut decoder, &line), [b"hello"]);
-        assert_eq!(decoder.noise(), Noise { runs: 1, bytes: 1_000_000 });
+        assert_eq!(decoder.noise(), Noise { runs: 1, bytes: 1_000_000, oversized: 1 });
     }
 
     #[test]

@@ -161,17 +161,26 @@ impl Sealer {
         (number, sealed)
     }
 
-    /// Opens what the peer sealed; `None` for anything else, and for what came before.
-    pub fn open(&mut self, number: u64, sealed: &[u8]) -> Option<Vec<u8>> {
+    /// Opens what the peer sealed.
+    pub fn open(&mut self, number: u64, sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
         if number < self.floor {
-            return None;
+            return Err(Unopened::Replayed);
         }
         let mut packet = vec![0; sealed.len()];
-        let len = self.transport.read_message(number, sealed, &mut packet).ok()?;
+        let len = self.transport.read_message(number, sealed, &mut packet).map_err(|_| Unopened::Forged)?;
         packet.truncate(len);
-        self.floor = number.checked_add(1)?;
-        Some(packet)
+        self.floor = number.checked_add(1).ok_or(Unopened::Forged)?;
+        Ok(packet)
     }
+}
+
+/// Why a sealed packet was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unopened {
+    /// One with its number, or a later one, was opened before.
+    Replayed,
+    /// It was not sealed by the peer of this connection.
+    Forged,
 }
 
 impl fmt::Debug for Sealer {
@@ -283,10 +292,10 @@ mod tests {
     fn nothing_is_opened_twice_or_turned_around() {
         let (mut guest, mut host) = connected();
         let (number, sealed) = guest.seal(b"x");
-        assert!(guest.open(number, &sealed).is_none(), "reflected");
-        assert!(host.open(number, &sealed).is_some());
-        assert!(host.open(number, &sealed).is_none(), "replayed");
-        assert!(host.open(number + 1, &sealed).is_none(), "renumbered");
+        assert!(guest.open(number, &sealed) == Err(Unopened::Forged), "reflected");
+        assert!(host.open(number, &sealed).is_ok());
+        assert!(host.open(number, &sealed) == Err(Unopened::Replayed), "replayed");
+        assert!(host.open(number + 1, &sealed) == Err(Unopened::Forged), "renumbered");
     }
 
     #[test]

@@ -3,36 +3,49 @@
 //! ```text
 //!            pipe_up            guest: a welcome comes
 //!            guest: hello       host: the guest's confirmation comes
-//!   Down  ------------>  Greeting  ------------>  Open
-//!    ^                       |                     |
-//!    +------- pipe_down -----+------- pipe_down ---+
-//!                            +-- violation --------+-->  Closed   (for good)
+//!   Down  ------------>  Greeting  ------------>  Open  ---.  guest: a knock comes, and a welcome to the hello that
+//!    ^     host: knock      |                     |  ^-----'  answers it; host: a hello, and its confirmation, also
+//!    +------- pipe_down ----+------- pipe_down ---+           on a second pipe
+//!                           +-- violation --------+-->  Closed   (for good)
 //! ```
 //!
 //! Both ends run this file; [`Role`] decides only who greets first: the guest, which knows when it is ready, and repeats its hello until it is
-//! answered, because a serial line may have lost it. In hello and welcome each end states what it has received of each channel, and the other goes
-//! on from there: a cut loses and repeats no byte. A frame lost in between shows as a gap (the receiver asks for a rewind) or as silence (the sender
-//! goes back by itself, [`RETRY`]).
+//! answered, because a serial line may have lost it. A host whose line shows no cut to the guest knocks, and gets a hello. In hello and welcome each
+//! end states what it has of each channel, and the other goes on from there: a cut loses and repeats no byte. A frame lost in between shows as a gap
+//! (the receiver asks for a rewind) or as silence (the sender goes back or asks by itself, [`RETRY`]).
 //!
-//! How to drive it. Inputs: [`Link::pipe_up`], [`Link::pipe_down`], [`Link::handle_bytes`], [`Link::handle_timeout`]. Commands: `open`,
-//! `write`, `finish`, `consume`, `discard`, `send_message`. Outputs: [`Link::poll_transmit`] until it says false, [`Link::poll_event`]
-//! until `None`, then sleep until [`Link::poll_timeout`]. `now` is the time since any fixed moment; it must not run backwards.
+//! A host that was killed comes back with nothing: a link that has never been open *adopts* what the guest states. A sender keeps its bytes until they
+//! are taken ([`Link::consume`]), so an adopted stream begins at the first byte that the host before had not dealt with, and [`Link::consumed`],
+//! [`Link::delivered`] and [`Link::channels`] tell the application where it is. An end writes on a channel only when it knows that the other has opened
+//! it; a channel that the peer has no more is over: [`Event::Reset`] with `NoSuchChannel`.
+//!
+//! How to drive it. Inputs: [`Link::pipe_up`], [`Link::pipe_down`], [`Link::handle_bytes`], [`Link::handle_beside`] for a pipe that may take the place
+//! of the one in use, [`Link::handle_timeout`]. Commands: `open`, `write`, `finish`, `consume`, `discard`, `forget`, `send_message`. Outputs:
+//! [`Link::poll_transmit`] until it says false, [`Link::poll_event`] until `None`, then sleep until [`Link::poll_timeout`]. `now` is the time since any
+//! fixed moment; it must not run backwards.
 
+mod answering;
+mod beside;
+mod counters;
 mod greeting;
 mod state;
 mod terms;
+mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::channel::{Accepted, Incoming, Outgoing};
+use crate::codec;
 use crate::frame::{self, Decoder, Noise};
 use crate::handshake::{Entropy, LinkKey};
 use crate::message;
-use crate::packet::{ChannelId, Packet, Position, ResetReason};
+use crate::packet::{ChannelId, MAX_CHANNELS, Packet, ResetReason};
 
-use self::greeting::{Answering, position};
-use self::state::{Channel, State, seal};
+use self::answering::Answers;
+pub use self::beside::{Door, Side, knock_frame};
+pub use self::counters::Counters;
+use self::greeting::Asking;
+use self::state::{Channel, State};
 pub use self::terms::{Closed, Event, Role, Security, Tuning};
 
 /// The version of the protocol that this crate speaks.
@@ -41,11 +54,25 @@ pub const VERSION: u16 = 1;
 /// The channel of messages.
 pub const CONTROL: ChannelId = ChannelId(0);
 
-/// How often a guest repeats its hello while nobody answers. Short, because a start waits for it; it ends with the answer.
+/// The window of [`CONTROL`], at both ends and on every pipe: it holds the longest message as a whole, because messages are taken as a whole.
+pub const CONTROL_WINDOW: u32 = 0x11_0000;
+const _: () = assert!(CONTROL_WINDOW as usize >= codec::MAX_ENCODED + message::RECORD_HEADER);
+
+/// How often a guest repeats its hello, and a host its knock, while nobody answers. Short, because a start waits for it; it ends with the answer.
 pub const HELLO_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Silence after which a sender goes back to what was received, doubled each time up to 32 times. Longer than a full window takes at 115200 baud.
+/// The least time from one hello that answers a knock to the next: a knock proves nothing.
+pub const KNOCK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a hello that answers a knock stands. Then the guest stays with the session that it has.
+pub const OFFER_LIFE: Duration = Duration::from_secs(5);
+
+/// Silence after which a sender goes back to what was received, or asks how far its peer is, doubled each time up to 32 times. Longer than a full window
+/// takes at 115200 baud.
 pub const RETRY: Duration = Duration::from_secs(8);
+
+/// Frames that wait to go before all others; what is beyond is not answered, and asks again.
+const MAX_URGENT: usize = 64;
 
 /// One end of a connection. See the module for how to drive it.
 #[derive(Debug)]
@@ -61,18 +88,18 @@ pub struct Link {
     /// Frames that go before all others: delimiter, welcome, refusal, resets of unknown channels.
     urgent: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
-    record: Vec<u8>,
+    /// Bytes of [`CONTROL`] that wait as messages in `events`.
+    announced: usize,
     served: u64,
-    /// Intact frames that say nothing that this version knows.
-    unknown: u64,
+    counters: Counters,
     key: LinkKey,
     sealed: bool,
     entropy: Entropy,
-    answering: Option<Answering>,
-    /// No hello is checked before.
-    hello_after: Duration,
-    /// What was not made with the key, or at the wrong time.
-    denied: u64,
+    /// A guest's hello that waits for its welcome: while it greets, or beside a live session.
+    asking: Option<Asking>,
+    /// When a guest answered a knock last.
+    knocked: Option<Duration>,
+    answers: Answers,
     refusal: Option<String>,
 }
 
@@ -90,15 +117,15 @@ impl Link {
             peer_boot: None,
             urgent: VecDeque::new(),
             events: VecDeque::new(),
-            record: Vec::new(),
+            announced: 0,
             served: 0,
-            unknown: 0,
+            counters: Counters::default(),
             key,
             sealed,
             entropy: Entropy::new(seed),
-            answering: None,
-            hello_after: Duration::ZERO,
-            denied: 0,
+            asking: None,
+            knocked: None,
+            answers: Answers::default(),
             refusal: None,
         };
         link.open(CONTROL);
@@ -112,7 +139,7 @@ impl Link {
         matches!(self.state, State::Open { .. })
     }
 
-    /// Everything written on every channel has been received by the peer, or never will be.
+    /// The peer's application has dealt with everything that was written on every channel, or never will.
     pub fn is_flushed(&self) -> bool {
         self.is_closed() || self.channels.values().all(|channel| channel.out.is_flushed())
     }
@@ -122,19 +149,19 @@ impl Link {
         matches!(self.state, State::Closed)
     }
 
+    /// What came and could not be used.
+    pub fn counters(&self) -> Counters {
+        Counters { noise: self.noise(), ..self.counters }
+    }
+
     /// Bytes that were no frames.
     pub fn noise(&self) -> Noise {
-        self.decoder.noise()
+        self.counters.noise + self.decoder.noise()
     }
 
-    /// Intact frames whose packet this version does not know, or cannot read.
-    pub fn unknown(&self) -> u64 {
-        self.unknown
-    }
-
-    /// Packets that were intact and not made with the key: forged, replayed, reflected, or too many.
-    pub fn denied(&self) -> u64 {
-        self.denied
+    /// The channels that are open, [`CONTROL`] among them: those that were opened here, and those that were adopted.
+    pub fn channels(&self) -> impl Iterator<Item = ChannelId> + '_ {
+        self.channels.keys().copied()
     }
 
     /// Bytes received and not yet consumed.
@@ -142,12 +169,32 @@ impl Link {
         self.channels.get(&id).map_or(&[], |channel| channel.input.readable())
     }
 
+    /// The absolute offset of the first readable byte: how much has been consumed since the channel began, here or at the host before.
+    pub fn consumed(&self, id: ChannelId) -> u64 {
+        self.channels.get(&id).map_or(0, |channel| channel.input.consumed())
+    }
+
+    /// The absolute offset after the last byte that [`Link::write`] took.
+    pub fn written(&self, id: ChannelId) -> u64 {
+        self.channels.get(&id).map_or(0, |channel| channel.out.written())
+    }
+
+    /// How far the peer has received what was written, as an absolute offset. Where a stream was adopted, its next byte goes here.
+    pub fn delivered(&self, id: ChannelId) -> u64 {
+        self.channels.get(&id).map_or(0, |channel| channel.out.received())
+    }
+
+    /// Nothing more can be written: it was finished, here or by the host before, or the peer does not want it, or there is no such channel.
+    pub fn is_finished(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_none_or(|channel| channel.out.is_finished())
+    }
+
     /// The peer has finished the channel and everything is consumed.
     pub fn is_ended(&self, id: ChannelId) -> bool {
         self.channels.get(&id).is_some_and(|channel| channel.input.is_ended())
     }
 
-    /// How many bytes [`Link::write`] would take.
+    /// How many bytes [`Link::write`] would take: the window, less what the peer's application has not yet taken.
     pub fn room(&self, id: ChannelId) -> usize {
         let cap = self.tuning.window as usize;
         self.channels.get(&id).map_or(0, |channel| match channel.out.is_finished() {
@@ -159,19 +206,13 @@ impl Link {
 
     // -- commands
 
-    /// Makes a channel known. Both ends do it; its bytes may flow from then on.
-    pub fn open(&mut self, id: ChannelId) {
-        let channel = Channel {
-            out: Outgoing::new(self.peer_window),
-            input: Incoming::new(self.tuning.window),
-            credit_due: false,
-            rewind_due: false,
-            rewind_asked: None,
-            reset_due: None,
-            retry: None,
-            served: 0,
-        };
-        self.channels.entry(id).or_insert(channel);
+    /// Makes a channel known. Both ends do it; its bytes may flow from then on. False when there are [`MAX_CHANNELS`] already.
+    pub fn open(&mut self, id: ChannelId) -> bool {
+        let (window, peer_window) = (self.tuning.window, self.peer_window);
+        if self.channels.len() < MAX_CHANNELS {
+            self.channels.entry(id).or_insert_with(|| Channel::new(id, window, peer_window));
+        }
+        self.channels.contains_key(&id)
     }
 
     /// Queues bytes to be sent; tells how many it took. The rest must wait for [`Event::Writable`].
@@ -192,9 +233,12 @@ impl Link {
         }
     }
 
-    /// The first `count` readable bytes have been dealt with.
+    /// The first `count` readable bytes have been dealt with: they will not come again, not even to a host that takes this one's place.
+    /// Messages are taken by [`Link::poll_event`] instead.
     pub fn consume(&mut self, id: ChannelId, count: usize) {
-        if let Some(channel) = self.channels.get_mut(&id) {
+        if id != CONTROL
+            && let Some(channel) = self.channels.get_mut(&id)
+        {
             channel.input.consume(count);
             channel.credit_due |= channel.input.owes_credit();
         }
@@ -215,9 +259,12 @@ impl Link {
 
     /// Sends an encoded message. Messages are never refused for lack of room: they are few, and each answers one or tells an event.
     pub fn send_message(&mut self, bytes: &[u8]) {
+        if self.is_closed() {
+            return;
+        }
         let mut record = Vec::with_capacity(bytes.len() + message::RECORD_HEADER);
         message::frame_record(bytes, &mut record);
-        self.channels.get_mut(&CONTROL).expect("opened in new()").out.write(&record);
+        self.control().out.write(&record);
     }
 
     // -- inputs
@@ -231,247 +278,151 @@ impl Link {
         self.urgent.clear();
         // cut off whatever noise is on the line before our first frame
         self.urgent.push_back(vec![frame::DELIMITER]);
-        self.answering = None;
-        self.state = State::Greeting { asking: self.ask(now) };
+        self.answers = Answers::default();
+        self.asking = self.ask(now);
+        self.state = State::Greeting { knock_at: self.asking.is_none().then_some(now) };
     }
 
     /// The pipe is gone. Everything is kept for the next one.
     pub fn pipe_down(&mut self) {
         if !self.is_closed() {
             self.state = State::Down;
+            self.asking = None;
         }
     }
 
     /// Bytes have come.
     pub fn handle_bytes(&mut self, now: Duration, bytes: &[u8]) {
-        if matches!(self.state, State::Down | State::Closed) {
-            return;
-        }
         let mut decoder = std::mem::take(&mut self.decoder);
-        decoder.feed(bytes, |body| match Packet::decode(body) {
-            Ok(packet) => self.handle_packet(now, packet),
-            Err(_) => self.unknown += 1,
-        });
+        decoder.feed(bytes, |body| self.handle_body(now, body));
         self.decoder = decoder;
     }
 
     /// The time that [`Link::poll_timeout`] named has come.
     pub fn handle_timeout(&mut self, now: Duration) {
-        for channel in self.channels.values_mut() {
-            if let Some((at, times)) = channel.retry
-                && at <= now
-            {
-                channel.retry = Some((now + RETRY * (1 << times.min(5)), times + 1));
-                channel.out.rewind_all();
-            }
-        }
+        self.expire_offer(now);
+        self.retry(now);
     }
 
     // -- outputs
 
     /// When to call [`Link::handle_timeout`] and [`Link::poll_transmit`] even if nothing happens; `None` while idle.
     pub fn poll_timeout(&self) -> Option<Duration> {
+        let asking = self.asking.as_ref().map(|asking| asking.next);
         match &self.state {
-            State::Greeting { asking } => asking.as_ref().map(|asking| asking.at),
+            State::Greeting { knock_at } => asking.or(*knock_at),
             State::Open { confirm_at, .. } => {
-                self.channels.values().filter_map(|channel| channel.retry.map(|(at, _)| at)).chain(*confirm_at).min()
+                let retries = self.channels.values().filter_map(|channel| channel.retry.map(|(at, _)| at));
+                retries.chain(*confirm_at).chain(asking).min()
             }
             State::Down | State::Closed => None,
         }
     }
 
-    /// The next thing that the application has to know.
+    /// The next thing that the application has to know. A message that it returns counts as dealt with.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        if let Event::Message(message) = &event {
+            self.take_message(message);
+        }
+        Some(event)
     }
 
     /// Appends the next frame to `out`; false when there is nothing to send now. Call it when the pipe can take bytes, not before:
     /// what goes next is decided here.
     pub fn poll_transmit(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        if matches!(self.state, State::Down) {
+        if matches!(self.state, State::Down | State::Closed) {
             return false;
         }
         if let Some(bytes) = self.urgent.pop_front() {
             out.extend_from_slice(&bytes);
             return true;
         }
-        if self.is_open() {
-            self.transmit_confirm(now, out) || self.transmit_notice(now, out) || self.transmit_stream(now, out)
-        } else {
-            self.transmit_hello(now, out)
-        }
-    }
-
-    /// The guest's proof that it is alive, until the host is heard.
-    fn transmit_confirm(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        let State::Open { sealer, confirm_at: Some(at) } = &mut self.state else { return false };
-        if *at > now {
-            return false;
-        }
-        *at = now + HELLO_INTERVAL;
-        let mut body = Vec::new();
-        Packet::Confirm.encode(&mut body);
-        seal(sealer, &body, out);
-        true
-    }
-
-    /// Credit, rewinds, resets and ends: short, and the peer waits for them.
-    fn transmit_notice(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        for (&id, channel) in &mut self.channels {
-            let packet = if let Some(reason) = channel.reset_due.take() {
-                Packet::Reset { channel: id, reason }
-            } else if std::mem::take(&mut channel.rewind_due) {
-                Packet::Rewind { channel: id, from: channel.input.received() }
-            } else if std::mem::take(&mut channel.credit_due) {
-                Packet::Credit(position(id, &mut channel.input))
-            } else if channel.out.wants_end() {
-                channel.retry = channel.retry.or(Some((now + RETRY, 0)));
-                Packet::End { channel: id, offset: channel.out.take_end() }
-            } else {
-                continue;
-            };
-            let mut body = Vec::new();
-            packet.encode(&mut body);
-            self.state.transmit(self.sealed, &body, &[], out);
+        if self.transmit_hello(now, out) || self.transmit_knock(now, out) {
             return true;
         }
-        false
-    }
-
-    /// A piece of the stream whose turn it is: messages first, then those with little to say, then the one served longest ago.
-    fn transmit_stream(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        let payload = self.tuning.payload;
-        let next = self
-            .channels
-            .iter_mut()
-            .filter(|(_, channel)| channel.out.sendable() > 0)
-            .min_by_key(|(id, channel)| (**id != CONTROL, channel.out.sendable() > INTERACTIVE, channel.served));
-        let Some((&id, channel)) = next else { return false };
-        self.served += 1;
-        channel.served = self.served;
-        channel.retry = channel.retry.or(Some((now + RETRY, 0)));
-        let (offset, payload) = channel.out.take(payload);
-        self.state.transmit(self.sealed, &Packet::data_header(id, offset), payload, out);
-        true
+        self.is_open()
+            && (self.transmit_confirm(now, out) || self.transmit_notice(now, out) || self.transmit_stream(now, out))
     }
 
     // -- packets
 
+    fn handle_body(&mut self, now: Duration, body: &[u8]) {
+        if matches!(self.state, State::Down | State::Closed) {
+            return;
+        }
+        match Packet::decode(body) {
+            Ok(packet) => self.handle_packet(now, packet),
+            Err(error) => self.count_unreadable(&error),
+        }
+    }
+
     fn handle_packet(&mut self, now: Duration, packet: Packet<'_>) {
         match packet {
-            Packet::Hello { hello, message } => self.handle_hello(now, &hello, message),
+            Packet::Hello { hello, message } => {
+                let mut answers = std::mem::take(&mut self.answers);
+                if let Some(frame) = self.answer(now, &hello, message, &mut answers) {
+                    self.say(frame);
+                }
+                self.answers = answers;
+            }
             Packet::Welcome { message } => self.handle_welcome(now, message),
             Packet::Refuse(reason) => self.handle_refuse(reason),
-            Packet::Sealed { number, packet } => match self.open_sealed(number, packet) {
-                Some(packet) => match Packet::decode(&packet) {
-                    Ok(Packet::Confirm) => self.hear_confirm(),
-                    Ok(packet) => self.handle_stream(now, packet),
-                    Err(_) => self.unknown += 1,
-                },
-                None => self.denied += 1,
-            },
+            Packet::Knock => self.handle_knock(now),
+            Packet::Sealed { number, packet } => {
+                if let Some(packet) = self.open_sealed(now, number, packet) {
+                    self.handle_sealed(now, &packet);
+                }
+            }
+            Packet::Confirm => self.counters.misplaced += 1,
             packet if self.is_open() && !self.sealed => self.handle_stream(now, packet),
-            _ => self.denied += 1,
+            _ => self.counters.misplaced += 1,
+        }
+    }
+
+    /// What came under the seal of the session that is open.
+    fn handle_sealed(&mut self, now: Duration, packet: &[u8]) {
+        match Packet::decode(packet) {
+            // the guest wants to hear that it was heard
+            Ok(Packet::Confirm) => self.control().credit_due = true,
+            Ok(packet) => self.handle_stream(now, packet),
+            Err(error) => self.count_unreadable(&error),
+        }
+    }
+
+    fn count_unreadable(&mut self, error: &codec::DecodeError) {
+        match error {
+            codec::DecodeError::UnknownKind => self.counters.unknown += 1,
+            codec::DecodeError::Truncated | codec::DecodeError::Malformed(_) => self.counters.malformed += 1,
         }
     }
 
     /// Anyone can say so: it is told once, and changes nothing.
     fn handle_refuse(&mut self, reason: String) {
-        if matches!(self.state, State::Greeting { asking: Some(_) }) && self.refusal.as_ref() != Some(&reason) {
-            self.refusal = Some(reason.clone());
-            self.events.push_back(Event::Refused(reason));
+        match &self.state {
+            State::Greeting { knock_at: None } if self.refusal.as_ref() != Some(&reason) => {
+                self.refusal = Some(reason.clone());
+                self.events.push_back(Event::Refused(reason));
+            }
+            State::Greeting { knock_at: None } => {}
+            _ => self.counters.misplaced += 1,
         }
     }
 
-    /// The guest wants to hear that it was heard.
-    fn hear_confirm(&mut self) {
-        self.channels.get_mut(&CONTROL).expect("opened in new()").credit_due = true;
-    }
-
-    fn handle_stream(&mut self, now: Duration, packet: Packet<'_>) {
-        let id = match packet {
-            Packet::Data { channel, .. } | Packet::End { channel, .. } | Packet::Rewind { channel, .. } => channel,
-            Packet::Credit(Position { channel, .. }) | Packet::Reset { channel, .. } => channel,
-            _ => return,
-        };
-        // whatever the host says on a stream, it says because it has heard us
-        if let State::Open { confirm_at, .. } = &mut self.state {
-            *confirm_at = None;
-        }
-        let Some(channel) = self.channels.get_mut(&id) else {
-            if matches!(packet, Packet::Data { .. } | Packet::End { .. }) {
-                let (mut body, mut bytes) = (Vec::new(), Vec::new());
-                Packet::Reset { channel: id, reason: ResetReason::NoSuchChannel }.encode(&mut body);
-                self.state.transmit(self.sealed, &body, &[], &mut bytes);
-                self.urgent.push_back(bytes);
-            }
-            return;
-        };
-        let accepted = match packet {
-            Packet::Data { offset, payload, .. } => channel.input.accept(offset, payload),
-            Packet::End { offset, .. } => channel.input.accept_end(offset),
-            Packet::Credit(position) => {
-                if !channel.out.credit(position.received, position.limit) {
-                    return self.close(Closed::Violation("it acknowledged what was not sent"));
-                }
-                channel.retry = channel.out.in_flight().then_some((now + RETRY, 0));
-                return self.events.push_back(Event::Writable(id));
-            }
-            Packet::Rewind { from, .. } => {
-                if !channel.out.rewind(from) {
-                    self.close(Closed::Violation("it asked again for what it had"));
-                }
-                return;
-            }
-            Packet::Reset { reason, .. } => {
-                channel.out.reset();
-                channel.retry = None;
-                return self.events.push_back(Event::Reset(id, reason));
-            }
-            _ => return,
-        };
-        match accepted {
-            Accepted::New => {
-                channel.credit_due = true;
-                channel.rewind_asked = None;
-                match id == CONTROL {
-                    true => self.read_messages(),
-                    false => self.events.push_back(Event::Readable(id)),
-                }
-            }
-            Accepted::Old => channel.credit_due = true,
-            Accepted::Gap => {
-                let from = channel.input.received();
-                if channel.rewind_asked != Some(from) {
-                    channel.rewind_asked = Some(from);
-                    channel.rewind_due = true;
-                }
-            }
-            Accepted::Violation => self.close(Closed::Violation("it sent more than it was allowed")),
+    /// A frame that goes before all others.
+    fn say(&mut self, frame: Vec<u8>) {
+        if self.urgent.len() < MAX_URGENT {
+            self.urgent.push_back(frame);
         }
     }
 
-    fn read_messages(&mut self) {
-        let channel = self.channels.get_mut(&CONTROL).expect("opened in new()");
-        self.record.extend_from_slice(channel.input.readable());
-        channel.input.consume(channel.input.readable().len());
-        loop {
-            match message::split_record(&self.record) {
-                Ok(Some((message, len))) => {
-                    self.events.push_back(Event::Message(message.to_vec()));
-                    self.record.drain(..len);
-                }
-                Ok(None) => return,
-                Err(_) => return self.close(Closed::Violation("its message is too long")),
-            }
-        }
+    fn control(&mut self) -> &mut Channel {
+        self.channels.get_mut(&CONTROL).expect("opened in new()")
     }
 
     fn close(&mut self, why: Closed) {
         self.state = State::Closed;
+        self.asking = None;
         self.events.push_back(Event::Closed(why));
     }
 }
-
-/// A channel with at most this many bytes waiting is someone typing, not bulk.
-const INTERACTIVE: usize = 512;

@@ -1,7 +1,8 @@
 //! What the body of a frame says.
 //!
 //! The first byte is the kind. Greetings are encoded by [`crate::codec`], since they are rare and will grow; the packets of a running link have fixed
-//! little-endian fields, so that payload is copied once and never parsed. On a sealed link those from 04 on travel only within a packet of kind 20.
+//! little-endian fields, so that payload is copied once and never parsed. A confirm, and on a sealed link those from 10 on, travel only within a packet
+//! of kind 20.
 //!
 //! | kind | packet | fields after the kind |
 //! |---|---|---|
@@ -9,30 +10,54 @@
 //! | 02 | welcome | the answering message, which carries a [`Greeting`] |
 //! | 03 | refuse | UTF-8 text: why |
 //! | 04 | confirm | none; always sealed: the guest is alive and has the key |
-//! | 10 | data | channel u32, offset u64, payload |
+//! | 05 | knock | none; always in the clear: a host asks for a hello |
+//! | 10 | data | channel u32, offset u64, payload; without payload it asks for a credit |
 //! | 11 | end | channel u32, offset u64: the stream has exactly so many bytes |
-//! | 12 | credit | channel u32, received u64, limit u64 |
+//! | 12 | credit | channel u32, received u64, taken u64, limit u64 |
 //! | 13 | rewind | channel u32, from u64: send again from there |
 //! | 14 | reset | channel u32, [`ResetReason`] u8 |
 //! | 20 | sealed | number u64, a packet that [`crate::handshake::Sealer`] sealed |
 
 use serde::{Deserialize, Serialize};
 
+use crate::channel::LONGEST;
 use crate::codec::{self, DecodeError};
+
+/// The most channels that a link has at a time: all of their positions fit in one greeting.
+pub const MAX_CHANNELS: usize = 1024;
 
 /// The number of a channel. Zero carries messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChannelId(pub u32);
 
 /// How far one end has received a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credit {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Bytes received in order since the channel began, and one more once the end has come.
+    pub received: u64,
+    /// Bytes that the application has dealt with: they will never be asked for again.
+    pub taken: u64,
+    /// The absolute offset up to which the peer may send.
+    pub limit: u64,
+}
+
+/// Where one end is with a channel, in both directions: enough for a peer that knows nothing to go on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The channel.
     pub channel: ChannelId,
-    /// Bytes received in order since the channel began.
+    /// Bytes received in order since the channel began, and one more once the end has come.
     pub received: u64,
+    /// Bytes that the application has dealt with.
+    pub taken: u64,
     /// The absolute offset up to which the peer may send.
     pub limit: u64,
+    /// The oldest byte of its own sending that the speaker still has.
+    pub kept: u64,
+    /// `received` counts an end.
+    pub ended: bool,
 }
 
 /// The guest opens, or takes up again, the conversation: what must be known before there are keys. It is in the clear, and bound by the handshake.
@@ -68,6 +93,17 @@ pub struct Greeting {
     pub positions: Vec<Position>,
 }
 
+impl Greeting {
+    /// What it says can be true.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.positions.len() <= MAX_CHANNELS
+            && self.positions.iter().all(|at| {
+                at.received.max(at.limit).max(at.kept) <= LONGEST
+                    && at.taken.saturating_add(at.ended.into()) <= at.received
+            })
+    }
+}
+
 /// Why a channel ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -90,9 +126,10 @@ pub enum Packet<'a> {
     Welcome { message: &'a [u8] },
     Refuse(String),
     Confirm,
+    Knock,
     Data { channel: ChannelId, offset: u64, payload: &'a [u8] },
     End { channel: ChannelId, offset: u64 },
-    Credit(Position),
+    Credit(Credit),
     Rewind { channel: ChannelId, from: u64 },
     Reset { channel: ChannelId, reason: ResetReason },
     Sealed { number: u64, packet: &'a [u8] },
@@ -105,6 +142,7 @@ const HELLO: u8 = 0x01;
 const WELCOME: u8 = 0x02;
 const REFUSE: u8 = 0x03;
 const CONFIRM: u8 = 0x04;
+const KNOCK: u8 = 0x05;
 const DATA: u8 = 0x10;
 const END: u8 = 0x11;
 const CREDIT: u8 = 0x12;
@@ -140,6 +178,7 @@ impl<'a> Packet<'a> {
                 out.extend_from_slice(message);
             }
             Packet::Confirm => out.push(CONFIRM),
+            Packet::Knock => out.push(KNOCK),
             Packet::Sealed { number, packet } => {
                 out.push(SEALED);
                 out.extend_from_slice(&number.to_le_bytes());
@@ -154,7 +193,7 @@ impl<'a> Packet<'a> {
                 out.extend_from_slice(payload);
             }
             Packet::End { channel, offset } => fields(out, END, *channel, &[*offset]),
-            Packet::Credit(at) => fields(out, CREDIT, at.channel, &[at.received, at.limit]),
+            Packet::Credit(at) => fields(out, CREDIT, at.channel, &[at.received, at.taken, at.limit]),
             Packet::Rewind { channel, from } => fields(out, REWIND, *channel, &[*from]),
             Packet::Reset { channel, reason } => {
                 fields(out, RESET, *channel, &[]);
@@ -171,15 +210,17 @@ impl<'a> Packet<'a> {
             HELLO => return codec::decode(rest).map(|(hello, message)| Packet::Hello { hello, message }),
             WELCOME => return Ok(Packet::Welcome { message: rest }),
             CONFIRM => Packet::Confirm,
+            KNOCK => Packet::Knock,
             SEALED => return Ok(Packet::Sealed { number: fields.offset()?, packet: fields.0 }),
             REFUSE => return Ok(Packet::Refuse(String::from_utf8_lossy(rest).into_owned())),
             DATA => {
                 return Ok(Packet::Data { channel: fields.channel()?, offset: fields.offset()?, payload: fields.0 });
             }
             END => Packet::End { channel: fields.channel()?, offset: fields.offset()? },
-            CREDIT => Packet::Credit(Position {
+            CREDIT => Packet::Credit(Credit {
                 channel: fields.channel()?,
                 received: fields.offset()?,
+                taken: fields.offset()?,
                 limit: fields.offset()?,
             }),
             REWIND => Packet::Rewind { channel: fields.channel()?, from: fields.offset()? },
@@ -231,19 +272,23 @@ mod tests {
 
     /// One of each kind, with the bytes that `docs/protocol.md` shows.
     fn vectors() -> Vec<(Packet<'static>, &'static str)> {
-        let at = Position { channel: ChannelId(2), received: 5, limit: 300 };
+        let at = Credit { channel: ChannelId(2), received: 5, taken: 4, limit: 300 };
         let hello = Hello { versions: (1, 1), vm: "c1".into(), sealed: true };
         vec![
             (Packet::Hello { hello, message: b"noise" }, "01 01 01 02 63 31 01 6e 6f 69 73 65"),
             (Packet::Welcome { message: b"noise" }, "02 6e 6f 69 73 65"),
             (Packet::Refuse("no".into()), "03 6e 6f"),
             (Packet::Confirm, "04"),
+            (Packet::Knock, "05"),
             (
                 Packet::Data { channel: ChannelId(2), offset: 258, payload: b"hi" },
                 "10 02 00 00 00 02 01 00 00 00 00 00 00 68 69",
             ),
             (Packet::End { channel: ChannelId(2), offset: 260 }, "11 02 00 00 00 04 01 00 00 00 00 00 00"),
-            (Packet::Credit(at), "12 02 00 00 00 05 00 00 00 00 00 00 00 2c 01 00 00 00 00 00 00"),
+            (
+                Packet::Credit(at),
+                "12 02 00 00 00 05 00 00 00 00 00 00 00 04 00 00 00 00 00 00 00 2c 01 00 00 00 00 00 00",
+            ),
             (Packet::Rewind { channel: ChannelId(2), from: 5 }, "13 02 00 00 00 05 00 00 00 00 00 00 00"),
             (Packet::Reset { channel: ChannelId(2), reason: ResetReason::NotRead }, "14 02 00 00 00 02"),
             (Packet::Sealed { number: 258, packet: b"hi" }, "20 02 01 00 00 00 00 00 00 68 69"),
@@ -263,14 +308,30 @@ mod tests {
 
     #[test]
     fn golden_greeting() {
-        let at = Position { channel: ChannelId(2), received: 5, limit: 300 };
+        let at = Position { channel: ChannelId(2), received: 5, taken: 4, limit: 300, kept: 3, ended: true };
         let greeting = Greeting { version: 1, boot: *b"0123456789abcdef", window: 65536, positions: vec![at] };
         let mut bytes = Vec::new();
         codec::encode(&greeting, &mut bytes);
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = "01 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fc 00 00 01 00 01 02 05 fb 2c 01";
+        let golden = "01 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 fc 00 00 01 00 01 02 05 04 fb 2c 01 03 01";
         assert_eq!(hex.join(" "), golden);
         assert!(include_str!("../../docs/protocol.md").contains(golden));
+    }
+
+    #[test]
+    fn a_greeting_that_cannot_be_true_is_told() {
+        let at = Position { channel: ChannelId(2), received: 5, taken: 4, limit: 300, kept: 3, ended: true };
+        let greeting = |at| Greeting { version: 1, boot: [0; 16], window: 1, positions: vec![at] };
+        assert!(greeting(at).is_possible());
+        for lie in [
+            Position { received: u64::MAX, ..at },
+            Position { limit: u64::MAX, ..at },
+            Position { kept: u64::MAX, ..at },
+            Position { taken: 5, ..at },
+            Position { received: 0, taken: 0, ..at },
+        ] {
+            assert!(!greeting(lie).is_possible(), "{lie:?}");
+        }
     }
 
     #[test]

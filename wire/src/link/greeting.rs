@@ -1,7 +1,8 @@
-//! Greeting and resumption: who has the key, and where each channel goes on.
+//! The guest's half of the greeting, and resumption at both ends: where each channel goes on.
 //!
 //! ```text
 //!   guest                                    host
+//!                                      <---- knock: is there a hello for me? (clear; it proves nothing)
 //!   hello (clear part, Noise message 1) ---> made with the key? else silence. A live session is not touched:
 //!                                            the hello may be a recording
 //!   has the key, and is fresh: open <------- welcome (Noise message 2)
@@ -9,155 +10,147 @@
 //! ```
 //!
 //! Hello and confirm are repeated until they are answered. The same hello gets the same welcome, so that a repetition crosses no answer.
+//!
+//! A guest that is open and hears a knock makes an offer *beside* its session: hello, a few times, and then no more. The session stays as it is until
+//! a welcome made with the key comes; and as long as it lives, which any packet of it shows, the offer is void, because what it states is old.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::state::{Channel, State};
-use super::{Closed, Event, HELLO_INTERVAL, Link, Role, VERSION};
-use crate::channel::Incoming;
+use super::{CONTROL, CONTROL_WINDOW, Closed, Event, HELLO_INTERVAL, KNOCK_INTERVAL, Link, OFFER_LIFE, Role, VERSION};
 use crate::codec;
 use crate::frame;
-use crate::handshake::{Offer, Opening, Sealer};
-use crate::packet::{ChannelId, Greeting, Hello, Packet, Position};
-
-/// The least time between two hellos that the host takes the trouble to check: each costs it two curve operations.
-const HELLO_COST: Duration = Duration::from_millis(20);
+use crate::handshake::{Offer, Sealer};
+use crate::packet::{ChannelId, Greeting, Hello, Packet, Position, ResetReason};
 
 /// A guest's hello that waits for its welcome.
 #[derive(Debug)]
 pub(super) struct Asking {
-    offer: Option<Offer>,
+    offer: Offer,
     frame: Vec<u8>,
-    /// When it goes out next.
-    pub(super) at: Duration,
-}
-
-/// A host's welcome that waits for its confirmation.
-#[derive(Debug)]
-pub(super) struct Answering {
-    hello: Vec<u8>,
-    frame: Vec<u8>,
-    sealer: Sealer,
-    greeting: Greeting,
+    /// When it goes out next, or is given up.
+    pub(super) next: Duration,
+    /// From then to the time after.
+    pause: Duration,
+    /// When it is given up. Only an offer beside a live session is.
+    until: Option<Duration>,
 }
 
 impl Link {
-    /// The guest's hello for a pipe that has just opened.
+    /// A guest's offer, with a hello that goes out now.
     pub(super) fn ask(&mut self, now: Duration) -> Option<Asking> {
         let Role::Guest { vm, boot } = &self.role else { return None };
         let hello = Hello { versions: (VERSION, VERSION), vm: vm.clone(), sealed: self.sealed };
-        // what was granted last, and no more: a hello that is repeated must not change what it says
-        let stated = |(&id, channel): (&ChannelId, &Channel)| Position {
-            channel: id,
-            received: channel.input.received(),
-            limit: channel.input.told(),
-        };
-        let positions = self.channels.iter().map(stated).collect();
+        let positions = self.positions();
         let greeting = Greeting { version: VERSION, boot: *boot, window: self.tuning.window, positions };
         let mut payload = Vec::new();
         codec::encode(&greeting, &mut payload);
         let (offer, message) = Offer::new(&self.key, &hello.prologue(), &payload, &mut self.entropy);
         let frame = clear_frame(&Packet::Hello { hello, message: &message });
-        Some(Asking { offer: Some(offer), frame, at: now })
+        Some(Asking { offer, frame, next: now, pause: HELLO_INTERVAL, until: None })
+    }
+
+    /// Where each channel is. Of messages, only whole ones count: who comes after a host that is no more must begin at the front of one.
+    pub(super) fn positions(&self) -> Vec<Position> {
+        let position = |(&id, channel): (&ChannelId, &Channel)| match channel.position(id) {
+            at if id == CONTROL => Position { received: at.taken + self.announced as u64, ..at },
+            at => at,
+        };
+        self.channels.iter().filter(|(_, channel)| !channel.over).map(position).collect()
     }
 
     /// Sends the hello when its time has come.
     pub(super) fn transmit_hello(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        let State::Greeting { asking: Some(asking) } = &mut self.state else { return false };
-        if asking.at > now {
+        self.expire_offer(now);
+        let Some(asking) = &mut self.asking else { return false };
+        if asking.next > now {
             return false;
         }
-        asking.at = now + HELLO_INTERVAL;
+        asking.next = now + asking.pause;
+        if let Some(until) = asking.until {
+            asking.pause *= 2;
+            asking.next = asking.next.min(until);
+        }
         out.extend_from_slice(&asking.frame);
         true
     }
 
+    /// Nobody has answered the hello that answered a knock.
+    pub(super) fn expire_offer(&mut self, now: Duration) {
+        self.asking.take_if(|asking| asking.until.is_some_and(|until| until <= now));
+    }
+
+    /// Somebody who may be a host asks for a hello.
+    pub(super) fn handle_knock(&mut self, now: Duration) {
+        let recently = self.knocked.is_some_and(|at| now < at + KNOCK_INTERVAL);
+        match (&self.role, &self.state) {
+            (Role::Guest { .. }, State::Open { .. }) if !recently => {
+                self.knocked = Some(now);
+                self.asking = self.ask(now).map(|asking| Asking { until: Some(now + OFFER_LIFE), ..asking });
+            }
+            (Role::Guest { .. }, _) => self.counters.idle_knocks += 1,
+            (Role::Host { .. }, _) => self.counters.misplaced += 1,
+        }
+    }
+
     pub(super) fn handle_welcome(&mut self, now: Duration, message: &[u8]) {
-        let State::Greeting { asking: Some(asking) } = &mut self.state else { return self.denied += 1 };
-        let Some(offer) = asking.offer.take() else { return };
-        let (payload, sealer) = match offer.accept(message) {
+        let Some(asking) = self.asking.take() else { return self.counters.misplaced += 1 };
+        let (payload, sealer) = match asking.offer.accept(message) {
             Ok(accepted) => accepted,
             Err(offer) => {
-                asking.offer = Some(offer);
-                self.denied += 1;
+                self.asking = Some(Asking { offer, ..asking });
+                self.counters.forged += 1;
                 return;
             }
         };
         match codec::decode::<Greeting>(&payload) {
-            Ok((greeting, _)) => self.resume(&greeting, sealer, Some(now)),
-            Err(_) => self.close(Closed::Violation("its greeting cannot be read")),
+            Ok((greeting, _)) if greeting.is_possible() => self.resume(now, &greeting, sealer, Some(now)),
+            _ => self.close(Closed::Violation("its greeting cannot be read")),
         }
     }
 
-    pub(super) fn handle_hello(&mut self, now: Duration, hello: &Hello, message: &[u8]) {
-        let Role::Host { vm } = &self.role else { return self.denied += 1 };
-        if let Some(answering) = &self.answering
-            && answering.hello == message
-        {
-            return self.urgent.push_back(answering.frame.clone());
-        }
-        if now < self.hello_after {
-            return self.denied += 1;
-        }
-        self.hello_after = now + HELLO_COST;
-        let refusal = if hello.vm != *vm {
-            Some(format!("this is the link of {vm}, not of {}", hello.vm))
-        } else if !(hello.versions.0..=hello.versions.1).contains(&VERSION) {
-            Some(format!("no common version: {}-{} there, {VERSION} here", hello.versions.0, hello.versions.1))
-        } else if hello.sealed != self.sealed {
-            Some(String::from(if self.sealed { "packets must be sealed here" } else { "packets are not sealed here" }))
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
-            return self.urgent.push_back(clear_frame(&Packet::Refuse(reason)));
-        }
-        let opened = Opening::read(&self.key, &hello.prologue(), message, &mut self.entropy);
-        let Some((opening, payload)) = opened else { return self.denied += 1 };
-        let Ok((greeting, _)) = codec::decode::<Greeting>(&payload) else { return self.denied += 1 };
-        let positions = self.channels.iter_mut().map(|(&id, channel)| position(id, &mut channel.input)).collect();
-        let own = Greeting { version: VERSION, boot: greeting.boot, window: self.tuning.window, positions };
-        let mut payload = Vec::new();
-        codec::encode(&own, &mut payload);
-        let (answer, sealer) = opening.answer(&payload);
-        let frame = clear_frame(&Packet::Welcome { message: &answer });
-        self.urgent.push_back(frame.clone());
-        self.answering = Some(Answering { hello: message.to_vec(), frame, sealer, greeting });
-    }
-
-    /// Opens a packet of the live session, or the first one of the session that was answered last.
-    pub(super) fn open_sealed(&mut self, number: u64, packet: &[u8]) -> Option<Vec<u8>> {
-        if let State::Open { sealer, .. } = &mut self.state
-            && let Some(packet) = sealer.open(number, packet)
-        {
-            return Some(packet);
-        }
-        let packet = self.answering.as_mut()?.sealer.open(number, packet)?;
-        let Answering { sealer, greeting, .. } = self.answering.take()?;
-        if self.peer_boot.is_some_and(|boot| boot != greeting.boot) {
-            self.close(Closed::Restarted);
-            return None;
-        }
-        self.resume(&greeting, sealer, None);
-        Some(packet)
-    }
-
-    /// Takes up every channel where the peer says that it is.
-    fn resume(&mut self, greeting: &Greeting, sealer: Sealer, confirm_at: Option<Duration>) {
+    /// Takes up every channel where the peer says that it is. A host that knows nothing believes the guest.
+    pub(super) fn resume(&mut self, now: Duration, greeting: &Greeting, sealer: Sealer, confirm_at: Option<Duration>) {
+        let adopts = self.adopts();
         self.peer_boot = Some(greeting.boot);
         self.peer_window = u64::from(greeting.window);
-        for (id, channel) in &mut self.channels {
-            let stated = greeting.positions.iter().find(|position| position.channel == *id);
-            let (received, limit) = match stated {
-                Some(position) => (position.received, position.limit),
-                None => (0, self.peer_window),
-            };
-            channel.retry = None;
-            channel.rewind_asked = None;
-            if !(channel.out.rewind(received) && channel.out.credit(received, limit)) {
-                return self.close(Closed::Violation("it has other bytes than were sent"));
+        let stated: BTreeMap<ChannelId, &Position> = greeting.positions.iter().map(|at| (at.channel, at)).collect();
+        if adopts {
+            for &id in stated.keys() {
+                self.open(id);
             }
         }
+        for (&id, channel) in self.channels.iter_mut().filter(|(_, channel)| !channel.over) {
+            (channel.rewind_asked, channel.rewind_due, channel.probe_due) = (None, false, false);
+            let possible = match stated.get(&id) {
+                Some(at) if adopts => {
+                    channel.input.adopt(at.kept);
+                    channel.out.adopt(at.received, at.ended, at.limit);
+                    true
+                }
+                Some(at) => channel.out.resume(at.received, at.taken, at.limit),
+                None if channel.has_progressed() => {
+                    channel.end();
+                    self.events.extend([Event::Reset(id, ResetReason::NoSuchChannel), Event::Readable(id)]);
+                    continue;
+                }
+                None if id == CONTROL => channel.out.resume(0, 0, CONTROL_WINDOW.into()),
+                None => channel.out.resume(0, 0, self.peer_window),
+            };
+            if !possible {
+                return self.close(Closed::Violation("it has other bytes than were sent"));
+            }
+            if id == CONTROL {
+                // the peer sends the message again from its front, as we have stated
+                channel.input.forget_after(self.announced);
+            }
+            channel.await_news(now);
+            channel.credit_due = channel.input.owes_credit();
+            // a host that came after the one that was told does not know it
+            channel.reset_due = channel.input.is_discarding().then_some(ResetReason::NotRead);
+        }
+        self.urgent.clear();
         self.state = State::Open { sealer, confirm_at };
         self.events.push_back(Event::Opened { boot: greeting.boot });
         self.events.extend(self.channels.keys().map(|&id| Event::Writable(id)));
@@ -165,13 +158,9 @@ impl Link {
 }
 
 /// A packet that goes in the clear, whatever the link does afterwards.
-fn clear_frame(packet: &Packet<'_>) -> Vec<u8> {
+pub(super) fn clear_frame(packet: &Packet<'_>) -> Vec<u8> {
     let (mut body, mut bytes) = (Vec::new(), Vec::new());
     packet.encode(&mut body);
     frame::encode(&body, &[], &mut bytes);
     bytes
-}
-
-pub(super) fn position(channel: ChannelId, input: &mut Incoming) -> Position {
-    Position { channel, received: input.received(), limit: input.grant() }
 }

@@ -60,9 +60,10 @@ pub enum Event {
     Message(Vec<u8>),
     /// The channel has bytes to read or has come to its end.
     Readable(ChannelId),
-    /// The peer has received bytes of the channel: there is room again.
+    /// The peer has received or taken bytes of the channel: there may be room again.
     Writable(ChannelId),
-    /// The peer does not want the rest of what we send.
+    /// The peer does not want the rest of what we send. With `NoSuchChannel` it has no such channel, or no more: nothing will come from it either, and
+    /// what is readable is all.
     Reset(ChannelId, ResetReason),
     /// The host says that it does not want this guest, and why. Nothing proves that it was the host: the guest goes on asking.
     Refused(String),
@@ -76,6 +77,9 @@ pub enum Closed {
     /// The VM has started anew: what was under way is lost.
     #[error("the virtual machine restarted")]
     Restarted,
+    /// The guest has gone on with another host that has the key: this one has missed bytes.
+    #[error("another host has taken the virtual machine's link over")]
+    TakenOver,
     /// The peer broke the protocol in a way that cannot be mended.
     #[error("the peer broke the protocol: {0}")]
     Violation(&'static str),
