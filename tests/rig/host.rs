@@ -35,6 +35,8 @@ pub struct Host {
     requests: u64,
     sessions: u32,
     lives: u8,
+    /// The link has taken a dead one's place and has not met the guest.
+    newborn: bool,
     /// When the last byte of any session's output came.
     pub heard: Option<Instant>,
     /// What crosses the line, for a test that repeats it; `None` while nobody listens.
@@ -97,6 +99,7 @@ impl Host {
             requests: 0,
             sessions: 0,
             lives: 1,
+            newborn: false,
             heard: None,
             tap: None,
         };
@@ -272,6 +275,23 @@ impl Host {
     fn be_born(&mut self) {
         self.lives += 1;
         self.link = fresh(&self.spec, self.lives);
+        self.newborn = true;
+    }
+
+    /// The guest has told where every channel is: at the byte after the last one that was taken, or this is no resumption.
+    fn adopt(&mut self) {
+        self.newborn = false;
+        let channels: Vec<ChannelId> = self.link.channels().collect();
+        for (id, intake) in &self.intakes {
+            if channels.contains(id) {
+                assert_eq!(self.link.consumed(*id), intake.count, "channel {} goes on at another byte", id.0);
+            }
+        }
+        for (id, feed) in &mut self.feeds {
+            if channels.contains(id) && !self.link.is_finished(*id) {
+                feed.at = self.link.delivered(*id);
+            }
+        }
     }
 
     /// Puts bytes on the line that are none of the link's, between two of its frames.
@@ -302,12 +322,10 @@ impl Host {
             }
             if Instant::now() > deadline {
                 panic!(
-                    "{what} did not come; told: {:?}; channels: {:?}; denied {}, unknown {}, noise {:?}, open {}; console: {}",
+                    "{what} did not come; told: {:?}; channels: {:?}; {:?}, open {}; console: {}",
                     self.told,
                     self.intakes.iter().map(|(id, intake)| (id.0, intake.count, intake.ended)).collect::<Vec<_>>(),
-                    self.link.denied(),
-                    self.link.unknown(),
-                    self.link.noise(),
+                    self.link.counters(),
                     self.link.is_open(),
                     self.machine.console()
                 );
@@ -382,6 +400,7 @@ impl Host {
                     Ok(Message::Reply { id, reply }) => drop(self.replies.insert(id, reply)),
                     other => panic!("unexpected message {other:?}"),
                 },
+                Event::Opened { .. } if self.newborn => self.adopt(),
                 Event::Closed(why) => panic!("the link is over: {why}; console: {}", self.machine.console()),
                 _ => {}
             }
