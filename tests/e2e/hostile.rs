@@ -12,7 +12,7 @@ use wire::frame;
 use wire::handshake::LinkKey;
 use wire::link::CONTROL;
 use wire::message::{Exec, MAIN, Reply, Request, Work};
-use wire::packet::{ChannelId, Hello, Packet, Position, ResetReason};
+use wire::packet::{ChannelId, Credit, Hello, Packet, ResetReason};
 use wire::spec::{LinkDevice, Spec};
 use wire::status::Ending;
 
@@ -113,6 +113,7 @@ fn forgeries() -> Vec<u8> {
         Packet::Welcome { message: &junk },
         Packet::Refuse("go away".into()),
         Packet::Confirm,
+        Packet::Knock,
         Packet::Sealed { number: 0, packet: &junk },
         Packet::Sealed { number: u64::MAX, packet: &junk },
     ];
@@ -121,7 +122,7 @@ fn forgeries() -> Vec<u8> {
             Packet::Data { channel, offset: 0, payload: b"forged" },
             Packet::Data { channel, offset: u64::MAX, payload: b"forged" },
             Packet::End { channel, offset: 0 },
-            Packet::Credit(Position { channel, received: u64::MAX, limit: u64::MAX }),
+            Packet::Credit(Credit { channel, received: u64::MAX, taken: u64::MAX, limit: u64::MAX }),
             Packet::Rewind { channel, from: 0 },
             Packet::Reset { channel, reason: ResetReason::Violation },
         ]);

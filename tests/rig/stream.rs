@@ -57,25 +57,33 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// Judges or keeps what has come.
-    pub fn take(&mut self, bytes: &[u8]) {
+    /// Judges or keeps what has come, at its offset. To a host that was restarted, some of it comes again: that must be the same.
+    pub fn take(&mut self, offset: u64, bytes: &[u8]) {
+        assert!(offset <= self.count, "{} bytes are missing", offset - self.count);
+        let again = usize::try_from(self.count - offset).expect("64 bits").min(bytes.len());
         match self.pattern {
-            Some(pattern) => {
-                let expected = pattern.bytes(self.count, bytes.len());
-                if let Some(at) = bytes.iter().zip(&expected).position(|(one, other)| one != other) {
-                    let end = bytes.len().min(at + 16);
-                    let (got, wanted) = (&bytes[at..end], &expected[at..end]);
-                    panic!("byte {} is wrong: {got:02x?} came, not {wanted:02x?}", self.count + at as u64);
-                }
+            Some(pattern) => same(bytes, &pattern.bytes(offset, bytes.len()), offset),
+            None => {
+                let at = usize::try_from(offset).expect("64 bits");
+                same(&bytes[..again], &self.kept[at..at + again], offset);
+                self.kept.extend_from_slice(&bytes[again..]);
             }
-            None => self.kept.extend_from_slice(bytes),
         }
         assert!(self.kept.len() <= MOST_KEPT, "a test keeps {} bytes", self.kept.len());
-        self.count += bytes.len() as u64;
+        self.count = self.count.max(offset + bytes.len() as u64);
     }
 
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.kept).into_owned()
+    }
+}
+
+fn same(bytes: &[u8], expected: &[u8], offset: u64) {
+    if bytes != expected {
+        let at = bytes.iter().zip(expected).position(|(one, other)| one != other).unwrap_or_default();
+        let end = bytes.len().min(at + 16);
+        let (got, wanted) = (&bytes[at..end], &expected[at..end]);
+        panic!("byte {} is wrong: {got:02x?} came, not {wanted:02x?}", offset + at as u64);
     }
 }
 

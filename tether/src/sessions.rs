@@ -163,7 +163,7 @@ impl Sessions {
 /// Both ends open a session's channels before its bytes flow.
 pub(crate) fn open_channels(id: SessionId, link: &mut Link) {
     let streams = id.streams();
-    [streams.stdin, streams.stdout, streams.stderr].into_iter().for_each(|channel| link.open(channel));
+    [streams.stdin, streams.stdout, streams.stderr].into_iter().for_each(|channel| drop(link.open(channel)));
 }
 
 /// Nothing is kept of them.
