@@ -20,8 +20,10 @@ fn full() -> bool {
 enum Loss {
     /// The connection is cut; the host lives.
     Cut,
-    /// `kill -9` of the host, which closes the connection, and a new host.
+    /// `kill -9` of the host, which closes the connection, and a new host at once.
     Killed,
+    /// The same, and the new host takes its time.
+    Away,
     /// A new host on a connection that was never cut.
     Replaced,
 }
@@ -41,17 +43,25 @@ fn echo_through_losses(device: LinkDevice, sealed: bool, length: u64, losses: &[
         match loss {
             Loss::Cut => host.cut(),
             Loss::Killed => host.kill(),
+            Loss::Away => {
+                host.kill();
+                host.serve_for(Duration::from_secs(1));
+            }
             Loss::Replaced => {}
         }
         let again = Instant::now();
         match loss {
-            Loss::Cut | Loss::Killed => host.connect(),
+            Loss::Cut | Loss::Killed | Loss::Away => host.connect(),
             Loss::Replaced => host.replace(),
         }
-        host.heard = None;
-        host.wait("output after a loss", |host| host.heard);
-        let gap = host.heard.expect("waited for").duration_since(again);
-        println!("{device:?}: {loss:?} at {enough} bytes: output again after {} ms", gap.as_millis());
+        (host.heard, host.heard_new) = (None, None);
+        let first_new = host.wait("output after a loss", |host| host.heard_new);
+        let after = |moment: Instant| moment.duration_since(again).as_millis();
+        println!(
+            "{device:?}: {loss:?} at {enough} bytes: output again after {} ms, new output after {} ms",
+            after(host.heard.expect("before what is new")),
+            after(first_new)
+        );
     }
     assert_eq!(host.exit(session).ending, Ending::Exited { code: 3 });
     assert_eq!((host.stdout(session).count, host.stderr(session).text().as_str()), (length, "done\n"));
@@ -61,23 +71,23 @@ fn echo_through_losses(device: LinkDevice, sealed: bool, length: u64, losses: &[
     assert_eq!(host.shell("echo well"), "well\n");
 }
 
-use Loss::{Cut, Killed, Replaced};
+use Loss::{Away, Cut, Killed, Replaced};
 
 #[test]
 fn a_killed_host_comes_back_over_virtio_and_every_byte_is_there() {
     let length = if full() { 200_000_000 } else { 40_000_000 };
-    echo_through_losses(LinkDevice::Virtio, false, length, &[Killed, Killed, Cut, Killed, Replaced, Killed]);
+    echo_through_losses(LinkDevice::Virtio, false, length, &[Away, Killed, Cut, Away, Replaced, Killed]);
 }
 
 #[test]
 fn a_killed_host_comes_back_over_sealed_virtio() {
-    echo_through_losses(LinkDevice::Virtio, true, 4_000_000, &[Killed, Cut, Replaced]);
+    echo_through_losses(LinkDevice::Virtio, true, 4_000_000, &[Away, Cut, Replaced]);
 }
 
 #[test]
 fn a_killed_host_comes_back_over_serial_and_every_byte_is_there() {
     let length = if full() { 4_000_000 } else { 1_000_000 };
-    echo_through_losses(LinkDevice::Serial, true, length, &[Killed, Replaced, Cut, Killed, Replaced, Killed]);
+    echo_through_losses(LinkDevice::Serial, true, length, &[Away, Replaced, Cut, Away, Killed]);
 }
 
 #[test]

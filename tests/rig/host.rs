@@ -37,8 +37,10 @@ pub struct Host {
     lives: u8,
     /// The link has taken a dead one's place and has not met the guest.
     newborn: bool,
-    /// When the last new byte of any session's output came.
+    /// When the first byte of any session's output came since this was `None`: also one that came again.
     pub heard: Option<Instant>,
+    /// The same, of new bytes.
+    pub heard_new: Option<Instant>,
     /// What crosses the line, for a test that repeats it; `None` while nobody listens.
     pub tap: Option<Tap>,
 }
@@ -101,6 +103,7 @@ impl Host {
             lives: 1,
             newborn: false,
             heard: None,
+            heard_new: None,
             tap: None,
         };
         host.open(MAIN);
@@ -421,8 +424,9 @@ impl Host {
                 let before = intake.count;
                 intake.take(self.link.consumed(id), &bytes[..count]);
                 self.link.consume(id, count);
+                self.heard = self.heard.or_else(|| Some(Instant::now()));
                 if intake.count > before {
-                    self.heard = Some(Instant::now());
+                    self.heard_new = self.heard_new.or_else(|| Some(Instant::now()));
                 }
             }
             intake.ended |= self.link.is_ended(id);

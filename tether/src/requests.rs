@@ -8,7 +8,7 @@ use crate::agent::{Agent, Goal};
 use crate::launch::{self, Launched};
 use crate::pipes::Place;
 use crate::session::Session;
-use crate::sessions::{close_channels, open_channels};
+use crate::sessions::close_channels;
 
 impl Agent {
     pub(crate) fn serve(&mut self, request: Request) -> Reply {
@@ -66,8 +66,7 @@ impl Agent {
     /// Makes a session of a process that runs.
     fn begin(&mut self, mut session: Session, launched: Launched) -> Result<Reply, String> {
         let pid = u32::try_from(launched.pid.as_raw()).unwrap_or_default();
-        let link = &mut self.outside.line.link;
-        open_channels(session.id(), link);
+        self.sessions.open(session.id(), &mut self.outside.line.link);
         if let Err(error) = session.begin(launched, &mut self.outside.io()) {
             close_channels(session.id(), &mut self.outside.line.link);
             return Ok(Reply::Failed(launch::streams_failure(&error)));

@@ -362,7 +362,8 @@ mod tests {
 
     /// Bytes of a session's standard output that wait for the host.
     fn waiting(rig: &Rig) -> usize {
-        rig.link.room(Which::Stdout.channel(SessionId(9))) - rig.link.room(Which::Stdout.channel(ID))
+        usize::try_from(rig.link.written(Which::Stdout.channel(ID)) - rig.link.delivered(Which::Stdout.channel(ID)))
+            .unwrap()
     }
 
     /// Bytes that nobody has read from a pipe.

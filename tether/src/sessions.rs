@@ -11,16 +11,14 @@ use guest::cgroup::Cgroup;
 use nix::unistd::Pid;
 use wire::link::Link;
 use wire::message::{MAIN, SessionId, SessionInfo};
-use wire::packet::ChannelId;
+use wire::packet::{ChannelId, MAX_CHANNELS};
 use wire::status::{Ending, Exit};
 
 use crate::session::{Io, Session};
 use crate::stream::Which;
 
-/// The most sessions that may run beside the main one.
-const MOST_LIVE: usize = 1024;
-/// The most ended sessions that wait to be forgotten; then the oldest is.
-const MOST_ENDED: usize = 1024;
+/// The most sessions beside the main one, ended ones included: as many as the link has channels for.
+const MOST: usize = (MAX_CHANNELS - 1) / 3 - 1;
 /// The highest number whose channels have numbers.
 pub(crate) const LAST_NUMBER: u32 = (u32::MAX - 3) / 3;
 
@@ -63,10 +61,20 @@ impl Sessions {
         if self.table.contains_key(&id) {
             return Err(format!("there is a session {} already", id.0));
         }
-        match self.table.len() - 1 - self.ended.len() >= MOST_LIVE {
-            true => Err(format!("{MOST_LIVE} sessions run already: end one first")),
+        match self.table.len() - 1 - self.ended.len() >= MOST {
+            true => Err(format!("{MOST} sessions run already: end one first")),
             false => Ok(()),
         }
+    }
+
+    /// Opens the channels of one that was admitted. For want of room the one that ended longest ago is forgotten.
+    pub(crate) fn open(&mut self, id: SessionId, link: &mut Link) {
+        if self.table.len() > MOST
+            && let Some(&oldest) = self.ended.front()
+        {
+            self.remove(oldest, link);
+        }
+        open_channels(id, link);
     }
 
     /// Adds one that was admitted and whose channels are open.
@@ -90,19 +98,6 @@ impl Sessions {
         self.table.remove(&id);
         self.ended.retain(|&ended| ended != id);
         close_channels(id, link);
-    }
-
-    /// Keeps its exit for a host that asks; not for ever.
-    fn keep(&mut self, id: SessionId, link: &mut Link) {
-        if id == MAIN {
-            return;
-        }
-        self.ended.push_back(id);
-        if self.ended.len() > MOST_ENDED
-            && let Some(&oldest) = self.ended.front()
-        {
-            self.remove(oldest, link);
-        }
     }
 
     // -- what happens
@@ -146,9 +141,7 @@ impl Sessions {
     pub(crate) fn poll_ends(&mut self, io: &mut Io<'_>) -> Vec<(SessionId, Exit)> {
         let ends = self.table.iter_mut().rev().filter_map(|(&id, session)| Some((id, session.poll_end(io)?)));
         let ends: Vec<(SessionId, Exit)> = ends.collect();
-        for (id, _) in &ends {
-            self.keep(*id, io.link);
-        }
+        self.ended.extend(ends.iter().map(|(id, _)| *id).filter(|&id| id != MAIN));
         ends
     }
 
@@ -161,15 +154,21 @@ impl Sessions {
 }
 
 /// Both ends open a session's channels before its bytes flow.
-pub(crate) fn open_channels(id: SessionId, link: &mut Link) {
-    let streams = id.streams();
-    [streams.stdin, streams.stdout, streams.stderr].into_iter().for_each(|channel| drop(link.open(channel)));
+fn open_channels(id: SessionId, link: &mut Link) {
+    for channel in channels(id) {
+        let opened = link.open(channel);
+        debug_assert!(opened, "there are channels for MOST sessions");
+    }
 }
 
 /// Nothing is kept of them.
 pub(crate) fn close_channels(id: SessionId, link: &mut Link) {
+    channels(id).into_iter().for_each(|channel| link.forget(channel));
+}
+
+fn channels(id: SessionId) -> [ChannelId; 3] {
     let streams = id.streams();
-    [streams.stdin, streams.stdout, streams.stderr].into_iter().for_each(|channel| link.forget(channel));
+    [streams.stdin, streams.stdout, streams.stderr]
 }
 
 #[cfg(test)]
@@ -212,8 +211,7 @@ pub(crate) mod tests {
     impl Rig {
         pub(crate) fn new() -> Rig {
             let security = Security { key: LinkKey::new([1; 32]), sealed: false, seed: [2; 32] };
-            let mut link = Link::new(Role::Guest { vm: "vm".into(), boot: [3; 16] }, Tuning::FAST, security);
-            open_channels(SessionId(9), &mut link);
+            let link = Link::new(Role::Guest { vm: "vm".into(), boot: [3; 16] }, Tuning::FAST, security);
             Rig { link, poller: Poller::new().unwrap(), buffer: vec![0; 4096] }
         }
 
@@ -233,6 +231,7 @@ pub(crate) mod tests {
 
         /// A table in which a session of that number has run and ended.
         fn end(&mut self, sessions: &mut Sessions, id: SessionId) -> Vec<(SessionId, Exit)> {
+            sessions.open(id, &mut self.link);
             let (session, process) = self.running(id, true);
             sessions.add(session);
             drop(process);
@@ -282,25 +281,26 @@ pub(crate) mod tests {
         let mut sessions = table(&mut rig);
         assert_eq!(sessions.admit(SessionId(LAST_NUMBER)), Ok(()));
         assert!(sessions.admit(SessionId(LAST_NUMBER + 1)).is_err());
-        for number in 1..=1024 {
+        for number in 1..=340 {
             sessions.admit(SessionId(number)).unwrap();
             sessions.add(Session::waiting(SessionId(number), None, false));
         }
-        let refused = sessions.admit(SessionId(1025)).unwrap_err();
-        assert_eq!(refused, "1024 sessions run already: end one first");
+        let refused = sessions.admit(SessionId(341)).unwrap_err();
+        assert_eq!(refused, "340 sessions run already: end one first");
     }
 
     #[test]
     fn the_oldest_end_is_forgotten_first() {
         let mut rig = Rig::new();
         let mut sessions = table(&mut rig);
-        for number in (1..=1024).rev() {
+        for number in (1..=340).rev() {
             assert_eq!(rig.end(&mut sessions, SessionId(number)).len(), 1);
         }
-        assert_eq!(sessions.list().len(), 1025);
+        assert_eq!(sessions.list().len(), 341);
+        sessions.admit(SessionId(2000)).unwrap();
         rig.end(&mut sessions, SessionId(2000));
         let left = numbers(&sessions);
-        assert_eq!((left.len(), left.contains(&1024), left.contains(&2000)), (1025, false, true));
+        assert_eq!((left.len(), left.contains(&340), left.contains(&2000)), (341, false, true));
     }
 
     #[test]
