@@ -41,6 +41,8 @@ pub struct Host {
     pub heard: Option<Instant>,
     /// The same, of new bytes.
     pub heard_new: Option<Instant>,
+    /// When the last one came.
+    pub last_heard: Option<Instant>,
     /// What crosses the line, for a test that repeats it; `None` while nobody listens.
     pub tap: Option<Tap>,
 }
@@ -104,6 +106,7 @@ impl Host {
             newborn: false,
             heard: None,
             heard_new: None,
+            last_heard: None,
             tap: None,
         };
         host.open(MAIN);
@@ -424,9 +427,10 @@ impl Host {
                 let before = intake.count;
                 intake.take(self.link.consumed(id), &bytes[..count]);
                 self.link.consume(id, count);
-                self.heard = self.heard.or_else(|| Some(Instant::now()));
+                self.last_heard = Some(Instant::now());
+                self.heard = self.heard.or(self.last_heard);
                 if intake.count > before {
-                    self.heard_new = self.heard_new.or_else(|| Some(Instant::now()));
+                    self.heard_new = self.heard_new.or(self.last_heard);
                 }
             }
             intake.ended |= self.link.is_ended(id);
