@@ -41,8 +41,8 @@ pub enum PipeError {
     NoPort,
     #[error("this machine has no serial port {SERIAL} (QEMU: -device isa-serial,index=0,chardev=...)")]
     NoSerial,
-    #[error("{SERIAL} cannot do {asked} baud, only {done}: give link/speed less")]
-    Speed { asked: u32, done: u32 },
+    #[error("{SERIAL} cannot do {speed} baud: give less as link/speed; most ports do 115200 and no more")]
+    Speed { speed: u32 },
     #[error(
         "this machine has no vsock device (QEMU: -device vhost-vsock-pci,guest-cid=... or vhost-user-vsock-pci; ESXi: vmci0)"
     )]
@@ -116,7 +116,7 @@ fn open_serial(speed: u32) -> Result<File, PipeError> {
     let file = open_device(Path::new(SERIAL))?;
     match terminal::make_raw(&file, speed) {
         Ok(done) if done == speed => Ok(file),
-        Ok(done) => Err(PipeError::Speed { asked: speed, done }),
+        Ok(_) => Err(PipeError::Speed { speed }),
         // the kernel has a name for each of four ports, hardware or not
         Err(error) if error.raw_os_error() == Some(libc::EIO) => Err(PipeError::NoSerial),
         Err(source) => Err(PipeError::Open { path: SERIAL.into(), source }),

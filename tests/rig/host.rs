@@ -262,7 +262,7 @@ impl Host {
 
     /// Takes a new connection.
     pub fn connect(&mut self) {
-        self.machine.socket = self.machine.connect();
+        self.machine.connect();
         self.line = Some(Line::new(self.machine.socket.try_clone().expect("a socket")));
         self.link.pipe_up(self.machine.began.elapsed());
     }

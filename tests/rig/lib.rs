@@ -9,3 +9,4 @@ pub mod machine;
 pub mod stream;
 pub mod terminal;
 pub mod vch;
+pub mod vsock;

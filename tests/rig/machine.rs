@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +17,7 @@ use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, SPEED, Spe
 
 use crate::artifacts;
 use crate::vch::DEADLINE;
+use crate::vsock::Vsock;
 
 /// What to boot.
 pub struct Machine {
@@ -28,7 +31,11 @@ pub struct Machine {
     pub extra: Vec<String>,
     /// The console's port, and not the link's device, is what [`Powered::socket`] holds.
     pub console_on_socket: bool,
+    /// The link's serial port is connected by TCP, as ESXi does it.
+    pub link_over_tcp: bool,
 }
+
+const MEMORY_MIB: u32 = 256;
 
 /// A firmware that only starts kernels.
 const QBOOT: &str = "/usr/share/qemu/qboot.rom";
@@ -69,6 +76,7 @@ impl Machine {
             guestinfo: Some(wire::guestinfo::write(spec).to_string()),
             extra: Vec::new(),
             console_on_socket: false,
+            link_over_tcp: false,
         }
     }
 
@@ -76,8 +84,11 @@ impl Machine {
     pub fn power_on(self) -> Powered {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| dir.path().join(name).display().to_string();
+        let tcp = self.link_over_tcp.then(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let vsock = (self.link == LinkDevice::Vsock).then(|| Vsock::start(dir.path()));
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args("-accel tcg -cpu max -nodefaults -no-user-config -display none -no-reboot -m 256".split(' '));
+        qemu.args("-accel tcg -cpu max -nodefaults -no-user-config -display none -no-reboot".split(' '));
+        qemu.args(["-m", &MEMORY_MIB.to_string()]);
         match &self.iso {
             Some(iso) => {
                 qemu.args(["-machine", "pc", "-drive"]);
@@ -85,7 +96,8 @@ impl Machine {
             }
             // as vch does
             None => {
-                qemu.args(["-machine", "q35,sata=off,smbus=off,hpet=off", "-append", "console=ttyS1 quiet panic=-1"]);
+                qemu.args(["-machine", "q35,sata=off,smbus=off,hpet=off"]);
+                qemu.args(["-append", "console=ttyS1 quiet panic=-1 no_timer_check"]);
                 qemu.arg("-kernel").arg(artifacts::dist("kernel")).arg("-initrd").arg(&self.initramfs);
                 if Path::new(QBOOT).exists() {
                     qemu.args(["-bios", QBOOT]);
@@ -97,14 +109,24 @@ impl Machine {
         let socket = format!("path={},server=on,wait=on", path("link"));
         let (link, console) = match self.console_on_socket {
             true => ("null,id=link".into(), format!("socket,id=console,{socket}")),
-            false => (format!("socket,id=link,{socket}"), format!("file,id=console,path={}", path("console"))),
+            false => {
+                let link = match &tcp {
+                    Some(tcp) => format!("host=127.0.0.1,port={}", tcp.local_addr().expect("a port").port()),
+                    None => socket,
+                };
+                (format!("socket,id=link,{link}"), format!("file,id=console,path={}", path("console")))
+            }
         };
-        qemu.args(["-chardev", &link, "-chardev", &console]);
+        if vsock.is_none() {
+            qemu.args(["-chardev", &link]);
+        }
+        qemu.args(["-chardev", &console]);
         match self.link {
             LinkDevice::Serial => qemu.args(["-device", "isa-serial,index=0,chardev=link"]),
-            LinkDevice::Virtio | LinkDevice::Vsock => qemu
+            LinkDevice::Virtio => qemu
                 .args(["-device", "virtio-serial-pci"])
                 .args(["-device", "virtserialport,chardev=link,name=tether.link"]),
+            LinkDevice::Vsock => qemu.args(vsock.iter().flat_map(|vsock| vsock.arguments(MEMORY_MIB))),
         };
         qemu.args(["-device", "isa-serial,index=1,chardev=console"]);
         if let Some(text) = &self.guestinfo {
@@ -119,15 +141,20 @@ impl Machine {
         let began = Instant::now();
         let child = qemu.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("qemu-system-x86_64");
         let mut qemu = Qemu(child);
-        let socket = loop {
-            match UnixStream::connect(path("link")) {
-                Ok(socket) => break socket,
-                Err(error) => assert!(began.elapsed() < DEADLINE, "QEMU does not listen: {error}"),
-            }
-            assert!(qemu.0.try_wait().expect("a child of ours").is_none(), "QEMU has ended");
-            std::thread::sleep(Duration::from_millis(1));
+        let socket = match (&vsock, tcp) {
+            (Some(vsock), _) => vsock.accept(&mut qemu.0),
+            // to read and write, a stream is a stream
+            (None, Some(tcp)) => OwnedFd::from(tcp.accept().expect("QEMU connects").0).into(),
+            (None, None) => loop {
+                match UnixStream::connect(path("link")) {
+                    Ok(socket) => break socket,
+                    Err(error) => assert!(began.elapsed() < DEADLINE, "QEMU does not listen: {error}"),
+                }
+                assert!(qemu.0.try_wait().expect("a child of ours").is_none(), "QEMU has ended");
+                std::thread::sleep(Duration::from_millis(1));
+            },
         };
-        Powered { qemu, socket, dir, link: self.link, began }
+        Powered { qemu, socket, vsock, dir, link: self.link, began }
     }
 }
 
@@ -145,6 +172,7 @@ impl Drop for Qemu {
 pub struct Powered {
     qemu: Qemu,
     pub socket: UnixStream,
+    vsock: Option<Vsock>,
     dir: TempDir,
     link: LinkDevice,
     /// When QEMU was started.
@@ -169,6 +197,15 @@ impl Powered {
     /// Serves the link until the machine powers off; does something when the first output has come.
     pub fn serve_until_output(&mut self, tuning: Tuning, then: impl FnOnce(&Powered)) -> Seen {
         let mut then = Some(then);
+        self.serve_with(tuning, |powered, _, _| {
+            if let Some(then) = then.take() {
+                then(powered);
+            }
+        })
+    }
+
+    /// Serves the link until the machine powers off; does something each time that output has come.
+    pub fn serve_with(&mut self, tuning: Tuning, mut then: impl FnMut(&mut Powered, &mut Link, &Seen)) -> Seen {
         let sealed = self.link == LinkDevice::Serial;
         let security = Security { key: key(), sealed, seed: [1; 32] };
         let mut link = Link::new(Role::Host { vm: "rig".into() }, tuning, security);
@@ -180,8 +217,8 @@ impl Powered {
         let (mut out, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
         let now = |began: Instant| began.elapsed();
         link.pipe_up(now(self.began));
-        self.socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket");
         loop {
+            self.socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket");
             out.clear();
             while link.poll_transmit(now(self.began), &mut out) {}
             // an error is the machine's end, which the read tells
@@ -203,9 +240,7 @@ impl Powered {
                 seen.first_byte = seen.first_byte.or(Some(self.began.elapsed()));
                 link.consume(streams.stdout, bytes.len());
                 seen.stdout.extend(bytes);
-                if let Some(then) = then.take() {
-                    then(self);
-                }
+                then(self, &mut link, &seen);
             }
             while let Some(event) = link.poll_event() {
                 match event {
@@ -223,20 +258,26 @@ impl Powered {
         seen
     }
 
+    /// Cuts the guest's connection, with what is under way in it, and takes the next one.
+    pub fn cut(&mut self, link: &mut Link) {
+        link.pipe_down();
+        self.disconnect();
+        self.connect();
+        link.pipe_up(self.began.elapsed());
+    }
+
     /// Closes the connection, also for every copy of the socket.
     pub fn disconnect(&self) {
         // an error says that it is closed
-        self.socket.shutdown(std::net::Shutdown::Both).ok();
+        self.socket.shutdown(Shutdown::Both).ok();
     }
 
-    /// Connects to the link's device again. It serves one connection at a time: the old one must be closed.
-    pub fn connect(&self) -> UnixStream {
-        UnixStream::connect(self.dir.path().join("link")).expect("QEMU listens")
-    }
-
-    /// A file of the machine's, that goes with it.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+    /// Takes a new connection to the link's device, when the old one is closed. A guest with a vsock connects by itself.
+    pub fn connect(&mut self) {
+        self.socket = match &self.vsock {
+            Some(vsock) => vsock.accept(&mut self.qemu.0),
+            None => UnixStream::connect(self.dir.path().join("link")).expect("QEMU listens"),
+        };
     }
 
     /// Waits until QEMU has ended by itself.

@@ -292,6 +292,7 @@ impl Agent {
         if self.sessions.main().is_waiting() {
             return self.flush();
         }
+        self.sessions.main_mut().must_end();
         // an error means that it has ended already
         let _gone = self.sessions.main().signal(self.spec.main.stop_signal);
         self.goal = Goal::Serve { kill_at: Some(clock::now() + GRACE) };

@@ -8,7 +8,8 @@
 //! much is read; with nobody to take it, it is read and dropped.
 //!
 //! Output is drained after the process has ended, because its last words are still in the pipes, and a grandchild may hold them open: until the end of
-//! file, or until nothing came for [`IDLE`], never longer than [`CAP`]. Time in which nobody takes anything counts for neither. This file
+//! file, or until nothing came for [`IDLE`], never longer than [`CAP`]. Time in which nobody takes anything counts for neither, unless the machine has been
+//! asked to power off: then [`STUCK`] is its bound. This file
 //! decides when a session ends and what moves between its descriptors and its channels; it does not wait.
 
 use std::io;
@@ -33,6 +34,8 @@ use crate::stream::{Stream, Which};
 const IDLE: Duration = Duration::from_millis(300);
 /// The longest that output is drained after the process has ended.
 const CAP: Duration = Duration::from_secs(10);
+/// How long a session that must end waits for somebody to take anything of its output.
+const STUCK: Duration = Duration::from_secs(30);
 
 pub(crate) const SIGKILL: u8 = 9;
 
@@ -42,6 +45,8 @@ pub(crate) struct Session {
     /// It has a terminal, which began with this size.
     terminal: Option<TermSize>,
     attached: bool,
+    /// It has been asked to end, for good: who takes nothing does not keep it.
+    must_end: bool,
     phase: Phase,
     input: Option<Stream>,
     outputs: Vec<Stream>,
@@ -77,7 +82,8 @@ pub(crate) struct Io<'a> {
 impl Session {
     /// A session whose process is still to be started.
     pub(crate) fn waiting(id: SessionId, terminal: Option<TermSize>, attached: bool) -> Session {
-        Session { id, terminal, attached, phase: Phase::Waiting, input: None, outputs: Vec::new() }
+        let (input, outputs) = (None, Vec::new());
+        Session { id, terminal, attached, must_end: false, phase: Phase::Waiting, input, outputs }
     }
 
     /// Takes over its process. When it cannot, the process is killed.
@@ -166,6 +172,11 @@ impl Session {
         self.attached = attached;
     }
 
+    /// Its machine is to be powered off.
+    pub(crate) fn must_end(&mut self) {
+        self.must_end = true;
+    }
+
     pub(crate) fn signal(&self, signal: u8) -> Result<(), String> {
         if !(1..=64).contains(&signal) {
             return Err(format!("there is no signal {signal}: they go from 1 to 64"));
@@ -245,6 +256,7 @@ impl Session {
         match &self.phase {
             Phase::Draining(_) if self.outputs.is_empty() => Some(Duration::ZERO),
             Phase::Draining(drain) if !drain.held_up => Some((drain.quiet_since + IDLE).min(drain.since + CAP)),
+            Phase::Draining(drain) if self.must_end => Some(drain.since + STUCK),
             _ => None,
         }
     }
@@ -401,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_up_end_waits_without_a_clock() {
+    fn a_held_up_end_waits_without_a_clock_until_the_machine_must_end() {
         let mut rig = Rig::new();
         let (mut session, process) = rig.running(ID, true);
         let channel = Which::Stdout.channel(ID);
@@ -411,6 +423,8 @@ mod tests {
         session.exited(exited(3), 0, Duration::ZERO);
         session.settle(&mut rig.io(Duration::ZERO)).unwrap();
         assert_eq!(session.deadline(), None);
+        session.must_end();
+        assert_eq!(session.deadline(), Some(STUCK));
         session.attach(false);
         session.settle(&mut rig.io(CAP * 2)).unwrap();
         assert_eq!(session.deadline(), Some(CAP * 2 + IDLE), "a grandchild may still write");

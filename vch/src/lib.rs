@@ -17,6 +17,7 @@ pub mod assets;
 pub mod cli;
 pub mod console;
 pub mod guest_link;
+pub mod hub;
 pub mod images;
 pub mod pipe;
 pub mod plan;

@@ -7,11 +7,11 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use wire::handshake::LinkKey;
 use wire::link::{Link, Role, Security, Tuning};
@@ -20,9 +20,11 @@ use wire::spec::{LinkDevice, Spec};
 use crate::cli::RunArgs;
 use crate::guest_link::{self, Command, Ends, Outcome, Report};
 use crate::images::{self, Unfinished};
+use crate::pipe::{self, Address, Listener, Pipe};
 use crate::signals::{self, Caught, SIGWINCH};
 use crate::state::{self, Container};
 use crate::verdict::Verdict;
+use crate::vm::vsock::Vsock;
 use crate::vm::{Accel, Disk, Machine, accel, overlay, qemu};
 use crate::{assets, plan, terminal};
 
@@ -61,8 +63,16 @@ async fn container(args: &RunArgs) -> Result<u8> {
         signal = signals::ending(&mut caught) => return Ok(128 + signal),
     };
 
-    let container = Container::create(&id, args.rm)?;
     let sockets = state::socket_dir()?;
+    let link_socket = sockets.path().join("link");
+    let (vsock, listener) = match spec.link.device {
+        LinkDevice::Vsock => {
+            let (vsock, listener) = Vsock::choose(sockets.path())?;
+            (Some(vsock), listener)
+        }
+        LinkDevice::Serial | LinkDevice::Virtio => (None, Listener::bind(&Address::Unix(link_socket.clone()))?),
+    };
+    let container = Container::create(&id, args.rm)?;
     let machine = Machine {
         boot,
         firmware: qemu::quick_firmware(),
@@ -70,7 +80,8 @@ async fn container(args: &RunArgs) -> Result<u8> {
         memory_mib: args.memory.mebibytes(),
         cpus: args.cpus,
         link: spec.link.device,
-        link_socket: sockets.path().join("link"),
+        link_socket,
+        vsock,
         console: container.console(),
         guestinfo: container.guestinfo(),
         disk: Some(Disk { file: container.disk(), transient: container.is_transient() }),
@@ -80,7 +91,7 @@ async fn container(args: &RunArgs) -> Result<u8> {
     container.create_file(&machine.guestinfo, |file| write!(file, "{}", wire::guestinfo::write(&spec)))?;
     container.create_file(&container.disk(), |file| overlay::write(file, &base, size))?;
 
-    let verdict = match attend(args, &spec, &qemu, &machine, caught).await {
+    let verdict = match attend(args, &spec, &qemu, &machine, listener, caught).await {
         Ok(report) if accel == Accel::Kvm && matches!(report.outcome, Outcome::Lost | Outcome::NotReady) => {
             Verdict::of(report, &container, args.start_timeout).with_hint("VCH_ACCEL=tcg does without KVM, slower")
         }
@@ -120,16 +131,32 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
 }
 
 /// Starts the machine, talks with its guest, and sees the machine end.
-async fn attend(args: &RunArgs, spec: &Spec, qemu: &Path, machine: &Machine, caught: Caught) -> Result<Report> {
-    let listener = UnixListener::bind(&machine.link_socket)
-        .with_context(|| format!("cannot listen at {}", machine.link_socket.display()))?;
+async fn attend(
+    args: &RunArgs,
+    spec: &Spec,
+    qemu: &Path,
+    machine: &Machine,
+    mut listener: Listener,
+    caught: Caught,
+) -> Result<Report> {
     let start_by = Instant::now() + Duration::from_secs(args.start_timeout);
-    let mut process = qemu::Process::start(qemu, machine)?;
-    let Some(pipe) = connected(&listener, &mut process, start_by).await? else {
-        let complaint = process.complaint().await;
-        bail!("QEMU ended at once: {}", complaint.as_deref().unwrap_or("it did not say why"));
+    let companion = match &machine.vsock {
+        Some(vsock) => vsock.start().await?,
+        None => None,
     };
-    let (reader, writer) = pipe.into_split();
+    let mut process = qemu::Process::start(qemu, machine)?;
+    let (machine_is_on, off) = oneshot::channel::<()>();
+    let pipe = match &machine.vsock {
+        // the guest connects, once it has booted
+        Some(vsock) => pipe::awaited(guest(listener, vsock.clone(), off)),
+        None => match connected(&mut listener, &mut process, start_by).await? {
+            Some(pipe) => pipe.split(),
+            None => {
+                let complaint = process.complaint().await;
+                bail!("QEMU ended at once: {}", complaint.as_deref().unwrap_or("it did not say why"));
+            }
+        },
+    };
 
     let (sender, mut commands) = mpsc::unbounded_channel();
     tokio::spawn(forward(caught, args.tty, sender));
@@ -141,7 +168,15 @@ async fn attend(args: &RunArgs, spec: &Spec, qemu: &Path, machine: &Machine, cau
     let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed: state::random()? };
     let link = Link::new(Role::Host { vm: spec.id.clone() }, tuning, security);
     let ends = own_ends(args)?;
-    let report = guest_link::converse((reader, writer), link, ends, &mut commands, start_by).await;
+    let mut talk = pin!(guest_link::converse(pipe, link, ends, &mut commands, start_by));
+    let report = tokio::select! {
+        report = &mut talk => report,
+        _ = process.wait() => {
+            // what carries a vsock outlives QEMU; the pipe is still read to its end
+            drop((companion, machine_is_on));
+            talk.await
+        }
+    };
     drop(restore);
 
     if report.machine_stays() {
@@ -154,17 +189,30 @@ async fn attend(args: &RunArgs, spec: &Spec, qemu: &Path, machine: &Machine, cau
 }
 
 /// QEMU's end of the link; `None` when it ends instead.
-async fn connected(
-    listener: &UnixListener,
-    process: &mut qemu::Process,
-    start_by: Instant,
-) -> Result<Option<UnixStream>> {
+async fn connected(listener: &mut Listener, process: &mut qemu::Process, start_by: Instant) -> Result<Option<Pipe>> {
     tokio::select! {
         accepted = timeout_at(start_by, listener.accept()) => {
-            let (pipe, _) = accepted.map_err(|_| anyhow!("QEMU did not connect to its link in time"))??;
-            Ok(Some(pipe))
+            Ok(Some(accepted.map_err(|_| anyhow!("QEMU did not connect to its link in time"))??))
         }
         ended = process.wait() => ended.map(|_| None).context("cannot wait for QEMU"),
+    }
+}
+
+/// The guest's connection by vsock; `None` when the machine ends instead, which drops the other end of `off`.
+async fn guest(mut listener: Listener, vsock: Vsock, off: oneshot::Receiver<()>) -> Option<Pipe> {
+    let connects = async {
+        loop {
+            let pipe = listener.accept().await.ok()?;
+            // every machine of the host can reach this port of its kernel
+            match vsock {
+                Vsock::Kernel { cid } if pipe.peer_cid() != Some(cid) => {}
+                Vsock::Kernel { .. } | Vsock::Program { .. } => return Some(pipe),
+            }
+        }
+    };
+    tokio::select! {
+        pipe = connects => pipe,
+        _ = off => None,
     }
 }
 

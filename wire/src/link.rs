@@ -32,7 +32,7 @@ mod state;
 mod terms;
 mod traffic;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::codec;
@@ -85,11 +85,13 @@ pub struct Link {
     /// What the peer lets us send on a new channel; known from the first greeting.
     peer_window: u64,
     peer_boot: Option<[u8; 16]>,
-    /// Frames that go before all others: delimiter, welcome, refusal, resets of unknown channels.
+    /// Frames that go before all others: delimiter, welcome, refusal.
     urgent: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
     /// Bytes of [`CONTROL`] that wait as messages in `events`.
     announced: usize,
+    /// Channels that the peer means to have, and that are not here.
+    strays: BTreeSet<ChannelId>,
     served: u64,
     counters: Counters,
     key: LinkKey,
@@ -118,6 +120,7 @@ impl Link {
             urgent: VecDeque::new(),
             events: VecDeque::new(),
             announced: 0,
+            strays: BTreeSet::new(),
             served: 0,
             counters: Counters::default(),
             key,
@@ -172,6 +175,16 @@ impl Link {
     /// The absolute offset of the first readable byte: how much has been consumed since the channel began, here or at the host before.
     pub fn consumed(&self, id: ChannelId) -> u64 {
         self.channels.get(&id).map_or(0, |channel| channel.input.consumed())
+    }
+
+    /// How long the channel's stream to us is; known once its end has come.
+    pub fn length(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id).and_then(|channel| channel.input.length())
+    }
+
+    /// The peer has sent all that it may: it waits for us to consume.
+    pub fn is_full(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|channel| channel.input.is_full())
     }
 
     /// The absolute offset after the last byte that [`Link::write`] took.

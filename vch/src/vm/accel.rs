@@ -75,6 +75,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         cpus: 1,
         link: LinkDevice::Serial,
         link_socket: dir.path().join("link"),
+        vsock: None,
         console: console.clone(),
         guestinfo: nothing,
         disk: None,

@@ -1,4 +1,5 @@
-//! What a containerVM needs of a hypervisor. [`qemu`] is the one there is; [`accel`] decides how it computes, [`overlay`] writes its disk.
+//! What a containerVM needs of a hypervisor. [`qemu`] is the one there is; [`accel`] decides how it computes, [`overlay`] writes its disk,
+//! [`vsock`] finds the other end of its vsock device.
 
 use std::path::PathBuf;
 
@@ -9,6 +10,9 @@ pub use crate::assets::Boot;
 pub mod accel;
 pub mod overlay;
 pub mod qemu;
+pub mod vsock;
+
+use self::vsock::Vsock;
 
 /// How the processor's instructions are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +33,10 @@ pub struct Machine {
     pub memory_mib: u64,
     pub cpus: u8,
     pub link: LinkDevice,
-    /// The unix socket at which vch waits for the link.
+    /// The unix socket at which vch waits for QEMU's end of the link.
     pub link_socket: PathBuf,
+    /// The other end of the link, if it is a vsock.
+    pub vsock: Option<Vsock>,
     /// A file that takes the console's output.
     pub console: PathBuf,
     pub guestinfo: PathBuf,

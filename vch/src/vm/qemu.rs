@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use wire::spec::{LinkDevice, VIRTIO_PORT};
 
-use super::{Accel, Boot, Machine};
+use super::{Accel, Boot, Machine, Vsock};
 
 /// The program, as the user names it or as it is found in `PATH`.
 pub fn find() -> Result<PathBuf> {
@@ -55,13 +55,27 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         }
     }
     line.option("-fw_cfg", "name=opt/guestinfo,file=", &machine.guestinfo);
-    line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
     match machine.link {
-        LinkDevice::Serial => line.words("-device isa-serial,index=0,chardev=link"),
-        LinkDevice::Virtio | LinkDevice::Vsock => {
+        LinkDevice::Serial => {
+            line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
+            line.words("-device isa-serial,index=0,chardev=link");
+        }
+        LinkDevice::Virtio => {
+            line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
             line.words("-device virtio-serial-pci,max_ports=2");
             line.words(&format!("-device virtserialport,chardev=link,name={VIRTIO_PORT}"));
         }
+        // the device below
+        LinkDevice::Vsock => {}
+    }
+    if let Some(vsock) = &machine.vsock {
+        if let Vsock::Program { socket, .. } = vsock {
+            // the program reads and writes the guest's memory
+            line.words(&format!("-object memory-backend-memfd,id=mem,share=on,size={}M", machine.memory_mib));
+            line.words("-machine memory-backend=mem");
+            line.option("-chardev", "socket,id=vsock,path=", socket);
+        }
+        line.pair("-device", vsock.device());
     }
     line.option("-chardev", "file,id=console,path=", &machine.console);
     line.words("-device isa-serial,index=1,chardev=console");
@@ -87,17 +101,8 @@ pub struct Process {
 
 impl Process {
     pub fn start(program: &Path, machine: &Machine) -> Result<Process> {
-        let mut command = match in_path(OsStr::new("setpriv")) {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
+        let mut command = tethered(program);
         command.args(arguments(machine)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Ctrl-C is for vch, which tells the guest.
-        command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let Some(stderr) = child.stderr.take() else { bail!("{} has no stderr", program.display()) };
         let complaint = tokio::spawn(async move {
@@ -130,6 +135,20 @@ impl Process {
     }
 }
 
+/// A command that ends with vch, even when vch is killed. Ctrl-C is for vch, which tells the guest.
+pub(super) fn tethered(program: &Path) -> Command {
+    let mut command = match in_path(OsStr::new("setpriv")) {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.process_group(0).kill_on_drop(true);
+    command
+}
+
 /// Arguments being collected.
 struct Line(Vec<OsString>);
 
@@ -152,7 +171,7 @@ impl Line {
     }
 }
 
-fn in_path(name: &OsStr) -> Option<PathBuf> {
+pub(super) fn in_path(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(name)).filter(|path| path.is_file());
     }
@@ -164,8 +183,9 @@ const QBOOT: [&str; 2] = ["/usr/share/qemu/qboot.rom", "/usr/share/qemu-kvm/qboo
 /// Start to first byte of output on a busy host, the least of nine: `pc` 1.19 s (its kernel waits for IDE ports that nobody uses), q35 without what we
 /// do not use 0.82 s, with qboot 0.7 s. `i8042=off` would take another 0.06 s, and QEMU before 7.0 does not know it.
 const DIRECT_MACHINE: &str = "-machine q35,sata=off,smbus=off,hpet=off";
-/// The kernel's own boot flags (`no_timer_check`, `noreplace-smp`) made no difference on this machine.
-const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1";
+/// `no_timer_check`: the kernel counts the timer's ticks for a moment, and panics if there are too few. On a busy host QEMU under TCG is late with them.
+/// It costs no time, nor saves any.
+const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check";
 
 #[cfg(test)]
 mod tests;

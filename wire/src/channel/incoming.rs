@@ -60,6 +60,16 @@ impl Incoming {
         self.end.is_some()
     }
 
+    /// How long the stream is, once its end has come.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.end
+    }
+
+    /// The peer has sent all that it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes() == self.told
+    }
+
     fn bytes(&self) -> u64 {
         self.consumed + self.kept.len()
     }

@@ -100,7 +100,9 @@ impl Link {
         if let State::Greeting { knock_at: Some(at) } = &mut self.state {
             *at = now + KNOCK_INTERVAL;
         }
-        let positions = match self.adopts() {
+        // one that restarted is believed, too, so that it confirms: only then is it sure that it did, and the link is over
+        let restarted = self.peer_boot.is_some_and(|boot| boot != greeting.boot);
+        let positions = match self.adopts() || restarted {
             true => self.adopted_positions(&greeting),
             false => self.positions(),
         };

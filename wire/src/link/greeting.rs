@@ -150,6 +150,13 @@ impl Link {
             // a host that came after the one that was told does not know it
             channel.reset_due = channel.input.is_discarding().then_some(ResetReason::NotRead);
         }
+        self.strays.clear();
+        for at in &greeting.positions {
+            let begun = at.received > 0 || at.kept > 0;
+            if begun && self.channels.get(&at.channel).is_none_or(|channel| channel.over) {
+                self.refuse_stray(at.channel);
+            }
+        }
         self.urgent.clear();
         self.state = State::Open { sealer, confirm_at };
         self.events.push_back(Event::Opened { boot: greeting.boot });

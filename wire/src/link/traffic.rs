@@ -24,7 +24,13 @@ impl Link {
 
     /// Credit, rewinds, resets, questions and ends: short, and the peer waits for them.
     pub(super) fn transmit_notice(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        for (&id, channel) in &mut self.channels {
+        if let Some(id) = self.strays.pop_first() {
+            let mut body = Vec::new();
+            Packet::Reset { channel: id, reason: ResetReason::NoSuchChannel }.encode(&mut body);
+            self.state.transmit(self.sealed, &body, &[], out);
+            return true;
+        }
+        for (&id, channel) in self.channels.iter_mut().filter(|(_, channel)| !channel.over) {
             let packet = if let Some(reason) = channel.reset_due.take() {
                 Packet::Reset { channel: id, reason }
             } else if std::mem::take(&mut channel.rewind_due) {
@@ -153,14 +159,11 @@ impl Link {
         }
     }
 
-    fn refuse_stray(&mut self, id: ChannelId) {
-        if self.urgent.len() >= MAX_URGENT {
-            return;
+    /// The peer is told, as far as it is not told already.
+    pub(super) fn refuse_stray(&mut self, id: ChannelId) {
+        if self.strays.len() < MAX_URGENT {
+            self.strays.insert(id);
         }
-        let (mut body, mut bytes) = (Vec::new(), Vec::new());
-        Packet::Reset { channel: id, reason: ResetReason::NoSuchChannel }.encode(&mut body);
-        self.state.transmit(self.sealed, &body, &[], &mut bytes);
-        self.urgent.push_back(bytes);
     }
 
     /// Announces every message that is complete. It stays in its channel until the application has it: only then is it taken.

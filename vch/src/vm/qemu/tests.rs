@@ -1,7 +1,7 @@
 //! The command line of a machine, as QEMU would see it.
 
 use super::*;
-use crate::vm::Disk;
+use crate::vm::{Disk, Vsock};
 
 fn machine() -> Machine {
     Machine {
@@ -12,6 +12,7 @@ fn machine() -> Machine {
         cpus: 2,
         link: LinkDevice::Virtio,
         link_socket: "/s/link".into(),
+        vsock: None,
         console: "/c/console.log".into(),
         guestinfo: "/c/guestinfo".into(),
         disk: Some(Disk { file: "/c/disk.qcow2".into(), transient: true }),
@@ -68,6 +69,22 @@ fn a_machine_as_esxi_has_it() {
             "cache=writeback",
         ],
         &["-kernel", "virtserialport", "-append", "-bios"],
+    );
+}
+
+#[test]
+fn a_machine_whose_link_is_a_vsock() {
+    let machine = Machine { link: LinkDevice::Vsock, vsock: Some(Vsock::Kernel { cid: 77 }), ..machine() };
+    check(&machine, &["-device vhost-vsock-pci,guest-cid=77"], &["id=link", "virtserialport", "memory-backend"]);
+    let program = Vsock::Program { program: "/bin/v".into(), socket: "/s/vhost".into() };
+    let machine = Machine { vsock: Some(program), ..machine };
+    check(
+        &machine,
+        &[
+            "-object memory-backend-memfd,id=mem,share=on,size=512M -machine memory-backend=mem",
+            "-chardev socket,id=vsock,path=/s/vhost -device vhost-user-vsock-pci,chardev=vsock",
+        ],
+        &["id=link", "virtserialport"],
     );
 }
 
