@@ -44,7 +44,7 @@ impl Bulk {
 
 pub(crate) fn bench(scratch: &Path) -> Result<()> {
     let initramfs = raw::initramfs(scratch)?;
-    for (device, blocks) in [(LinkDevice::Virtio, 1500), (LinkDevice::Serial, 15)] {
+    for (device, blocks) in [(LinkDevice::Virtio, 1000), (LinkDevice::Serial, 10)] {
         for bulk in [Bulk::Random, Bulk::Zeros] {
             throughput(device, blocks, bulk, &initramfs)?;
         }
