@@ -6,12 +6,13 @@
 //! events      the one place that waits      reap     which children ended, and how
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
-//! log         the device of the log         power    the only way out
-//! sys         the unsafe fence
+//! log         the device of the log         copy     files in and out
+//! sys         the unsafe fence              power    the only way out
 //! ```
 
 pub mod cgroup;
 pub mod clock;
+pub mod copy;
 pub mod disks;
 pub mod events;
 pub mod guestinfo;

@@ -140,6 +140,7 @@ impl Agent {
 
     /// Serves until there is nothing left to do.
     pub(crate) fn run(mut self) -> Result<(), BootError> {
+        let mut busy = false;
         loop {
             self.sessions.settle(&mut self.outside.io())?;
             self.outside.transmit();
@@ -147,7 +148,10 @@ impl Agent {
                 return Ok(());
             }
             let now = clock::now();
-            let timeout = self.deadline().map(|deadline| deadline.saturating_sub(now));
+            let timeout = match busy {
+                true => Some(Duration::ZERO),
+                false => self.deadline().map(|deadline| deadline.saturating_sub(now)),
+            };
             for happened in self.outside.poller.wait(timeout)? {
                 self.handle(match happened.token {
                     LINK => Event::Link(happened),
@@ -158,6 +162,7 @@ impl Agent {
                 });
             }
             self.handle_time()?;
+            busy = self.handle_link();
         }
     }
 
@@ -187,28 +192,37 @@ impl Agent {
             Event::Button | Event::Log => {}
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
         }
-        while let Some(event) = self.outside.line.poll_event() {
-            self.handle_link(event);
-        }
     }
 
-    fn handle_link(&mut self, event: link::Event) {
-        match event {
-            link::Event::Message(bytes) => match Message::decode(&bytes) {
-                Ok(Message::Request { id, request }) => {
-                    let reply = self.serve(request);
-                    self.reply(id, reply);
+    /// Hears what the link has to tell, up to one message: many requests at once, each of which may start a process, keep no stream waiting. True when there
+    /// may be more.
+    fn handle_link(&mut self) -> bool {
+        while let Some(event) = self.outside.line.poll_event() {
+            match event {
+                link::Event::Message(bytes) => {
+                    self.handle_message(&bytes);
+                    return true;
                 }
-                Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
-                Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
-                Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
-            },
-            // it takes everything from here on and keeps nothing: the process is not held up
-            link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
-            link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
-            // what can be read and written is looked at before each wait
-            link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
-            link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
+                // it takes everything from here on and keeps nothing: the process is not held up
+                link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
+                link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
+                // what can be read and written is looked at before each wait
+                link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
+                link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
+            }
+        }
+        false
+    }
+
+    fn handle_message(&mut self, bytes: &[u8]) {
+        match Message::decode(bytes) {
+            Ok(Message::Request { id, request }) => {
+                let reply = self.serve(request);
+                self.reply(id, reply);
+            }
+            Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
+            Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
+            Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
         }
     }
 

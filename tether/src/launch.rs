@@ -137,7 +137,7 @@ fn check_executable(path: &Path) -> io::Result<()> {
     }
 }
 
-fn spawn_failure(name: &str, dir: &str, failure: &SpawnError) -> Failure {
+pub(crate) fn spawn_failure(name: &str, dir: &str, failure: &SpawnError) -> Failure {
     let error = &failure.error;
     match (failure.step, error.raw_os_error()) {
         // the file is there: what is missing is its interpreter

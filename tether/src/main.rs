@@ -8,6 +8,7 @@
 mod account;
 mod agent;
 mod boot;
+mod copies;
 mod launch;
 mod line;
 mod pipes;

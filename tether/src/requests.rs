@@ -5,6 +5,7 @@ use std::io;
 use wire::message::{Exec, Reply, Request, SessionId, Work};
 
 use crate::agent::{Agent, Goal};
+use crate::copies::{self, Copy};
 use crate::launch::{self, Launched};
 use crate::pipes::Place;
 use crate::session::Session;
@@ -48,7 +49,8 @@ impl Agent {
         self.sessions.admit(id)?;
         match work {
             Work::Exec(exec) => self.exec(id, exec),
-            Work::CopyOut { .. } | Work::CopyIn { .. } => Ok(Reply::Unsupported),
+            Work::CopyOut { path } => self.copy(id, &Copy::Out { path }),
+            Work::CopyIn { dir, owners, replace } => self.copy(id, &Copy::In { dir, owners, replace }),
         }
     }
 
@@ -59,6 +61,17 @@ impl Agent {
         let process = launch::beside(&self.spec.main, exec)?;
         match launch::launch(&process, Place::Beside, &self.cgroup) {
             Ok(launched) => self.begin(Session::waiting(id, process.terminal, process.attach), launched),
+            Err(failure) => Ok(Reply::Failed(failure)),
+        }
+    }
+
+    /// The files are there as soon as the root is, whether or not the main process has been started.
+    fn copy(&mut self, id: SessionId, copy: &Copy) -> Result<Reply, String> {
+        if !matches!(self.goal, Goal::Serve { .. }) {
+            return Err(self.not_running());
+        }
+        match copies::start(copy, &self.cgroup) {
+            Ok(launched) => self.begin(Session::waiting(id, None, true), launched),
             Err(failure) => Ok(Reply::Failed(failure)),
         }
     }

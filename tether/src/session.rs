@@ -8,9 +8,9 @@
 //! much is read; with nobody to take it, it is read and dropped.
 //!
 //! Output is drained after the process has ended, because its last words are still in the pipes, and a grandchild may hold them open: until the end of
-//! file, or until nothing came for [`IDLE`], never longer than [`CAP`]. Time in which nobody takes anything counts for neither, unless the machine has been
-//! asked to power off: then [`STUCK`] is its bound. This file
-//! decides when a session ends and what moves between its descriptors and its channels; it does not wait.
+//! file, or until nothing came for [`IDLE`], never longer than [`CAP`]. Time in which nobody takes anything counts for neither, unless the machine has
+//! been asked to power off: then [`STUCK`] is its bound. This file decides when a session ends and what moves between its descriptors and its channels; it
+//! does not wait.
 
 use std::io;
 use std::time::Duration;
@@ -226,18 +226,22 @@ impl Session {
             let writable = !io.link.readable(input.channel).is_empty();
             input.want_writable(writable, io.poller)?;
         }
-        let mut held_up = false;
         for output in &mut self.outputs {
             let readable = room(self.id, self.attached, output, io) > 0;
-            held_up |= !readable;
             output.want_readable(readable, io.poller)?;
         }
+        self.look_who_takes(io);
+        Ok(())
+    }
+
+    /// Stops the clock of an ended process while nobody takes what there is.
+    fn look_who_takes(&mut self, io: &Io<'_>) {
+        let held_up = self.outputs.iter().any(|output| room(self.id, self.attached, output, io) == 0);
         if let Phase::Draining(drain) = &mut self.phase
             && drain.held_up != held_up
         {
-            *drain = Drain { held_up, quiet_since: io.now, since: io.now, exit: drain.exit.clone(), pid: drain.pid };
+            (drain.held_up, drain.quiet_since, drain.since) = (held_up, io.now, io.now);
         }
-        Ok(())
     }
 
     /// The host does not want what comes on a channel. Whoever writes to a closed pipe is told so by SIGPIPE; a terminal has no such end, and a process
@@ -263,7 +267,16 @@ impl Session {
 
     /// The exit, once, when the output is complete.
     pub(crate) fn poll_end(&mut self, io: &mut Io<'_>) -> Option<Exit> {
-        if self.deadline().is_none_or(|deadline| deadline > io.now) {
+        let is_due = |session: &Session, now| session.deadline().is_some_and(|deadline| deadline <= now);
+        if !is_due(self, io.now) {
+            return None;
+        }
+        // it may have been long since anybody looked: silence counts only then
+        self.look_who_takes(io);
+        for which in [Which::Stdout, Which::Stderr] {
+            self.drain(which, io);
+        }
+        if !is_due(self, io.now) {
             return None;
         }
         let Phase::Draining(Drain { exit, .. }) = &self.phase else { return None };
@@ -443,6 +456,18 @@ mod tests {
             session.refuse(Which::Stdout, &rig.io(Duration::ZERO));
             assert_eq!(nix::unistd::write(&process.stdout, b"1").is_err(), told);
         }
+    }
+
+    #[test]
+    fn a_busy_machine_does_not_take_its_own_silence_for_the_processs() {
+        let mut rig = Rig::new();
+        let (mut session, process) = rig.running(ID, true);
+        nix::unistd::write(&process.stdout, b"last words").unwrap();
+        session.exited(exited(0), 0, Duration::ZERO);
+        assert_eq!(session.poll_end(&mut rig.io(IDLE * 2)), None);
+        assert_eq!((waiting(&rig), session.deadline()), (10, Some(IDLE * 3)));
+        drop(process);
+        assert!(session.poll_end(&mut rig.io(IDLE * 3)).is_some());
     }
 
     #[test]
