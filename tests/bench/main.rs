@@ -1,15 +1,17 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench link` is the part that measures the link, alone. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod floor;
+mod link;
+mod raw;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rig::artifacts;
 use rig::machine::{Machine, script};
 use rig::vch;
@@ -21,11 +23,17 @@ const RUNS: usize = 9;
 fn main() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     println!("| what | median | against | median | ratio |\n|---|---|---|---|---|");
+    match std::env::args().nth(1).as_deref() {
+        Some("link") => return link::bench(scratch.path()),
+        Some(other) => bail!("no benchmark {other:?}: there is `link`, and all of them without an argument"),
+        None => {}
+    }
     boot(scratch.path())?;
     sizes()?;
     throughput()?;
     disk(scratch.path())?;
-    iso(scratch.path())
+    iso(scratch.path())?;
+    link::bench(scratch.path())
 }
 
 /// Power-on to the first byte of output.

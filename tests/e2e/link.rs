@@ -4,20 +4,12 @@ use std::io::Write as _;
 use std::process::Command;
 
 use rig::artifacts;
+use rig::images::busybox_disk as disk;
 use rig::machine::{Machine, script};
 use wire::link::Tuning;
 use wire::message::{Event, MAIN};
 use wire::spec::{LinkDevice, Spec};
 use wire::status::{Ending, FailureKind};
-
-/// Busybox as a raw disk, made by iso-builder itself. It lies as long as its folder.
-fn disk() -> (tempfile::TempDir, std::path::PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = dir.path().join("disk.raw");
-    let mut command = Command::new(artifacts::program("iso-builder"));
-    rig::images::run(command.arg("disk").arg(artifacts::dist("busybox.tar")).arg("-o").arg(&disk));
-    (dir, disk)
-}
 
 fn ends_with(messages: &[Event], expected: Ending) {
     let Some(Event::Ended { session: MAIN, exit }) = messages.last() else { panic!("no end: {messages:?}") };

@@ -2,14 +2,19 @@
 
 mod appliance;
 mod boot;
+mod copy;
 mod debian;
 mod disk;
 mod exit_code;
 mod failure;
+mod hostile;
 mod link;
+mod log;
 mod output;
 mod pipes;
 mod process;
+mod resume;
+mod sessions;
 mod signals;
 mod stdin;
 mod terminal;

@@ -69,6 +69,15 @@ impl ImageDir {
     }
 }
 
+/// Busybox as a raw disk, made by iso-builder itself. It lies as long as its folder.
+pub fn busybox_disk() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let disk = dir.path().join("disk.raw");
+    let mut command = Command::new(artifacts::program("iso-builder"));
+    run(command.arg("disk").arg(artifacts::dist("busybox.tar")).arg("-o").arg(&disk));
+    (dir, disk)
+}
+
 /// The digest of a file, by the system's own tool.
 pub fn sha256(path: &Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().expect("sha256sum");

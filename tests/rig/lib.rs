@@ -3,8 +3,10 @@
 //! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
 
 pub mod artifacts;
+pub mod host;
 pub mod images;
 pub mod machine;
+pub mod stream;
 pub mod terminal;
 pub mod vch;
 pub mod vsock;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -84,7 +84,6 @@ impl Machine {
     pub fn power_on(self) -> Powered {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let listener = UnixListener::bind(path("link")).expect("a socket");
         let tcp = self.link_over_tcp.then(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let vsock = (self.link == LinkDevice::Vsock).then(|| Vsock::start(dir.path()));
         let mut qemu = Command::new("qemu-system-x86_64");
@@ -106,12 +105,14 @@ impl Machine {
             }
         }
         qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
+        // QEMU listens, so that a host may come again; the machine waits for the first one
+        let socket = format!("path={},server=on,wait=on", path("link"));
         let (link, console) = match self.console_on_socket {
-            true => ("null,id=link".into(), format!("socket,id=console,path={}", path("link"))),
+            true => ("null,id=link".into(), format!("socket,id=console,{socket}")),
             false => {
                 let link = match &tcp {
                     Some(tcp) => format!("host=127.0.0.1,port={}", tcp.local_addr().expect("a port").port()),
-                    None => format!("path={}", path("link")),
+                    None => socket,
                 };
                 (format!("socket,id=link,{link}"), format!("file,id=console,path={}", path("console")))
             }
@@ -144,7 +145,14 @@ impl Machine {
             (Some(vsock), _) => vsock.accept(&mut qemu.0),
             // to read and write, a stream is a stream
             (None, Some(tcp)) => OwnedFd::from(tcp.accept().expect("QEMU connects").0).into(),
-            (None, None) => listener.accept().expect("QEMU connects").0,
+            (None, None) => loop {
+                match UnixStream::connect(path("link")) {
+                    Ok(socket) => break socket,
+                    Err(error) => assert!(began.elapsed() < DEADLINE, "QEMU does not listen: {error}"),
+                }
+                assert!(qemu.0.try_wait().expect("a child of ours").is_none(), "QEMU has ended");
+                std::thread::sleep(Duration::from_millis(1));
+            },
         };
         Powered { qemu, socket, vsock, dir, link: self.link, began }
     }
@@ -253,10 +261,23 @@ impl Powered {
     /// Cuts the guest's connection, with what is under way in it, and takes the next one.
     pub fn cut(&mut self, link: &mut Link) {
         link.pipe_down();
-        self.socket.shutdown(Shutdown::Both).expect("a connection");
-        let vsock = self.vsock.as_ref().expect("only a guest with a vsock connects again");
-        self.socket = vsock.accept(&mut self.qemu.0);
+        self.disconnect();
+        self.connect();
         link.pipe_up(self.began.elapsed());
+    }
+
+    /// Closes the connection, also for every copy of the socket.
+    pub fn disconnect(&self) {
+        // an error says that it is closed
+        self.socket.shutdown(Shutdown::Both).ok();
+    }
+
+    /// Takes a new connection to the link's device, when the old one is closed. A guest with a vsock connects by itself.
+    pub fn connect(&mut self) {
+        self.socket = match &self.vsock {
+            Some(vsock) => vsock.accept(&mut self.qemu.0),
+            None => UnixStream::connect(self.dir.path().join("link")).expect("QEMU listens"),
+        };
     }
 
     /// Waits until QEMU has ended by itself.
@@ -271,6 +292,13 @@ impl Powered {
             assert!(self.began.elapsed() < DEADLINE, "{text:?} is not on the console: {}", self.console());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits until the guest has said something on the link's device.
+    pub fn wait_for_hello(&self) {
+        self.socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        let count = (&self.socket).read(&mut [0; 4096]).expect("the guest says hello");
+        assert!(count > 0, "the machine is gone; console: {}", self.console());
     }
 
     /// Presses the machine's power button: QEMU's QMP reference, `system_powerdown`.
