@@ -24,7 +24,9 @@ pub(super) async fn exec(args: &ExecArgs) -> Result<u8> {
     if args.tty && args.interactive && !io::stdin().is_terminal() {
         bail!("the input device is not a TTY: leave out -t, or give a terminal on standard input");
     }
-    let mut variables = args.env.clone();
+    // as docker: whoever has a terminal knows one
+    let mut variables: Vec<String> = args.tty.then(|| "TERM=xterm".to_owned()).into_iter().collect();
+    variables.extend(args.env.iter().cloned());
     for entry in &mut variables {
         *entry = plan::resolve(entry, |name| std::env::var(name).ok())?;
     }
@@ -33,8 +35,7 @@ pub(super) async fn exec(args: &ExecArgs) -> Result<u8> {
     }
     let work = Work::Exec(Exec {
         argv: args.command().to_vec(),
-        // as docker: a variable without a value that is not set here is left out
-        env: Environment(variables.into_iter().filter(|entry| entry.contains('=')).collect()),
+        env: environment(&variables),
         dir: args.workdir.clone(),
         user: args.user.clone(),
         terminal: args.tty.then(|| terminal::size().unwrap_or(TermSize { rows: 24, columns: 80 })),
@@ -51,4 +52,22 @@ pub(super) async fn exec(args: &ExecArgs) -> Result<u8> {
     let manners = Manners { keys: Some(args.detach_keys.clone()), signals_pass: false };
     let ending = session::take_part(&address, request, session::own_ends(stdin)?, manners).await?;
     Ok(ending.code())
+}
+
+/// The last assignment counts; as with docker, a variable without a value that is not set here is left out.
+fn environment(variables: &[String]) -> Environment {
+    let mut env = Environment::default();
+    variables.iter().filter(|entry| entry.contains('=')).for_each(|entry| env.set(entry.clone()));
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_assignment_counts() {
+        let variables = ["TERM=xterm", "A=1", "B", "TERM=vt100", "C="].map(str::to_owned);
+        assert_eq!(environment(&variables).0, ["TERM=vt100", "A=1", "C="]);
+    }
 }

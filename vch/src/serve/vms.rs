@@ -21,7 +21,10 @@ use crate::hub::{GuestStatus, Hub, HubError, Identity, MainState, PipeState};
 
 pub(super) struct Vms {
     key: MasterKey,
+    /// Those that have proved themselves.
     known: RefCell<BTreeMap<String, Rc<Known>>>,
+    /// Those that have yet to, by id and sealing: a stranger who claims an id takes nothing from the one whose it is.
+    strangers: RefCell<BTreeMap<(String, bool), Rc<Known>>>,
     /// Grows when a VM has proved itself.
     proved: watch::Sender<u64>,
     began: Instant,
@@ -40,7 +43,7 @@ pub(super) struct Use(Rc<Cell<usize>>);
 /// What a guest may take to prove itself after its hello: the handshake crosses even a slow line in less.
 const PROOF_TIME: Duration = Duration::from_secs(10);
 /// VMs that have not proved themselves, at any time.
-const UNPROVED: usize = 256;
+const STRANGERS: usize = 256;
 /// How long it is known how a VM ended.
 const KNOWN_AFTER: Duration = Duration::from_secs(600);
 /// After a restart, guests come back within their reconnection time, which QEMU counts in seconds: a client does not hear before that a VM is unknown.
@@ -50,29 +53,38 @@ const UNUSED_TIME: Duration = Duration::from_secs(90);
 
 impl Vms {
     pub(super) fn new(key: MasterKey) -> Vms {
-        Vms { key, known: RefCell::default(), proved: watch::Sender::new(0), began: Instant::now() }
+        Vms {
+            key,
+            known: RefCell::default(),
+            strangers: RefCell::default(),
+            proved: watch::Sender::new(0),
+            began: Instant::now(),
+        }
     }
 
     /// A connection that names its VM: its hub checks whether that is true.
     pub(super) async fn arrive(self: &Rc<Self>, guest: Guest, tuning: Tuning) {
         let Guest { vm, sealed, reader, writer, already_read } = guest;
-        let known = self.known.borrow().get(&vm).cloned();
-        let known = match known {
+        // what has ended does not come back; its successor may, under the same id
+        let living = self.known.borrow().get(&vm).filter(|known| !known.is_gone()).cloned();
+        let place = (vm, sealed);
+        let stranger = self.strangers.borrow().get(&place).cloned();
+        let known = match living.or(stranger) {
             Some(known) => known,
             None => {
-                let unproved = self.known.borrow().values().filter(|known| !known.is_proved()).count();
-                if unproved >= UNPROVED {
+                let vm = place.0.clone();
+                if self.strangers.borrow().len() >= STRANGERS {
                     return say(&format!(
-                        "{vm}: closed its connection: {UNPROVED} others have yet to prove who they are"
+                        "{vm}: closed its connection: {STRANGERS} others have yet to prove who they are"
                     ));
                 }
                 let identity = match Identity::new(vm.clone(), self.key.link_key(&vm), sealed, tuning) {
                     Ok(identity) => identity,
                     Err(error) => return say(&format!("{vm}: closed its connection: {error:#}")),
                 };
-                let known = Rc::new(Known { vm: vm.clone(), hub: Hub::start(identity), used: RefCell::default() });
-                self.known.borrow_mut().insert(vm, known.clone());
-                spawn_local(self.clone().attend(known.clone()));
+                let known = Rc::new(Known { vm, hub: Hub::start(identity), used: RefCell::default() });
+                self.strangers.borrow_mut().insert(place.clone(), known.clone());
+                spawn_local(self.clone().attend(known.clone(), place));
                 known
             }
         };
@@ -80,14 +92,15 @@ impl Vms {
     }
 
     /// Sees a hub through its life, and tells what happens.
-    async fn attend(self: Rc<Self>, known: Rc<Known>) {
+    async fn attend(self: Rc<Self>, known: Rc<Known>, place: (String, bool)) {
         let mut status = known.hub.watch();
         let proved =
             timeout(PROOF_TIME, status.wait_for(|status| status.boot.is_some())).await.is_ok_and(|it| it.is_ok());
+        self.strangers.borrow_mut().remove(&place);
         if !proved {
-            say(&format!("{}: it did not prove that it has its key", known.vm));
-            return self.forget(&known);
+            return say(&format!("{}: it did not prove that it has its key", known.vm));
         }
+        self.known.borrow_mut().insert(known.vm.clone(), known.clone());
         say(&format!("{}: its link is open", known.vm));
         self.proved.send_modify(|count| *count += 1);
         spawn_local(adopt(known.clone()));
@@ -127,7 +140,7 @@ impl Vms {
 
     pub(super) fn list(&self) -> Vec<Vm> {
         let known = self.known.borrow();
-        known.values().filter(|known| known.is_proved()).map(|known| known.told()).collect()
+        known.values().map(|known| known.told()).collect()
     }
 
     /// The VM of this id, or the only one whose id begins so.
@@ -148,10 +161,10 @@ impl Vms {
 
     fn look_up(&self, name: &str) -> Result<Rc<Known>, Problem> {
         let known = self.known.borrow();
-        if let Some(exact) = known.get(name).filter(|known| known.is_proved()) {
+        if let Some(exact) = known.get(name) {
             return Ok(exact.clone());
         }
-        let fits = |known: &&Rc<Known>| !name.is_empty() && known.vm.starts_with(name) && known.is_proved();
+        let fits = |known: &&Rc<Known>| !name.is_empty() && known.vm.starts_with(name);
         let mut fitting = known.values().filter(fits);
         match (fitting.next(), fitting.next()) {
             (Some(only), None) => Ok(only.clone()),
@@ -168,10 +181,6 @@ impl Vms {
 }
 
 impl Known {
-    fn is_proved(&self) -> bool {
-        self.hub.watch().borrow().boot.is_some()
-    }
-
     pub(super) fn status(&self) -> GuestStatus {
         self.hub.watch().borrow().clone()
     }
