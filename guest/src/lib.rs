@@ -6,8 +6,8 @@
 //! events      the one place that waits      reap     which children ended, and how
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
-//! log         the device of the log         copy     files in and out
-//! sys         the unsafe fence              power    the only way out
+//! copy        files in and out              log      the device of the log
+//! power       the only way out              sys      the unsafe fence
 //! ```
 
 pub mod cgroup;

@@ -58,7 +58,7 @@ fn a_host_that_cannot_carry_a_vsock_says_what_is_missing() {
     let absent = shell(&["--link", "vsock"], "true").env("VCH_VHOST_VSOCK", "/no/such/program").output();
     absent.fails(125, &["VCH_VHOST_VSOCK is /no/such/program"]);
     let broken = shell(&["--link", "vsock"], "true").env("VCH_VHOST_VSOCK", "/bin/false").output();
-    broken.fails(125, &["/bin/false ended at once (exit status: 1)"]);
+    broken.fails(125, &["/bin/false ended (exit status: 1)"]);
 
     if std::path::Path::new("/dev/vhost-vsock").exists() {
         return;
@@ -71,6 +71,17 @@ fn a_host_that_cannot_carry_a_vsock_says_what_is_missing() {
     let parts =
         ["no vsock for guests: cannot open /dev/vhost-vsock", "cargo install vhost-device-vsock", "--link virtio"];
     bare.output().fails(125, &parts);
+}
+
+#[test]
+fn a_machine_does_not_outlive_what_carries_its_vsock() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("carrier");
+    let text = "#!/bin/sh\nvhost-device-vsock \"$@\" &\nsleep 2\nkill $!\necho struck by lightning >&2\nexit 9\n";
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = shell(&["--link", "vsock"], "sleep 1000").env("VCH_VHOST_VSOCK", &program).output();
+    output.fails(125, &["carrier ended (exit status: 9): struck by lightning"]);
 }
 
 /// Busybox as a raw disk, made by iso-builder itself. It lies as long as its folder.

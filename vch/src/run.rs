@@ -140,7 +140,7 @@ async fn attend(
     caught: Caught,
 ) -> Result<Report> {
     let start_by = Instant::now() + Duration::from_secs(args.start_timeout);
-    let companion = match &machine.vsock {
+    let mut companion = match &machine.vsock {
         Some(vsock) => vsock.start().await?,
         None => None,
     };
@@ -169,8 +169,16 @@ async fn attend(
     let link = Link::new(Role::Host { vm: spec.id.clone() }, tuning, security);
     let ends = own_ends(args)?;
     let mut talk = pin!(guest_link::converse(pipe, link, ends, &mut commands, start_by));
+    let carrier_ends = async {
+        match &mut companion {
+            Some(companion) => companion.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     let report = tokio::select! {
         report = &mut talk => report,
+        // QEMU is killed as this returns
+        error = carrier_ends => return Err(error),
         _ = process.wait() => {
             // what carries a vsock outlives QEMU; the pipe is still read to its end
             drop((companion, machine_is_on));

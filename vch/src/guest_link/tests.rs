@@ -218,14 +218,14 @@ async fn a_slow_reader_slows_the_guest() {
         while tokio::time::timeout(Duration::from_millis(300), guest.say(&chunk)).await.is_ok() {
             taken += chunk.len();
         }
-        let most = 2 * TUNING.window as usize;
-        assert!((TUNING.window as usize..=most + chunk.len()).contains(&taken), "{taken}");
+        let most = TUNING.window as usize;
+        assert!((most - chunk.len()..=most).contains(&taken), "{taken}");
         open.send(()).unwrap();
         guest.end(0);
         guest.flush().await;
     })
     .await;
-    assert!(stdout.bytes().len() > TUNING.window as usize);
+    assert!(stdout.bytes().len() >= TUNING.window as usize);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 use wire::spec::{LinkDevice, VIRTIO_PORT};
 
@@ -105,16 +105,7 @@ impl Process {
         command.args(arguments(machine)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let Some(stderr) = child.stderr.take() else { bail!("{} has no stderr", program.display()) };
-        let complaint = tokio::spawn(async move {
-            let mut lines = BufReader::new(stderr).lines();
-            let mut last = String::new();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if !line.trim().is_empty() {
-                    last = line;
-                }
-            }
-            last
-        });
+        let complaint = tokio::spawn(last_line(stderr));
         Ok(Process { child, complaint })
     }
 
@@ -133,6 +124,18 @@ impl Process {
     pub async fn complaint(self) -> Option<String> {
         self.complaint.await.ok().filter(|line| !line.is_empty())
     }
+}
+
+/// What a program says last, once it says no more. It is read all along, so that the program never waits for that.
+pub(super) async fn last_line(stderr: ChildStderr) -> String {
+    let mut lines = BufReader::new(stderr).lines();
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if !line.trim().is_empty() {
+            last = line;
+        }
+    }
+    last
 }
 
 /// A command that ends with vch, even when vch is killed. Ctrl-C is for vch, which tells the guest.

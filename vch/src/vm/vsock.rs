@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::process::Child;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use wire::spec::VSOCK_PORT;
 
@@ -75,7 +76,11 @@ impl Vsock {
 
 /// A running vhost-device-vsock. It ends when this is dropped, and with vch.
 #[derive(Debug)]
-pub struct Companion(#[allow(dead_code)] Child);
+pub struct Companion {
+    program: PathBuf,
+    child: Child,
+    complaint: JoinHandle<String>,
+}
 
 impl Companion {
     async fn start(program: &Path, socket: &Path) -> Result<Companion> {
@@ -84,18 +89,27 @@ impl Companion {
         command.arg("--uds-path").arg(socket.with_file_name(GUEST_SOCKET));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let Some(stderr) = child.stderr.take() else { bail!("{} has no stderr", program.display()) };
+        let complaint = tokio::spawn(qemu::last_line(stderr));
+        let mut companion = Companion { program: program.to_owned(), child, complaint };
         let give_up = Instant::now() + START_TIME;
         while !is_listening(socket)? {
-            if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for {}", program.display()))? {
-                let said = child.wait_with_output().await.map(|output| output.stderr).unwrap_or_default();
-                bail!("{} ended at once ({status}): {}", program.display(), String::from_utf8_lossy(&said).trim());
+            tokio::select! {
+                error = companion.ended() => return Err(error),
+                () = sleep(START_INTERVAL) => {}
             }
             if Instant::now() >= give_up {
                 bail!("{} does not listen at {} after {START_TIME:?}", program.display(), socket.display());
             }
-            sleep(START_INTERVAL).await;
         }
-        Ok(Companion(child))
+        Ok(companion)
+    }
+
+    /// Waits until it has ended, which it never should, and tells what it said.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        let status = self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let said = (&mut self.complaint).await.unwrap_or_default();
+        anyhow!("{} ended ({status}): {said}", self.program.display())
     }
 }
 
@@ -164,6 +178,6 @@ mod tests {
         fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let vsock = Vsock::Program { program, socket: dir.path().join("vhost") };
         let error = vsock.start().await.unwrap_err().to_string();
-        assert!(error.ends_with("program ended at once (exit status: 4): it is Monday"), "{error}");
+        assert!(error.ends_with("program ended (exit status: 4): it is Monday"), "{error}");
     }
 }

@@ -138,7 +138,7 @@ impl Link {
             Position { channel: at.channel, received: at.kept, taken: at.kept, limit, kept, ended: false }
         });
         let listed = |own: &Position| greeting.positions.iter().any(|at| at.channel == own.channel);
-        let own = self.positions().into_iter().filter(|own| !listed(own));
+        let own = self.positions().into_iter().filter(|own| self.adopts() && !listed(own));
         adopted.chain(own).collect()
     }
 
