@@ -179,6 +179,12 @@ impl Hub {
         self.ask(|answer| Command::Request { request, answer }).await
     }
 
+    /// Asks the guest, behind what was asked before, and does not wait for its reply.
+    pub fn post(&self, request: Request) {
+        let (answer, _nobody) = oneshot::channel();
+        self.tell(Command::Request { request, answer });
+    }
+
     /// Makes a session without a client.
     pub async fn create(&self, work: Work) -> Result<SessionId, HubError> {
         let (session, _) = self.ask(|answer| Command::Create { work, options: None, answer }).await?;

@@ -14,11 +14,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use wire::handshake::LinkKey;
-use wire::link::{Link, Role, Security, Tuning};
+use wire::link::Tuning;
 use wire::spec::{LinkDevice, Spec};
 
 use crate::cli::RunArgs;
 use crate::guest_link::{self, Command, Ends, Outcome, Report};
+use crate::hub::Identity;
 use crate::images::{self, Unfinished};
 use crate::pipe::{self, Address, Listener, Pipe};
 use crate::signals::{self, Caught, SIGWINCH};
@@ -165,10 +166,9 @@ async fn attend(
         LinkDevice::Virtio | LinkDevice::Vsock => Tuning::FAST,
         LinkDevice::Serial => Tuning::SERIAL,
     };
-    let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed: state::random()? };
-    let link = Link::new(Role::Host { vm: spec.id.clone() }, tuning, security);
+    let identity = Identity::new(spec.id.clone(), spec.link.key.clone(), spec.link.sealed, tuning)?;
     let ends = own_ends(args)?;
-    let mut talk = pin!(guest_link::converse(pipe, link, ends, &mut commands, start_by));
+    let mut talk = pin!(guest_link::converse(pipe, identity, ends, &mut commands, start_by));
     let carrier_ends = async {
         match &mut companion {
             Some(companion) => companion.ended().await,

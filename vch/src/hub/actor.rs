@@ -303,6 +303,7 @@ impl Actor {
 
     fn tell_status(&mut self) {
         let pipe = match (self.pipes.is_up(), self.link.is_open()) {
+            (false, _) if !self.pipes.has_begun() => PipeState::Awaited,
             (false, _) => PipeState::Down,
             (true, false) => PipeState::Unproved,
             (true, true) => PipeState::Open,

@@ -14,7 +14,7 @@ async fn what_is_asked_before_the_first_pipe_is_answered_after_it() {
         tokio::spawn(async move { hub.attach(MAIN, OUTPUT).await })
     };
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(hub.watch().borrow().pipe, PipeState::Down);
+    assert_eq!(hub.watch().borrow().pipe, PipeState::Awaited);
     guest.connect(&hub).await;
     soon("an attachment", asked).await.unwrap().unwrap();
     let status = hub.watch().borrow().clone();
