@@ -23,6 +23,24 @@ async fn what_is_asked_before_the_first_pipe_is_answered_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_ends_before_the_hub_has_asked_for_it_is_heard() {
+    let (hub, guest) = (hub(1), Guest::new());
+    guest.with(|guest| {
+        let channels = MAIN.streams();
+        for channel in [channels.stdin, channels.stdout, channels.stderr] {
+            guest.link.forget(channel);
+        }
+        let mut main = guest.sessions.remove(&MAIN).unwrap();
+        main.stdout = b"in a hurry".to_vec();
+        main.code = Some(0);
+        guest.late = Some(main);
+    });
+    guest.connect(&hub).await;
+    let heard = soon("the end", listen(hub.attach(MAIN, OUTPUT).await.unwrap())).await;
+    assert_eq!((&heard.stdout[..], heard.exit().ending.code()), (&b"in a hurry"[..], 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_is_answered_across_a_cut() {
     let (hub, guest) = connected().await;
     assert_eq!(hub.request(Request::Start).await, Ok(Reply::Done));
