@@ -84,11 +84,14 @@ async fn container(args: &RunArgs) -> Result<u8> {
         link_socket,
         vsock,
         console: container.console(),
+        log: spec.log.map(|_| container.log()),
         guestinfo: container.guestinfo(),
         disk: Some(Disk { file: container.disk(), transient: container.is_transient() }),
     };
     let size = fs::metadata(&base).with_context(|| format!("cannot read {}", base.display()))?.len();
-    container.create_file(&machine.console, |_| Ok(()))?;
+    for file in [Some(&machine.console), machine.log.as_ref()].into_iter().flatten() {
+        container.create_file(file, |_| Ok(()))?;
+    }
     container.create_file(&machine.guestinfo, |file| write!(file, "{}", wire::guestinfo::write(&spec)))?;
     container.create_file(&container.disk(), |file| overlay::write(file, &base, size))?;
 
