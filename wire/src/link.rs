@@ -93,6 +93,8 @@ pub struct Link {
     /// Channels that the peer means to have, and that are not here.
     strays: BTreeSet<ChannelId>,
     served: u64,
+    /// When somebody typed last, at either end.
+    typed: Option<Duration>,
     counters: Counters,
     key: LinkKey,
     sealed: bool,
@@ -122,6 +124,7 @@ impl Link {
             announced: 0,
             strays: BTreeSet::new(),
             served: 0,
+            typed: None,
             counters: Counters::default(),
             key,
             sealed,
