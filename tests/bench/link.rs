@@ -11,7 +11,7 @@ use rig::stream::{Feed, Pattern};
 use wire::message::{Exec, SessionId, Work};
 use wire::spec::LinkDevice;
 
-use crate::raw::{self, BLOCK};
+use crate::raw::{self, BLOCK, Between};
 
 /// Each figure is a median of so many.
 const RUNS: usize = 3;
@@ -68,8 +68,10 @@ fn throughput(device: LinkDevice, blocks: u64, bulk: Bulk, initramfs: &Path) -> 
     let bytes = bulk.of_the_host(blocks);
     let (mut out, mut input) = (Figures::default(), Figures::default());
     for _ in 0..RUNS {
-        out.raw.push(raw::out(device, initramfs, bulk.of_the_guest(), blocks)?);
-        input.raw.push(raw::input(device, initramfs, &bytes)?);
+        for (n, between) in [Between::Nobody, Between::Relay].into_iter().enumerate() {
+            out.raw[n].push(raw::out(device, initramfs, between, bulk.of_the_guest(), blocks)?);
+            input.raw[n].push(raw::input(device, initramfs, between, &bytes)?);
+        }
         for (sealed, n) in [(false, 0), (true, 1)] {
             let mut host = boot(device, sealed, &disk);
             out.link[n].push(bulk_out(&mut host, bulk, blocks)?);
@@ -81,24 +83,21 @@ fn throughput(device: LinkDevice, blocks: u64, bulk: Bulk, initramfs: &Path) -> 
     Ok(())
 }
 
-/// Bytes a second: on the bare device, over the link in the clear, over a sealed link.
+/// Bytes a second: on the bare device, alone and behind a relay; over the link, in the clear and sealed.
 #[derive(Default)]
 struct Figures {
-    raw: Vec<f64>,
+    raw: [Vec<f64>; 2],
     link: [Vec<f64>; 2],
 }
 
 impl Figures {
     fn print(mut self, what: &str) {
-        let against = middle(&mut self.raw);
-        for (figures, how) in self.link.iter_mut().zip(["in the clear", "sealed"]) {
-            let rate = middle(figures);
-            println!(
-                "| bulk over {what}, {how} | {:.3} MB/s | `dd` on the device | {:.3} MB/s | {:.2} |",
-                rate / 1e6,
-                against / 1e6,
-                rate / against
-            );
+        let [alone, relayed] = self.raw.each_mut().map(|rates| middle(rates) / 1e6);
+        for (rates, how) in self.link.iter_mut().zip(["in the clear", "sealed"]) {
+            let rate = middle(rates) / 1e6;
+            for (peer, than) in [("`dd` on the device", alone), ("`dd`, a pipe and `dd` on the device", relayed)] {
+                println!("| bulk over {what}, {how} | {rate:.3} MB/s | {peer} | {than:.3} MB/s | {:.2} |", rate / than);
+            }
         }
     }
 }

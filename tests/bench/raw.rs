@@ -26,19 +26,29 @@ if [ -z "$device" ]; then
     device=/dev/ttyS0
     stty -F $device raw -echo 115200
 fi
+bulk() {
+    while [ $blocks -gt 0 ]; do
+        n=$((blocks > 125 ? 125 : blocks))
+        dd if=$with bs=32000 count=$n 2>/dev/null
+        blocks=$((blocks - n))
+    done
+}
 exec 3<>$device
 echo ready >&3
 read -r what with blocks <&3
 case $what in
 out)
-    while [ $blocks -gt 0 ]; do
-        n=$((blocks > 125 ? 125 : blocks))
-        dd if=$with bs=32000 count=$n 2>/dev/null >&3
-        blocks=$((blocks - n))
-    done
+    bulk >&3
+    ;;
+relay-out)
+    bulk | dd bs=32000 2>/dev/null >&3
     ;;
 in)
     dd bs=32000 iflag=fullblock count=$blocks of=/dev/null 2>/dev/null <&3
+    echo done >&3
+    ;;
+relay-in)
+    dd bs=32000 iflag=fullblock count=$blocks 2>/dev/null <&3 | dd bs=32000 of=/dev/null 2>/dev/null
     echo done >&3
     ;;
 echo) exec cat <&3 >&3 ;;
@@ -80,10 +90,27 @@ fn boot(device: LinkDevice, initramfs: &Path) -> Result<Powered> {
     Ok(powered)
 }
 
+/// Who is between the process and the device.
+#[derive(Clone, Copy)]
+pub(crate) enum Between {
+    Nobody,
+    /// One more process and a pipe, as with anything that carries another's output.
+    Relay,
+}
+
+impl Between {
+    fn verb(self, direction: &str) -> String {
+        match self {
+            Between::Nobody => direction.into(),
+            Between::Relay => format!("relay-{direction}"),
+        }
+    }
+}
+
 /// Bytes a second from the guest, `dd` writing to the device.
-pub(crate) fn out(device: LinkDevice, initramfs: &Path, with: &str, blocks: u64) -> Result<f64> {
+pub(crate) fn out(device: LinkDevice, initramfs: &Path, between: Between, with: &str, blocks: u64) -> Result<f64> {
     let mut powered = boot(device, initramfs)?;
-    writeln!(powered.socket, "out {with} {blocks}")?;
+    writeln!(powered.socket, "{} {with} {blocks}", between.verb("out"))?;
     let mut buffer = vec![0; 1 << 16];
     let mut left = blocks * BLOCK;
     let mut began = None;
@@ -97,10 +124,10 @@ pub(crate) fn out(device: LinkDevice, initramfs: &Path, with: &str, blocks: u64)
 }
 
 /// Bytes a second to the guest, `dd` reading from the device.
-pub(crate) fn input(device: LinkDevice, initramfs: &Path, bytes: &[u8]) -> Result<f64> {
+pub(crate) fn input(device: LinkDevice, initramfs: &Path, between: Between, bytes: &[u8]) -> Result<f64> {
     let mut powered = boot(device, initramfs)?;
     let blocks = bytes.len() as u64 / BLOCK;
-    writeln!(powered.socket, "in - {blocks}")?;
+    writeln!(powered.socket, "{} - {blocks}", between.verb("in"))?;
     let began = Instant::now();
     powered.socket.write_all(bytes)?;
     let mut done = [0; 4];

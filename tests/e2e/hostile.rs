@@ -4,8 +4,9 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rig::host::{Host, Tap, sh};
+use rig::host::{Host, sh};
 use rig::images::busybox_disk;
+use rig::line::Tap;
 use rig::machine::{Machine, Powered, script};
 use rig::stream::Pattern;
 use wire::frame;

@@ -22,6 +22,25 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn what_a_container_said_can_be_read_when_it_is_gone() {
+    let busybox = rig::artifacts::dist("busybox.tar");
+    for link in ["virtio", "serial"] {
+        let script = "echo one; sleep 0.1; echo two >&2; sleep 0.1; printf three";
+        let running = run(["--link", link, busybox.to_str().unwrap(), "sh", "-c", script]).start();
+        let containers = running.state().join("tether/containers");
+        let mut logs = None;
+        running.finish_with(|| {
+            let container = std::fs::read_dir(containers).unwrap().next().unwrap().unwrap().path();
+            let mut command = std::process::Command::new(rig::artifacts::program("vch"));
+            logs = Some(command.arg("logs").arg(container).output().unwrap());
+        });
+        let logs = logs.unwrap();
+        assert!(logs.status.success(), "{logs:?}");
+        assert_eq!((logs.stdout.as_slice(), logs.stderr.as_slice()), (&b"one\nthree"[..], &b"two\n"[..]), "{link}");
+    }
+}
+
+#[test]
 fn two_hundred_megabytes_come_through_virtio() {
     let image = ImageDir::with_busybox();
     let part = noise(20 * MIB);

@@ -91,6 +91,12 @@ fn a_killed_host_comes_back_over_serial_and_every_byte_is_there() {
 }
 
 #[test]
+fn a_killed_host_comes_back_over_vsock_and_every_byte_is_there() {
+    let length = if full() { 200_000_000 } else { 20_000_000 };
+    echo_through_losses(LinkDevice::Vsock, false, length, &[Away, Killed, Cut, Replaced]);
+}
+
+#[test]
 fn the_main_process_never_notices_that_its_host_is_away() {
     let (_dir, disk) = busybox_disk();
     let spec = script(LinkDevice::Virtio, "seq 1 300000; echo end >&2; exit 6");

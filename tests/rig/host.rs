@@ -3,18 +3,15 @@
 //! It does nothing by itself: bytes move while a test waits for something. Every wait has a deadline.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wire::link::{Event, Link, Role, Security, Tuning};
 use wire::message::{Event as Told, Exec, MAIN, Message, Reply, Request, SessionId, Work};
 use wire::packet::ChannelId;
 use wire::spec::{Environment, LinkDevice, Spec};
 use wire::status::Exit;
 
+use crate::line::{Line, Tap};
 use crate::machine::{Machine, Powered};
 use crate::stream::{Appetite, Feed, Intake, Pattern};
 
@@ -45,20 +42,6 @@ pub struct Host {
     pub last_heard: Option<Instant>,
     /// What crosses the line, for a test that repeats it; `None` while nobody listens.
     pub tap: Option<Tap>,
-}
-
-/// A recording of the line.
-#[derive(Debug, Default)]
-pub struct Tap {
-    pub sent: Vec<u8>,
-    pub received: Vec<u8>,
-}
-
-/// A connection to the link's device.
-struct Line {
-    socket: UnixStream,
-    outbox: Vec<u8>,
-    gone: usize,
 }
 
 /// A session that has ended, and what it wrote.
@@ -271,9 +254,7 @@ impl Host {
     pub fn replace(&mut self) {
         self.be_born();
         if let Some(line) = &mut self.line {
-            // whatever was half written stays half written
-            line.outbox.clear();
-            line.gone = 0;
+            line.drop_pending();
         }
         self.link.pipe_up(self.machine.began.elapsed());
     }
@@ -306,14 +287,14 @@ impl Host {
     pub fn say(&mut self, bytes: &[u8]) {
         self.flush();
         let line = self.line.as_mut().expect("connected");
-        line.outbox.extend_from_slice(bytes);
+        line.push(bytes);
         self.flush();
     }
 
     /// Waits until the device has taken everything that was said.
     fn flush(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while self.line.as_ref().is_some_and(|line| line.gone < line.outbox.len()) {
+        while self.line.as_ref().is_some_and(Line::is_pending) {
             assert!(Instant::now() < deadline, "the device takes nothing");
             self.step(Duration::from_millis(10));
         }
@@ -445,54 +426,4 @@ fn fresh(spec: &Spec, life: u8) -> Link {
     };
     let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed: [life; 32] };
     Link::new(Role::Host { vm: spec.id.clone() }, tuning, security)
-}
-
-impl Line {
-    fn new(socket: UnixStream) -> Line {
-        socket.set_nonblocking(true).expect("a socket");
-        Line { socket, outbox: Vec::new(), gone: 0 }
-    }
-
-    /// Sends until there is nothing to send, or the device takes no more; false when it is gone.
-    fn transmit(&mut self, link: &mut Link, tap: &mut Option<Tap>, now: Duration) -> bool {
-        loop {
-            if self.gone == self.outbox.len() {
-                self.outbox.clear();
-                self.gone = 0;
-                if !link.poll_transmit(now, &mut self.outbox) {
-                    return true;
-                }
-                if let Some(tap) = tap {
-                    tap.sent.extend_from_slice(&self.outbox);
-                }
-            }
-            match self.socket.write(&self.outbox[self.gone..]) {
-                Ok(count) => self.gone += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
-            }
-        }
-    }
-
-    /// Waits for bytes, or for room when there is something to send, and reads once; false when the device is gone.
-    fn receive(&mut self, link: &mut Link, tap: &mut Option<Tap>, limit: Duration, now: Duration) -> bool {
-        let room = if self.gone < self.outbox.len() { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room)];
-        let due = link.poll_timeout().map_or(limit, |at| at.saturating_sub(now).min(limit));
-        // rounded up, so that what is due is due when it returns
-        let timeout = PollTimeout::try_from(due.as_millis() + u128::from(!due.is_zero())).expect("a short time");
-        poll(&mut fds, timeout).expect("poll");
-        let mut buffer = [0; 1 << 16];
-        match self.socket.read(&mut buffer) {
-            Ok(0) => false,
-            Ok(count) => {
-                link.handle_bytes(now, &buffer[..count]);
-                if let Some(tap) = tap {
-                    tap.received.extend_from_slice(&buffer[..count]);
-                }
-                true
-            }
-            Err(error) => error.kind() == ErrorKind::WouldBlock,
-        }
-    }
 }

@@ -5,6 +5,7 @@
 pub mod artifacts;
 pub mod host;
 pub mod images;
+pub mod line;
 pub mod machine;
 pub mod stream;
 pub mod terminal;

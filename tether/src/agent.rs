@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long a process has to obey its stop signal.
 const GRACE: Duration = Duration::from_secs(10);
 /// The most bytes that are read from a process at once.
-const READ: usize = 64 * 1024;
+const READ: usize = 32 * 1024;
 
 const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
@@ -91,16 +91,17 @@ impl Outside {
         Io { link: &mut line.link, poller, log: log.as_mut(), buffer, now: clock::now() }
     }
 
-    /// Sends what the devices take.
-    fn transmit(&mut self) {
-        self.line.transmit();
-        let Some(log) = &mut self.log else { return };
+    /// Sends what the devices take, for a while; true if the link has more that could go at once.
+    fn transmit(&mut self) -> bool {
+        let more = self.line.transmit();
+        let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
             eprintln!("tether: the log's device is gone, and nothing more is logged: {error}");
             // an error means that it is not watched
             let _unwatched = self.poller.remove(&*log);
             self.log = None;
         }
+        more
     }
 
     fn is_flushed(&self) -> bool {
@@ -143,7 +144,7 @@ impl Agent {
         let mut busy = false;
         loop {
             self.sessions.settle(&mut self.outside.io())?;
-            self.outside.transmit();
+            busy |= self.outside.transmit();
             if self.is_done() {
                 return Ok(());
             }

@@ -50,6 +50,8 @@ impl Pause {
 
 /// As much as virtio-serial hands over at once.
 const READ: usize = 32 * 1024;
+/// Bytes sent before somebody else has a turn.
+const TURN: usize = 16 * 1024;
 
 impl Line {
     pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
@@ -125,22 +127,31 @@ impl Line {
         }
     }
 
-    /// Sends until there is nothing to send, or the device takes no more: then an event will tell.
-    pub(crate) fn transmit(&mut self) {
+    /// Sends until there is nothing to send, or the device takes no more: then an event will tell. True if it has stopped before that, to let others have their
+    /// turn: there may be a key press to read.
+    pub(crate) fn transmit(&mut self) -> bool {
+        let mut turn = 0;
         while let Contact::Up = self.contact {
+            if turn >= TURN {
+                return true;
+            }
             if self.gone == self.outbox.len() {
                 self.outbox.clear();
                 self.gone = 0;
                 if !self.link.poll_transmit(clock::now(), &mut self.outbox) {
-                    return;
+                    return false;
                 }
             }
             match self.pipe.write(&self.outbox[self.gone..]) {
-                Progress::Bytes(count) => self.gone += count,
-                Progress::Wait => return,
+                Progress::Bytes(count) => {
+                    self.gone += count;
+                    turn += count;
+                }
+                Progress::Wait => return false,
                 Progress::Gone => self.disconnect(),
             }
         }
+        false
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<Event> {

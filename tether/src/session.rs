@@ -12,6 +12,8 @@
 //! been asked to power off: then [`STUCK`] is its bound. This file decides when a session ends and what moves between its descriptors and its channels; it
 //! does not wait.
 
+mod flow;
+
 use std::io;
 use std::time::Duration;
 
@@ -19,13 +21,13 @@ use guest::clock;
 use guest::events::Poller;
 use guest::log::Log;
 use guest::sys::{process, terminal};
-use nix::errno::Errno;
 use nix::unistd::Pid;
 use wire::link::Link;
 use wire::message::{MAIN, SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
+use self::flow::room;
 use crate::launch::Launched;
 use crate::pipes::Streams;
 use crate::stream::{Stream, Which};
@@ -304,76 +306,6 @@ impl Session {
             stream.close(poller);
         }
     }
-
-    // -- bytes
-
-    /// Host to process.
-    fn feed(&mut self, io: &mut Io<'_>) {
-        let Some(input) = &self.input else { return };
-        loop {
-            let bytes = io.link.readable(input.channel);
-            if bytes.is_empty() {
-                break;
-            }
-            match nix::unistd::write(&input.fd, bytes) {
-                Ok(count) => io.link.consume(input.channel, count),
-                Err(Errno::EAGAIN | Errno::EINTR) => return,
-                // the process has closed it, or is gone
-                Err(_) => {
-                    io.link.discard(input.channel);
-                    return self.end_input(io.poller);
-                }
-            }
-        }
-        // a terminal has no end of input of its own: only who types there can end it
-        if io.link.is_ended(input.channel) && self.terminal.is_none() {
-            self.end_input(io.poller);
-        }
-    }
-
-    fn end_input(&mut self, poller: &Poller) {
-        if let Some(input) = self.input.take() {
-            input.close(poller);
-        }
-    }
-
-    /// Process to host.
-    fn drain(&mut self, which: Which, io: &mut Io<'_>) {
-        let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
-        let output = &self.outputs[at];
-        let room = room(self.id, self.attached, output, io);
-        if room == 0 {
-            return;
-        }
-        match nix::unistd::read(&output.fd, &mut io.buffer[..room]) {
-            // a terminal ends with EIO when its last user is gone
-            Ok(0) | Err(Errno::EIO) => {
-                io.link.finish(output.channel);
-                self.outputs.remove(at).close(io.poller);
-            }
-            Ok(count) => {
-                if self.attached {
-                    io.link.write(output.channel, &io.buffer[..count]);
-                }
-                if self.id == MAIN
-                    && let Some(log) = &mut io.log
-                {
-                    log.write(output.which.in_log(), &io.buffer[..count]);
-                }
-                if let Phase::Draining(drain) = &mut self.phase {
-                    drain.quiet_since = io.now;
-                }
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// How much of an output may be read now: as much as each of those who want it takes.
-fn room(id: SessionId, attached: bool, output: &Stream, io: &Io<'_>) -> usize {
-    let link = (attached && !output.unwanted).then(|| io.link.room(output.channel));
-    let log = io.log.as_ref().filter(|_| id == MAIN).map(|log| log.room());
-    [link, log].into_iter().flatten().fold(io.buffer.len(), usize::min)
 }
 
 #[cfg(test)]

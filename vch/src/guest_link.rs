@@ -1,19 +1,24 @@
-//! The conversation with a guest: drives a [`Link`] over a byte stream, between vch's own streams and the guest's process.
+//! The conversation with the guest of `vch run`: the one client of its [`Hub`], between vch's own streams and the guest's process.
 //!
 //! It decides when the container is over: when its end was told, its output is written out to the last byte, and the VM has closed the pipe. It does not know
 //! what the pipe is made of, nor what happens to the VM afterwards.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use wire::link::{self, Link};
-use wire::message::{self, MAIN, Message, Ready, Request};
-use wire::packet::ChannelId;
+use wire::link;
+use wire::message::{MAIN, Ready, Request};
 use wire::spec::TermSize;
 use wire::status::{Exit, Failure};
 
+use crate::hub::{
+    AttachOptions, Attachment, Client, Events, GuestStatus, Hub, HubError, Identity, MainState, Output, PipeState,
+    Stream,
+};
+use crate::pipe::{Reader, Writer as PipeWriter};
 use crate::signals::{SIGINT, SIGTERM};
 use crate::streams::{self, Sink, Source, Writer};
 
@@ -76,212 +81,193 @@ impl Report {
     }
 }
 
-/// Talks with a guest over `link` until it is over. `start_by` is when it has to be ready.
+/// Talks with a guest over one pipe until it is over. `start_by` is when it has to be ready.
 pub async fn converse(
-    (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    link: Link,
+    (reader, writer): (Reader, PipeWriter),
+    identity: Identity,
     ends: Ends,
     commands: &mut mpsc::UnboundedReceiver<Command>,
     start_by: Instant,
 ) -> Report {
-    let mut talk = Conversation::new(link, ends);
-    let mut inbox = vec![0; PIPE_CHUNK];
-    let mut outbox = Vec::new();
-    let mut sent = 0;
+    let hub = Hub::start(identity);
+    hub.pipe(reader, writer, Vec::new()).await;
+    let mut talk = Conversation::new(hub.clone(), ends, start_by);
+    let options = AttachOptions { stdin: true, stdout: true, stderr: true, from: None };
+    let attached = hub.attach(MAIN, options);
+    tokio::pin!(attached);
     loop {
-        let over = talk.pump();
-        if talk.pipe_is_up && sent == outbox.len() {
-            outbox.clear();
-            sent = 0;
-            let now = talk.now();
-            while outbox.len() < PIPE_CHUNK && talk.link.poll_transmit(now, &mut outbox) {}
-        }
-        if let Some(outcome) = over {
+        talk.stdout.pump();
+        talk.stderr.pump();
+        if let Some(outcome) = talk.outcome() {
             return talk.report(outcome);
         }
-        let wake_at = talk.wake_at(start_by);
+        let wake_at = talk.wake_at();
         tokio::select! {
-            result = reader.read(&mut inbox), if talk.pipe_is_up => match result {
-                Ok(count) if count > 0 => {
-                    let now = talk.now();
-                    talk.link.handle_bytes(now, &inbox[..count]);
-                }
-                _ => talk.pipe_is_up = false,
-            },
-            result = writer.write(&outbox[sent..]), if talk.pipe_is_up && sent < outbox.len() => match result {
-                Ok(count) => sent += count,
-                // its last words may still be readable
-                Err(_) => sent = outbox.len(),
-            },
-            result = talk.stdout.writer.done() => talk.stdout.written(result, &mut talk.link, &mut talk.write_error),
-            result = talk.stderr.writer.done() => talk.stderr.written(result, &mut talk.link, &mut talk.write_error),
-            chunk = next_chunk(&mut talk.stdin), if talk.pending.is_empty() => talk.input(chunk),
+            result = &mut attached, if talk.hearing == Hearing::NotYet => talk.attached(result),
+            output = next(&mut talk.events) => talk.hear(output),
+            // the hub is there as long as we are
+            _ = talk.status.changed() => talk.look(),
+            result = talk.stdout.writer.done() => talk.stdout.written(result, talk.client.as_ref(), &mut talk.write_error),
+            result = talk.stderr.writer.done() => talk.stderr.written(result, talk.client.as_ref(), &mut talk.write_error),
             Some(command) = commands.recv() => talk.command(command),
-            () = sleep_until(wake_at) => {
-                if talk.ready.is_none() && talk.ending.is_none() && Instant::now() >= start_by {
-                    return talk.report(Outcome::NotReady);
-                }
-                let now = talk.now();
-                talk.link.handle_timeout(now);
-            }
+            () = sleep_until(wake_at) => {}
         }
     }
 }
 
 /// One of the guest's output streams on its way to ours.
-struct Output {
-    channel: ChannelId,
+struct Outlet {
+    stream: Stream,
     writer: Writer,
+    /// What has come and is not yet being written: at most what the hub holds for us.
+    pending: Vec<u8>,
+    /// The absolute offset up to which it is written.
+    written: u64,
     /// Nobody reads it on our side: what the guest still says is not missed.
     given_up: bool,
 }
 
-impl Output {
-    fn pump(&mut self, link: &Link) {
-        let bytes = link.readable(self.channel);
-        if !self.writer.is_busy() && !bytes.is_empty() {
-            self.writer.start(bytes);
+impl Outlet {
+    fn new(stream: Stream, sink: Sink) -> Outlet {
+        Outlet { stream, writer: Writer::new(sink), pending: Vec::new(), written: 0, given_up: false }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        if !self.given_up {
+            self.pending.extend_from_slice(bytes);
         }
     }
 
-    /// Consuming only what is written out is what makes a slow reader slow the container.
-    fn written(&mut self, result: std::io::Result<usize>, link: &mut Link, failed: &mut Option<std::io::Error>) {
+    fn pump(&mut self) {
+        if !self.writer.is_busy() && !self.pending.is_empty() {
+            self.writer.start(std::mem::take(&mut self.pending));
+        }
+    }
+
+    /// Taking only what is written out is what makes a slow reader slow the container.
+    fn written(&mut self, result: io::Result<usize>, client: Option<&Client>, failed: &mut Option<io::Error>) {
         match result {
-            Ok(count) => link.consume(self.channel, count),
+            Ok(count) => {
+                self.written += count as u64;
+                client.inspect(|client| client.taken(self.stream, self.written));
+            }
             Err(error) => {
-                link.discard(self.channel);
+                client.inspect(|client| client.give_up(self.stream));
                 self.given_up = true;
-                if error.kind() != std::io::ErrorKind::BrokenPipe {
+                self.pending.clear();
+                if error.kind() != io::ErrorKind::BrokenPipe {
                     failed.get_or_insert(error);
                 }
             }
         }
     }
 
-    fn is_complete(&self, link: &Link) -> bool {
-        self.given_up || link.is_ended(self.channel)
+    fn is_written_out(&self) -> bool {
+        !self.writer.is_busy() && self.pending.is_empty()
     }
+}
 
-    fn is_written_out(&self, link: &Link) -> bool {
-        !self.writer.is_busy() && link.readable(self.channel).is_empty()
-    }
+/// How far we have heard the guest's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    NotYet,
+    Listening,
+    /// All of its output has come.
+    Complete,
+    /// Nothing more will come.
+    CutOff,
 }
 
 struct Conversation {
-    link: Link,
-    began: Instant,
-    pipe_is_up: bool,
-    stdin_channel: ChannelId,
+    hub: Hub,
+    status: watch::Receiver<GuestStatus>,
+    hearing: Hearing,
+    events: Option<Events>,
+    client: Option<Client>,
     open_stdin: Option<Box<dyn FnOnce() -> Source + Send>>,
-    stdin: Option<mpsc::Receiver<Vec<u8>>>,
-    /// Input that the link has no room for.
-    pending: Vec<u8>,
-    stdout: Output,
-    stderr: Output,
-    ready: Option<Ready>,
+    /// Passes our input on.
+    stdin: Option<JoinHandle<()>>,
+    stdout: Outlet,
+    stderr: Outlet,
+    start_by: Instant,
     started: bool,
     /// Commands that came before the process was there.
     early: Vec<Command>,
-    next_request: u64,
     /// When it was asked to end, of late.
     asked_to_end: Vec<Instant>,
-    ending: Option<Outcome>,
     /// When the guest, which has said how it ended, must have closed the pipe.
     leave_by: Option<Instant>,
-    write_error: Option<std::io::Error>,
+    write_error: Option<io::Error>,
 }
 
 impl Conversation {
-    fn new(mut link: Link, ends: Ends) -> Conversation {
-        let channels = MAIN.streams();
-        for channel in [channels.stdin, channels.stdout, channels.stderr] {
-            link.open(channel);
-        }
-        if ends.stdin.is_none() {
-            link.finish(channels.stdin);
-        }
-        link.pipe_up(Duration::ZERO);
+    fn new(hub: Hub, ends: Ends, start_by: Instant) -> Conversation {
         Conversation {
-            link,
-            began: Instant::now(),
-            pipe_is_up: true,
-            stdin_channel: channels.stdin,
+            status: hub.watch(),
+            hub,
+            hearing: Hearing::NotYet,
+            events: None,
+            client: None,
             open_stdin: ends.stdin,
             stdin: None,
-            pending: Vec::new(),
-            stdout: Output { channel: channels.stdout, writer: Writer::new(ends.stdout), given_up: false },
-            stderr: Output { channel: channels.stderr, writer: Writer::new(ends.stderr), given_up: false },
-            ready: None,
+            stdout: Outlet::new(Stream::Stdout, ends.stdout),
+            stderr: Outlet::new(Stream::Stderr, ends.stderr),
+            start_by,
             started: false,
             early: Vec::new(),
-            next_request: 1,
             asked_to_end: Vec::new(),
-            ending: None,
             leave_by: None,
             write_error: None,
         }
     }
 
-    fn now(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    /// Moves everything that can be moved without waiting; tells the outcome once it is all over.
-    fn pump(&mut self) -> Option<Outcome> {
-        while let Some(event) = self.link.poll_event() {
-            match event {
-                link::Event::Message(bytes) => self.message(&bytes),
-                link::Event::Reset(channel, _) if channel == self.stdin_channel => self.end_stdin(),
-                link::Event::Closed(why) => return Some(Outcome::Closed(why)),
-                _ => {}
-            }
-        }
-        if !self.pending.is_empty() {
-            let taken = self.link.write(self.stdin_channel, &self.pending);
-            self.pending.drain(..taken);
-        }
-        self.stdout.pump(&self.link);
-        self.stderr.pump(&self.link);
-
-        let written_out = self.stdout.is_written_out(&self.link) && self.stderr.is_written_out(&self.link);
-        let told = match &self.ending {
-            Some(Outcome::Ended(_)) => self.output_is_complete(),
-            told => told.is_some(),
+    fn attached(&mut self, result: Result<Attachment, HubError>) {
+        let Ok(Attachment { events, client, offsets }) = result else {
+            // the status says why
+            self.hearing = Hearing::CutOff;
+            return;
         };
-        if told && written_out && self.leave_by.is_none() {
-            self.leave_by = Some(Instant::now() + LEAVE_TIME);
+        self.hearing = Hearing::Listening;
+        (self.stdout.written, self.stderr.written) = (offsets.stdout, offsets.stderr);
+        if self.open_stdin.is_none() {
+            client.end_stdin();
         }
-        let late = self.leave_by.is_some_and(|by| by <= Instant::now());
-        if (!self.pipe_is_up && written_out) || late {
-            return Some(self.ending.take().unwrap_or(Outcome::Lost));
-        }
-        (self.asked_to_end.len() >= INSISTENCE).then_some(Outcome::GivenUp)
+        self.events = Some(events);
+        self.client = Some(client);
+        self.look();
     }
 
-    fn output_is_complete(&self) -> bool {
-        self.stdout.is_complete(&self.link) && self.stderr.is_complete(&self.link)
+    fn hear(&mut self, output: Option<Output>) {
+        match output {
+            Some(Output::Stdout { bytes, .. }) => self.stdout.hear(&bytes),
+            Some(Output::Stderr { bytes, .. }) => self.stderr.hear(&bytes),
+            Some(Output::StdinTaken(_)) => {}
+            Some(Output::Ended(_)) => self.hearing = Hearing::Complete,
+            Some(Output::Detached(_)) | None => {
+                self.events = None;
+                self.hearing = Hearing::CutOff;
+            }
+        }
     }
 
-    fn message(&mut self, bytes: &[u8]) {
-        match Message::decode(bytes) {
-            Ok(Message::Event(message::Event::Ready(ready))) => self.ready = Some(ready),
-            Ok(Message::Event(message::Event::Started { session: MAIN, .. })) => self.start(),
-            Ok(Message::Event(message::Event::Ended { session: MAIN, exit })) => {
-                self.ending = Some(Outcome::Ended(exit));
-                self.end_stdin();
-            }
-            Ok(Message::Event(message::Event::Failed(failure))) => {
-                self.ending = Some(Outcome::Failed(failure));
-                self.end_stdin();
-            }
-            // replies need no answer; a later guest says more than we know, and it is not our business
-            _ => {}
+    /// The guest's state is another one.
+    fn look(&mut self) {
+        let GuestStatus { pipe, main, .. } = self.status.borrow_and_update().clone();
+        if pipe == PipeState::Down {
+            // it was the only one
+            self.hub.machine_ended("the pipe ended");
+        }
+        match main {
+            MainState::Running { .. } if !self.started => self.start(),
+            MainState::Booting | MainState::Waiting | MainState::Running { .. } => {}
+            _ => self.end_stdin(),
         }
     }
 
     fn start(&mut self) {
+        let Some(client) = &self.client else { return };
         self.started = true;
-        self.stdin = self.open_stdin.take().map(|open| streams::read(open()));
+        self.stdin = self.open_stdin.take().map(|open| tokio::spawn(pass_on(streams::read(open()), client.clone())));
         for command in std::mem::take(&mut self.early) {
             self.send(command);
         }
@@ -299,56 +285,95 @@ impl Conversation {
         }
     }
 
-    fn send(&mut self, command: Command) {
-        let request = match command {
+    fn send(&self, command: Command) {
+        self.hub.post(match command {
             Command::Signal(signal) => Request::Signal { session: MAIN, signal },
             Command::Resize(size) => Request::Resize { session: MAIN, size },
-        };
-        self.link.send_message(&Message::Request { id: self.next_request, request }.encode());
-        self.next_request += 1;
-    }
-
-    fn input(&mut self, chunk: Option<Vec<u8>>) {
-        match chunk {
-            Some(chunk) => self.pending = chunk,
-            None => self.end_stdin(),
-        }
+        });
     }
 
     fn end_stdin(&mut self) {
         self.open_stdin = None;
-        self.stdin = None;
-        self.pending.clear();
-        self.link.finish(self.stdin_channel);
+        if let Some(stdin) = self.stdin.take() {
+            stdin.abort();
+        }
     }
 
-    fn wake_at(&self, start_by: Instant) -> Instant {
-        let link = self.link.poll_timeout().map(|at| self.began + at);
-        let start = (self.ready.is_none() && self.ending.is_none()).then_some(start_by);
-        let times = [link, start, self.leave_by];
-        times.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + FAR)
+    /// What the guest told of its end.
+    fn ending(&self) -> Option<Outcome> {
+        match &self.status.borrow().main {
+            MainState::Ended(exit) => Some(Outcome::Ended(exit.clone())),
+            MainState::Failed(failure) => Some(Outcome::Failed(failure.clone())),
+            MainState::Closed(why) => Some(Outcome::Closed(why.clone())),
+            _ => None,
+        }
     }
 
-    fn report(self, outcome: Outcome) -> Report {
+    /// The outcome, once it is all over.
+    fn outcome(&mut self) -> Option<Outcome> {
+        let ending = self.ending();
+        let written_out = self.stdout.is_written_out() && self.stderr.is_written_out();
+        let told = match &ending {
+            Some(Outcome::Closed(_)) => return ending,
+            Some(Outcome::Ended(_)) => self.hearing == Hearing::Complete,
+            told => told.is_some(),
+        };
+        let now = Instant::now();
+        if told && written_out && self.leave_by.is_none() {
+            self.leave_by = Some(now + LEAVE_TIME);
+        }
+        let heard_all = matches!(self.hearing, Hearing::Complete | Hearing::CutOff) && written_out;
+        let has_left = self.status.borrow().pipe == PipeState::Down;
+        let is_late = self.leave_by.is_some_and(|by| by <= now);
+        if (has_left && heard_all) || is_late {
+            return Some(ending.unwrap_or(Outcome::Lost));
+        }
+        if self.asked_to_end.len() >= INSISTENCE {
+            return Some(Outcome::GivenUp);
+        }
+        (self.is_starting() && self.start_by <= now).then_some(Outcome::NotReady)
+    }
+
+    fn is_starting(&self) -> bool {
+        self.status.borrow().ready.is_none() && self.ending().is_none()
+    }
+
+    fn wake_at(&self) -> Instant {
+        let start = self.is_starting().then_some(self.start_by);
+        [start, self.leave_by].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + FAR)
+    }
+
+    fn report(mut self, outcome: Outcome) -> Report {
+        self.end_stdin();
+        let status = self.status.borrow().clone();
         Report {
             outcome,
-            output_is_complete: self.output_is_complete(),
-            ready: self.ready,
-            pipe_is_up: self.pipe_is_up,
+            output_is_complete: self.hearing == Hearing::Complete,
+            ready: status.ready,
+            pipe_is_up: matches!(status.pipe, PipeState::Unproved | PipeState::Open),
             write_error: self.write_error,
             complaint: None,
         }
     }
 }
 
-async fn next_chunk(stdin: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
-    match stdin {
-        Some(chunks) => chunks.recv().await,
+async fn next(events: &mut Option<Events>) -> Option<Output> {
+    match events {
+        Some(events) => events.next().await,
         None => std::future::pending().await,
     }
 }
 
-const PIPE_CHUNK: usize = 128 * 1024;
+/// Our input to the guest, until its end or until nobody there wants it.
+async fn pass_on(mut chunks: mpsc::Receiver<Vec<u8>>, client: Client) {
+    while let Some(chunk) = chunks.recv().await {
+        if client.write_stdin(chunk).await.is_err() {
+            return;
+        }
+    }
+    client.end_stdin();
+}
+
 /// From the end of the output to the end of the VM: it unmounts and powers off.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
 /// Who asks a container to end so often in so short a time means it, whatever the container makes of signals. Docker counts three, too.

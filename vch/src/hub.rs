@@ -22,13 +22,13 @@ mod requests;
 mod session;
 mod status;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::handshake::LinkKey;
 use wire::link::{Closed, Tuning};
 use wire::message::{Reply, Request, SessionId, Work};
 use wire::status::{Exit, Failure};
 
+use crate::pipe::{Reader, Writer};
 use crate::state;
 
 use self::attachment::ClientId;
@@ -60,7 +60,8 @@ impl Identity {
     }
 }
 
-/// A handle to a hub. When the last one is dropped, the hub is gone, and the guest waits for the next one.
+/// A handle to a hub. When the last one is dropped, the hub is gone, and the guest waits for the
+/// next one. A program that ends and means to come back drops its hubs before their clients: a client that is dropped first has left, and what it has not taken is not kept.
 #[derive(Clone, Debug)]
 pub struct Hub {
     commands: mpsc::UnboundedSender<Command>,
@@ -160,12 +161,7 @@ impl Hub {
     }
 
     /// Hands over a pipe. It takes the place of the one that is open only once its other end has proved that it has the key. `already_read` is what was read from it before.
-    pub async fn pipe(
-        &self,
-        reader: Box<dyn AsyncRead + Send + Unpin>,
-        writer: Box<dyn AsyncWrite + Send + Unpin>,
-        already_read: Vec<u8>,
-    ) {
+    pub async fn pipe(&self, reader: Reader, writer: Writer, already_read: Vec<u8>) {
         self.tell(Command::Pipe(Pipe { reader, writer, already_read }));
     }
 
@@ -177,6 +173,12 @@ impl Hub {
     /// Asks the guest, and waits for its reply: also until it can be reached, and across cuts. Sessions are made, attached and forgotten by the methods for it.
     pub async fn request(&self, request: Request) -> Result<Reply, HubError> {
         self.ask(|answer| Command::Request { request, answer }).await
+    }
+
+    /// Asks the guest, behind what was asked before, and does not wait for its reply.
+    pub fn post(&self, request: Request) {
+        let (answer, _nobody) = oneshot::channel();
+        self.tell(Command::Request { request, answer });
     }
 
     /// Makes a session without a client.

@@ -3,8 +3,8 @@
 //! ```text
 //! cli       what was typed            plan        what it means: a spec for the guest, a machine for QEMU
 //! images    the image's disk          state       the files of one container
-//! vm        QEMU                      guest_link  the conversation with the guest
-//! pipe      what links run over
+//! vm        QEMU                      guest_link  the client that is `vch run`
+//! pipe      what links run over        hub         the host's end of one link, which many clients share
 //! terminal, signals, streams          the host's side of it
 //! console                             what is left when it fails     verdict     the exit code
 //!

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use wire::log::{Entry, Reader, Stream};
 
 use crate::cli::LogsArgs;
+use crate::state::LOG;
 use crate::timestamp;
 
 /// Prints a log; the result is the exit code.
@@ -75,7 +76,6 @@ fn show(file: &mut File, log: &mut Log, follow: bool, exit: Option<&Path>) -> io
 }
 
 /// The file in a container's directory.
-const LOG: &str = "output.log";
 const EXIT: &str = "exit.json";
 /// How long a person does not notice that a file has grown.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

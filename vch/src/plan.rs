@@ -4,7 +4,7 @@
 
 use wire::guestinfo;
 use wire::handshake::LinkKey;
-use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, SPEED, Spec, TermSize};
+use wire::spec::{Environment, LinkDevice, LinkSpec, LogDevice, Process, SIGTERM, SPEED, Spec, TermSize};
 
 use crate::cli::{LinkKind, RunArgs};
 
@@ -62,7 +62,8 @@ pub fn spec(
             LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true, speed: SPEED },
             LinkKind::Vsock => LinkSpec { device: LinkDevice::Vsock, key, sealed: false, speed: SPEED },
         },
-        log: None,
+        // a container that leaves no trace has no log either
+        log: (!args.rm).then_some(LogDevice::Virtio),
         hold: false,
         main: Process {
             argv,

@@ -14,11 +14,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use wire::handshake::LinkKey;
-use wire::link::{Link, Role, Security, Tuning};
+use wire::link::Tuning;
 use wire::spec::{LinkDevice, Spec};
 
 use crate::cli::RunArgs;
 use crate::guest_link::{self, Command, Ends, Outcome, Report};
+use crate::hub::Identity;
 use crate::images::{self, Unfinished};
 use crate::pipe::{self, Address, Listener, Pipe};
 use crate::signals::{self, Caught, SIGWINCH};
@@ -83,11 +84,14 @@ async fn container(args: &RunArgs) -> Result<u8> {
         link_socket,
         vsock,
         console: container.console(),
+        log: spec.log.map(|_| container.log()),
         guestinfo: container.guestinfo(),
         disk: Some(Disk { file: container.disk(), transient: container.is_transient() }),
     };
     let size = fs::metadata(&base).with_context(|| format!("cannot read {}", base.display()))?.len();
-    container.create_file(&machine.console, |_| Ok(()))?;
+    for file in [Some(&machine.console), machine.log.as_ref()].into_iter().flatten() {
+        container.create_file(file, |_| Ok(()))?;
+    }
     container.create_file(&machine.guestinfo, |file| write!(file, "{}", wire::guestinfo::write(&spec)))?;
     container.create_file(&container.disk(), |file| overlay::write(file, &base, size))?;
 
@@ -165,10 +169,9 @@ async fn attend(
         LinkDevice::Virtio | LinkDevice::Vsock => Tuning::FAST,
         LinkDevice::Serial => Tuning::SERIAL,
     };
-    let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed: state::random()? };
-    let link = Link::new(Role::Host { vm: spec.id.clone() }, tuning, security);
+    let identity = Identity::new(spec.id.clone(), spec.link.key.clone(), spec.link.sealed, tuning)?;
     let ends = own_ends(args)?;
-    let mut talk = pin!(guest_link::converse(pipe, link, ends, &mut commands, start_by));
+    let mut talk = pin!(guest_link::converse(pipe, identity, ends, &mut commands, start_by));
     let carrier_ends = async {
         match &mut companion {
             Some(companion) => companion.ended().await,

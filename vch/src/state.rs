@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $XDG_CACHE_HOME/tether/disks/<digest>-v1.raw     an image's disk, shared by its containers
-//! $XDG_STATE_HOME/tether/containers/<id>/          console.log guestinfo disk.qcow2 exit.json
+//! $XDG_STATE_HOME/tether/containers/<id>/          console.log output.log guestinfo disk.qcow2 exit.json
 //! $XDG_STATE_HOME/tether/master.key                what the keys of `vch serve`'s links follow from
 //! $XDG_RUNTIME_DIR or /tmp: a directory of a run   the link's socket, whose path must be short
 //! ```
@@ -93,6 +93,11 @@ impl Container {
         self.dir.join("console.log")
     }
 
+    /// What the container has written, as entries of [`wire::log`].
+    pub fn log(&self) -> PathBuf {
+        self.dir.join(LOG)
+    }
+
     pub fn guestinfo(&self) -> PathBuf {
         self.dir.join("guestinfo")
     }
@@ -140,6 +145,9 @@ pub fn socket_dir() -> Result<tempfile::TempDir> {
 pub fn is_full(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail * stat.f_frsize < FULL)
 }
+
+/// The log's name in the directory of a container.
+pub const LOG: &str = "output.log";
 
 /// Less than this, and QEMU's next cluster does not fit.
 const FULL: u64 = 1 << 20;

@@ -65,10 +65,9 @@ impl Writer {
         self.busy
     }
 
-    /// Writes a piece of `bytes`; only while not busy.
-    pub fn start(&mut self, bytes: &[u8]) {
-        let piece = bytes[..bytes.len().min(CHUNK)].to_vec();
-        self.busy = self.chunks.try_send(piece).is_ok();
+    /// Writes `chunk`; only while not busy.
+    pub fn start(&mut self, chunk: Vec<u8>) {
+        self.busy = self.chunks.try_send(chunk).is_ok();
     }
 
     /// Waits until the chunk under way is written, and tells its length; for ever when there is none.

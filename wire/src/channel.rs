@@ -28,8 +28,8 @@ struct Queue {
     start: usize,
 }
 
-/// An empty queue keeps no more memory than this. There are many channels, and most of them are silent.
-const SPARE: usize = 4096;
+/// An empty queue keeps no more memory than this, which is a frame's worth: most channels are silent, and one that is busy is empty often.
+const SPARE: usize = 64 * 1024;
 
 impl Queue {
     fn as_slice(&self) -> &[u8] {
@@ -41,7 +41,8 @@ impl Queue {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 && self.bytes.len() + bytes.len() > self.bytes.capacity() {
+        // what is moved is not more than what was dropped since the last time
+        if self.start > self.bytes.len() / 2 && self.bytes.len() + bytes.len() > self.bytes.capacity() {
             self.bytes.drain(..self.start);
             self.start = 0;
         }

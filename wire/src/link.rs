@@ -93,6 +93,8 @@ pub struct Link {
     /// Channels that the peer means to have, and that are not here.
     strays: BTreeSet<ChannelId>,
     served: u64,
+    /// When somebody typed last, at either end.
+    typed: Option<Duration>,
     counters: Counters,
     key: LinkKey,
     sealed: bool,
@@ -122,6 +124,7 @@ impl Link {
             announced: 0,
             strays: BTreeSet::new(),
             served: 0,
+            typed: None,
             counters: Counters::default(),
             key,
             sealed,
@@ -222,10 +225,15 @@ impl Link {
     /// Makes a channel known. Both ends do it; its bytes may flow from then on. False when there are [`MAX_CHANNELS`] already.
     pub fn open(&mut self, id: ChannelId) -> bool {
         let (window, peer_window) = (self.tuning.window, self.peer_window);
-        if self.channels.len() < MAX_CHANNELS {
-            self.channels.entry(id).or_insert_with(|| Channel::new(id, window, peer_window));
+        let known = self.channels.contains_key(&id);
+        if !known && self.channels.len() < MAX_CHANNELS {
+            self.channels.insert(id, Channel::new(id, window, peer_window));
+            if let Some(asking) = &mut self.asking {
+                asking.stale = true;
+            }
+            return true;
         }
-        self.channels.contains_key(&id)
+        known
     }
 
     /// Queues bytes to be sent; tells how many it took. The rest must wait for [`Event::Writable`].
@@ -321,7 +329,7 @@ impl Link {
 
     /// When to call [`Link::handle_timeout`] and [`Link::poll_transmit`] even if nothing happens; `None` while idle.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let asking = self.asking.as_ref().map(|asking| asking.next);
+        let asking = self.asking.as_ref().map(|asking| if asking.stale { Duration::ZERO } else { asking.next });
         match &self.state {
             State::Greeting { knock_at } => asking.or(*knock_at),
             State::Open { confirm_at, .. } => {

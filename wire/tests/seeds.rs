@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+#[allow(unreachable_pub, reason = "for the fuzz targets it is a library")]
 #[path = "../fuzz/lib.rs"]
 mod targets;
 

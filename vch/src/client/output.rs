@@ -85,7 +85,7 @@ impl Output {
 
     fn pump(&mut self) {
         if !self.writer.is_busy() && !self.pending.is_empty() {
-            self.writer.start(&self.pending);
+            self.writer.start(self.pending.clone());
         }
     }
 }

@@ -62,8 +62,14 @@ impl Actor {
         status: watch::Sender<GuestStatus>,
     ) -> Actor {
         let Identity { vm, key, sealed, tuning, seed, first_request } = identity;
+        let mut link = Link::new(Role::Host { vm }, tuning, Security { key, sealed, seed });
+        // its process may speak, and end, before the guest is asked for its sessions
+        let main = MAIN.streams();
+        for channel in [main.stdin, main.stdout, main.stderr] {
+            link.open(channel);
+        }
         Actor {
-            link: Link::new(Role::Host { vm }, tuning, Security { key, sealed, seed }),
+            link,
             tuning,
             began: Instant::now(),
             pipes: Pipes::new(),
@@ -303,6 +309,7 @@ impl Actor {
 
     fn tell_status(&mut self) {
         let pipe = match (self.pipes.is_up(), self.link.is_open()) {
+            (false, _) if !self.pipes.has_begun() => PipeState::Awaited,
             (false, _) => PipeState::Down,
             (true, false) => PipeState::Unproved,
             (true, true) => PipeState::Open,

@@ -7,13 +7,12 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use wire::link::{self, Link, Side};
 
-pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
-pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+use crate::pipe::{Reader, Writer};
 
 /// A pipe, and what was read from it before it came here.
 pub(super) struct Pipe {
@@ -36,6 +35,8 @@ pub(super) struct Pipes {
     /// One read of each candidate, after our answer is written.
     steps: JoinSet<Step>,
     next: u64,
+    /// There has been a live one.
+    has_begun: bool,
 }
 
 /// What a candidate has said so far, and the task that listens to it.
@@ -60,16 +61,28 @@ struct Step {
 
 impl Pipes {
     pub(super) fn new() -> Pipes {
-        Pipes { live: None, inbox: vec![0; CHUNK], candidates: BTreeMap::new(), steps: JoinSet::new(), next: 0 }
+        Pipes {
+            live: None,
+            inbox: vec![0; CHUNK],
+            candidates: BTreeMap::new(),
+            steps: JoinSet::new(),
+            next: 0,
+            has_begun: false,
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {
         self.live.is_some()
     }
 
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// A pipe that is new. The first one goes to the link at once: there is nobody whom it could disturb.
     pub(super) fn add(&mut self, pipe: Pipe, link: &mut Link, now: Duration) {
         if self.live.is_none() {
+            self.has_begun = true;
             link.pipe_up(now);
             link.handle_bytes(now, &pipe.already_read);
             return self.live = Some(Live::new(pipe.reader, pipe.writer, Vec::new()));

@@ -22,7 +22,10 @@ pub struct GuestStatus {
 /// The pipe under the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PipeState {
+    /// There has been none.
     #[default]
+    Awaited,
+    /// It ended.
     Down,
     /// Whoever is at its other end has not yet proved the key.
     Unproved,

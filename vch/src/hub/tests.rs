@@ -44,7 +44,7 @@ async fn connected() -> (Hub, Guest) {
 
 /// Bytes that differ wherever they are cut.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8 ^ (at >> 13) as u8).collect()
+    (0..len).map(|at| (at % 251).to_le_bytes()[0] ^ (at >> 13).to_le_bytes()[0]).collect()
 }
 
 /// Fails instead of waiting for ever.

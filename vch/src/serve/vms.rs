@@ -111,7 +111,7 @@ impl Vms {
                 match now.pipe {
                     PipeState::Down => say(&format!("{}: its link is cut", known.vm)),
                     PipeState::Open => say(&format!("{}: its link is open again", known.vm)),
-                    PipeState::Unproved => {}
+                    PipeState::Awaited | PipeState::Unproved => {}
                 }
                 pipe = now.pipe;
             }

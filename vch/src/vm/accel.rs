@@ -77,6 +77,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         link_socket: dir.path().join("link"),
         vsock: None,
         console: console.clone(),
+        log: None,
         guestinfo: nothing,
         disk: None,
     };

@@ -39,6 +39,8 @@ pub struct Machine {
     pub vsock: Option<Vsock>,
     /// A file that takes the console's output.
     pub console: PathBuf,
+    /// A file that takes the log of the container's output.
+    pub log: Option<PathBuf>,
     pub guestinfo: PathBuf,
     pub disk: Option<Disk>,
 }

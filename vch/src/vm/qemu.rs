@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
-use wire::spec::{LinkDevice, VIRTIO_PORT};
+use wire::spec::{LOG_PORT, LinkDevice, VIRTIO_PORT};
 
 use super::{Accel, Boot, Machine, Vsock};
 
@@ -55,6 +55,10 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         }
     }
     line.option("-fw_cfg", "name=opt/guestinfo,file=", &machine.guestinfo);
+    if machine.link == LinkDevice::Virtio || machine.log.is_some() {
+        // its port 0 is for consoles
+        line.words("-device virtio-serial-pci,max_ports=3");
+    }
     match machine.link {
         LinkDevice::Serial => {
             line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
@@ -62,11 +66,14 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         }
         LinkDevice::Virtio => {
             line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
-            line.words("-device virtio-serial-pci,max_ports=2");
             line.words(&format!("-device virtserialport,chardev=link,name={VIRTIO_PORT}"));
         }
         // the device below
         LinkDevice::Vsock => {}
+    }
+    if let Some(log) = &machine.log {
+        line.option("-chardev", "file,id=log,path=", log);
+        line.words(&format!("-device virtserialport,chardev=log,name={LOG_PORT}"));
     }
     if let Some(vsock) = &machine.vsock {
         if let Vsock::Program { socket, .. } = vsock {

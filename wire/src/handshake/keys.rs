@@ -110,7 +110,7 @@ mod tests {
     /// The key that `docs/protocol.md` shows; `openssl kdf` computes the same.
     #[test]
     fn golden_link_key() {
-        let master = MasterKey::new(std::array::from_fn(|at| at as u8));
+        let master = MasterKey::new(std::array::from_fn(|at| u8::try_from(at).unwrap()));
         let golden = "bdc27759233f2de938bef9c080a60287355feeeb30d97c28470854aa0ef9e082";
         assert_eq!(master.link_key("c1").to_hex(), golden);
         assert!(include_str!("../../../docs/protocol.md").contains(golden));

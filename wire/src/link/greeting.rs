@@ -35,6 +35,8 @@ pub(super) struct Asking {
     pause: Duration,
     /// When it is given up. Only an offer beside a live session is.
     until: Option<Duration>,
+    /// A channel was opened since: a host that believed the offer would not know it. It is made again before it goes out again.
+    pub(super) stale: bool,
 }
 
 impl Link {
@@ -48,7 +50,7 @@ impl Link {
         codec::encode(&greeting, &mut payload);
         let (offer, message) = Offer::new(&self.key, &hello.prologue(), &payload, &mut self.entropy);
         let frame = clear_frame(&Packet::Hello { hello, message: &message });
-        Some(Asking { offer, frame, next: now, pause: HELLO_INTERVAL, until: None })
+        Some(Asking { offer, frame, next: now, pause: HELLO_INTERVAL, until: None, stale: false })
     }
 
     /// Where each channel is. Of messages, only whole ones count: who comes after a host that is no more must begin at the front of one.
@@ -63,6 +65,9 @@ impl Link {
     /// Sends the hello when its time has come.
     pub(super) fn transmit_hello(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
         self.expire_offer(now);
+        if let Some(Asking { until, .. }) = self.asking.take_if(|asking| asking.stale) {
+            self.asking = self.ask(now).map(|asking| Asking { until, ..asking });
+        }
         let Some(asking) = &mut self.asking else { return false };
         if asking.next > now {
             return false;
@@ -95,7 +100,7 @@ impl Link {
     }
 
     pub(super) fn handle_welcome(&mut self, now: Duration, message: &[u8]) {
-        let Some(asking) = self.asking.take() else { return self.counters.misplaced += 1 };
+        let Some(asking) = self.asking.take_if(|asking| !asking.stale) else { return self.counters.misplaced += 1 };
         let (payload, sealer) = match asking.offer.accept(message) {
             Ok(accepted) => accepted,
             Err(offer) => {

@@ -57,7 +57,11 @@ impl Link {
 
     /// A piece of the stream whose turn it is: messages first, then those with little to say, then the one served longest ago.
     pub(super) fn transmit_stream(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        let payload = self.tuning.payload;
+        // who types must not wait for long frames
+        let payload = match self.typed.is_some_and(|at| now < at + TYPING) {
+            true => self.tuning.payload.min(SHORT),
+            false => self.tuning.payload,
+        };
         let next = self
             .channels
             .iter_mut()
@@ -66,6 +70,9 @@ impl Link {
         let Some((&id, channel)) = next else { return false };
         self.served += 1;
         channel.served = self.served;
+        if id != CONTROL && channel.out.sendable() <= INTERACTIVE {
+            self.typed = Some(now);
+        }
         channel.retry = channel.retry.or(Some((now + RETRY, 0)));
         let (offset, payload) = channel.out.take(payload);
         self.state.transmit(self.sealed, &Packet::data_header(id, offset), payload, out);
@@ -107,7 +114,12 @@ impl Link {
             return;
         };
         let accepted = match packet {
-            Packet::Data { offset, payload, .. } => channel.input.accept(offset, payload),
+            Packet::Data { offset, payload, .. } => {
+                if id != CONTROL && (1..=INTERACTIVE).contains(&payload.len()) {
+                    self.typed = Some(now);
+                }
+                channel.input.accept(offset, payload)
+            }
             Packet::End { offset, .. } => channel.input.accept_end(offset),
             Packet::Credit(at) => {
                 if !channel.out.credit(at.received, at.taken, at.limit) {
@@ -194,3 +206,9 @@ impl Link {
 
 /// A channel with at most this many bytes waiting is someone typing, not bulk.
 const INTERACTIVE: usize = 512;
+
+/// How long someone who typed is expected to type on.
+const TYPING: Duration = Duration::from_secs(1);
+
+/// The longest payload meanwhile.
+const SHORT: usize = 4096;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use wire::link::{HELLO_INTERVAL, KNOCK_INTERVAL, OFFER_LIFE, knock_frame};
 
+use wire::packet::ChannelId;
+
 use crate::rig::{SMALL, STDIN, STDOUT, guest, host, messages, ms, opened, read, said, security, settle};
 
 #[test]
@@ -120,6 +122,28 @@ fn half_a_message_of_a_dead_host_is_dropped() {
     next.pipe_up(ms(1));
     settle(&mut guest, &mut next, ms(1));
     assert_eq!(messages(&mut guest), [b"from the next host"]);
+}
+
+#[test]
+fn a_channel_that_is_opened_behind_a_hello_is_in_the_next() {
+    let (mut guest, host_link) = opened();
+    drop(host_link);
+    let mut next = host(SMALL, security(1, true, 4));
+    next.pipe_up(ms(0));
+    let knock = said(&mut next, ms(0));
+    guest.handle_bytes(ms(0), &knock);
+    let hello = said(&mut guest, ms(0));
+    // what the host before asked for last is done now
+    let late = ChannelId(8);
+    guest.open(late);
+    guest.write(late, b"not lost");
+    next.handle_bytes(ms(0), &hello);
+    let welcome = said(&mut next, ms(0));
+    guest.handle_bytes(ms(0), &welcome);
+    assert!(!next.is_open(), "the guest does not take a welcome to what it said before");
+    settle(&mut guest, &mut next, ms(30));
+    assert!(next.is_open());
+    assert_eq!(read(&mut next, late), b"not lost");
 }
 
 #[test]

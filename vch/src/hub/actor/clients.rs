@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wire::message::{MAIN, Reply, Request, SessionId, Work};
+use wire::packet::MAX_CHANNELS;
 use wire::status::Exit;
 
 use super::{Actor, Stage};
@@ -87,6 +88,10 @@ impl Actor {
     ) {
         if let Some(why) = &self.over {
             return drop(answer.send(Err(why.clone())));
+        }
+        if self.link.channels().count() + 3 > MAX_CHANNELS {
+            let reason = "there are as many sessions as the link has channels for: forget those that have ended";
+            return drop(answer.send(Err(HubError::Refused(reason.into()))));
         }
         // the guest's archives go to the host in any case
         let attached = match &mut work {

@@ -89,3 +89,22 @@ async fn a_hundred_clients_come_and_go() {
     guest.until("the last is gone", |guest| !guest.sessions[&MAIN].attached).await;
     assert_eq!(guest.main(|main| main.written.0), 100_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn there_are_no_more_sessions_than_channels() {
+    let (hub, _guest) = connected().await;
+    let refused = soon("a refusal", async {
+        loop {
+            if let Err(error) = hub.create(exec(&["print", "hello", "0"])).await {
+                return error;
+            }
+        }
+    });
+    let reason = "there are as many sessions as the link has channels for: forget those that have ended";
+    assert_eq!(refused.await, HubError::Refused(reason.into()));
+    // the first one makes room
+    let first = SessionId(1);
+    soon("its end", hub.wait(first)).await.unwrap();
+    hub.forget(first).await.unwrap();
+    hub.create(exec(&["sleep"])).await.unwrap();
+}

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) link: Link,
     pub(super) sessions: BTreeMap<SessionId, Running>,
     pub(super) requests: Vec<Request>,
+    /// The main session, if it begins only when the link is open.
+    pub(super) late: Option<Running>,
     /// Requests are not answered.
     pub(super) is_mute: bool,
     began: Instant,
@@ -69,8 +71,14 @@ impl Guest {
     pub(super) fn of(vm: &str, boot: u8) -> Guest {
         let security = Security { key: LinkKey::new([1; 32]), sealed: true, seed: [100 + boot; 32] };
         let link = Link::new(Role::Guest { vm: vm.into(), boot: [boot; 16] }, TUNING, security);
-        let mut state =
-            State { link, sessions: BTreeMap::new(), requests: Vec::new(), is_mute: false, began: Instant::now() };
+        let mut state = State {
+            link,
+            sessions: BTreeMap::new(),
+            requests: Vec::new(),
+            late: None,
+            is_mute: false,
+            began: Instant::now(),
+        };
         state.add(MAIN, Running { attached: true, ..Running::default() });
         let shared = Arc::new(Shared { state: Mutex::new(state), touched: Notify::new(), moved: Notify::new() });
         let (pipes, inbox) = mpsc::unbounded_channel();
@@ -230,6 +238,11 @@ impl State {
                     let id = SessionId((channel.0 - 1) / 3);
                     if let Some(session) = self.sessions.get_mut(&id) {
                         session.resets.push(reason);
+                    }
+                }
+                link::Event::Opened { .. } => {
+                    if let Some(main) = self.late.take() {
+                        self.add(MAIN, main);
                     }
                 }
                 link::Event::Closed(why) => panic!("{why}"),

@@ -14,12 +14,30 @@ async fn what_is_asked_before_the_first_pipe_is_answered_after_it() {
         tokio::spawn(async move { hub.attach(MAIN, OUTPUT).await })
     };
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(hub.watch().borrow().pipe, PipeState::Down);
+    assert_eq!(hub.watch().borrow().pipe, PipeState::Awaited);
     guest.connect(&hub).await;
     soon("an attachment", asked).await.unwrap().unwrap();
     let status = hub.watch().borrow().clone();
     assert_eq!((status.pipe, status.boot, status.opened), (PipeState::Open, Some([1; 16]), 1));
     assert_eq!(status.main, MainState::Running { pid: 100 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_before_the_hub_has_asked_for_it_is_heard() {
+    let (hub, guest) = (hub(1), Guest::new());
+    guest.with(|guest| {
+        let channels = MAIN.streams();
+        for channel in [channels.stdin, channels.stdout, channels.stderr] {
+            guest.link.forget(channel);
+        }
+        let mut main = guest.sessions.remove(&MAIN).unwrap();
+        main.stdout = b"in a hurry".to_vec();
+        main.code = Some(0);
+        guest.late = Some(main);
+    });
+    guest.connect(&hub).await;
+    let heard = soon("the end", listen(hub.attach(MAIN, OUTPUT).await.unwrap())).await;
+    assert_eq!((&heard.stdout[..], heard.exit().ending.code()), (&b"in a hurry"[..], 0));
 }
 
 #[tokio::test(start_paused = true)]

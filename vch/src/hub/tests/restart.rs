@@ -57,7 +57,7 @@ impl Patient {
 /// An echo of a megabyte, with a hub that is killed after every few outputs, at any moment between two steps of its task.
 #[tokio::test(start_paused = true)]
 async fn a_hub_that_is_killed_again_and_again_loses_and_repeats_nothing() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let (first, guest) = connected().await;
         let session = first.create(exec(&["sleep"])).await.unwrap();
         drop(first);
@@ -67,8 +67,8 @@ async fn a_hub_that_is_killed_again_and_again_loses_and_repeats_nothing() {
         session_is(|session| session.echo = true);
         session_is(|session| session.attached = true);
         let mut patient = Patient { heard: Vec::new(), input: pattern(1_000_000), exit: None };
-        for round in 0.. {
-            let hub = hub(2 + (round % 200) as u8);
+        for round in 0usize.. {
+            let hub = hub(round.to_le_bytes()[0]);
             guest.connect(&hub).await;
             patient.go_on(hub, session, 1 + (round * 13 + seed * 7) % 9).await;
             for _ in 0..(round * 5 + seed) % 30 {

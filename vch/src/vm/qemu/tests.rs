@@ -14,6 +14,7 @@ fn machine() -> Machine {
         link_socket: "/s/link".into(),
         vsock: None,
         console: "/c/console.log".into(),
+        log: None,
         guestinfo: "/c/guestinfo".into(),
         disk: Some(Disk { file: "/c/disk.qcow2".into(), transient: true }),
     }
@@ -69,6 +70,16 @@ fn a_machine_as_esxi_has_it() {
             "cache=writeback",
         ],
         &["-kernel", "virtserialport", "-append", "-bios"],
+    );
+}
+
+#[test]
+fn a_machine_with_a_log() {
+    let machine = Machine { link: LinkDevice::Serial, log: Some("/c/output.log".into()), ..machine() };
+    check(
+        &machine,
+        &["-device virtio-serial-pci", "path=/c/output.log -device virtserialport,chardev=log,name=tether.log"],
+        &["tether.link"],
     );
 }
 
