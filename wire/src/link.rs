@@ -44,7 +44,7 @@ use crate::packet::{ChannelId, MAX_CHANNELS, Packet, ResetReason};
 use self::answering::Answers;
 pub use self::beside::{Door, Side, knock_frame};
 pub use self::counters::Counters;
-use self::greeting::Asking;
+use self::greeting::{Asking, Refusals};
 use self::state::{Channel, State};
 pub use self::terms::{Closed, Event, Role, Security, Tuning};
 
@@ -70,6 +70,9 @@ pub const OFFER_LIFE: Duration = Duration::from_secs(5);
 /// Silence after which a sender goes back to what was received, or asks how far its peer is, doubled each time up to 32 times. Longer than a full window
 /// takes at 115200 baud.
 pub const RETRY: Duration = Duration::from_secs(8);
+
+/// The most characters of a refusal that are told: nothing proves who wrote it.
+pub const MAX_REFUSAL: usize = 200;
 
 /// Frames that wait to go before all others; what is beyond is not answered, and asks again.
 const MAX_URGENT: usize = 64;
@@ -104,7 +107,7 @@ pub struct Link {
     /// When a guest answered a knock last.
     knocked: Option<Duration>,
     answers: Answers,
-    refusal: Option<String>,
+    refusals: Refusals,
 }
 
 impl Link {
@@ -132,7 +135,7 @@ impl Link {
             asking: None,
             knocked: None,
             answers: Answers::default(),
-            refusal: None,
+            refusals: Refusals::default(),
         };
         link.open(CONTROL);
         link
@@ -300,6 +303,7 @@ impl Link {
         // cut off whatever noise is on the line before our first frame
         self.urgent.push_back(vec![frame::DELIMITER]);
         self.answers = Answers::default();
+        self.refusals.told_here = false;
         self.asking = self.ask(now);
         self.state = State::Greeting { knock_at: self.asking.is_none().then_some(now) };
     }
@@ -388,7 +392,7 @@ impl Link {
                 self.answers = answers;
             }
             Packet::Welcome { message } => self.handle_welcome(now, message),
-            Packet::Refuse(reason) => self.handle_refuse(reason),
+            Packet::Refuse(reason) => self.handle_refuse(&reason),
             Packet::Knock => self.handle_knock(now),
             Packet::Sealed { number, packet } => {
                 if let Some(packet) = self.open_sealed(now, number, packet) {
@@ -415,18 +419,6 @@ impl Link {
         match error {
             codec::DecodeError::UnknownKind => self.counters.unknown += 1,
             codec::DecodeError::Truncated | codec::DecodeError::Malformed(_) => self.counters.malformed += 1,
-        }
-    }
-
-    /// Anyone can say so: it is told once, and changes nothing.
-    fn handle_refuse(&mut self, reason: String) {
-        match &self.state {
-            State::Greeting { knock_at: None } if self.refusal.as_ref() != Some(&reason) => {
-                self.refusal = Some(reason.clone());
-                self.events.push_back(Event::Refused(reason));
-            }
-            State::Greeting { knock_at: None } => {}
-            _ => self.counters.misplaced += 1,
         }
     }
 

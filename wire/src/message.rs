@@ -108,7 +108,9 @@ pub enum Work {
     /// otherwise standard error says why.
     #[allow(missing_docs)]
     CopyOut { path: String },
-    /// Unpack the tar archive on standard input in the directory `dir`, and nowhere else. Exits 0 when it is complete.
+    /// Unpack the tar archive on standard input in the directory `dir`. Exits 0 when it is complete. Nothing goes beyond the container's root, and no name
+    /// of the archive out of `dir`. Links that lay there before are the container's own: they are followed within the root, also out of `dir`, until the
+    /// archive has brought a link that could lead out.
     #[allow(missing_docs)]
     CopyIn {
         dir: String,

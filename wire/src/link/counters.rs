@@ -21,6 +21,8 @@ pub struct Counters {
     pub hurried: u64,
     /// Knocks that a guest did not answer: it greets anyway, or has answered another one just now.
     pub idle_knocks: u64,
+    /// Refusals that a guest's user was not told of: one was told on the same pipe, or the same one before.
+    pub untold_refusals: u64,
     /// Hellos for another VM.
     pub wrong_vm: u64,
     /// Hellos without a version that both ends speak.

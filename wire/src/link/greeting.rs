@@ -18,7 +18,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::state::{Channel, State};
-use super::{CONTROL, CONTROL_WINDOW, Closed, Event, HELLO_INTERVAL, KNOCK_INTERVAL, Link, OFFER_LIFE, Role, VERSION};
+use super::{
+    CONTROL, CONTROL_WINDOW, Closed, Event, HELLO_INTERVAL, KNOCK_INTERVAL, Link, MAX_REFUSAL, OFFER_LIFE, Role,
+    VERSION,
+};
 use crate::codec;
 use crate::frame;
 use crate::handshake::{Offer, Sealer};
@@ -37,6 +40,20 @@ pub(super) struct Asking {
     until: Option<Duration>,
     /// A channel was opened since: a host that believed the offer would not know it. It is made again before it goes out again.
     pub(super) stale: bool,
+}
+
+/// What a guest has told its user of refusals.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    last: Option<String>,
+    /// One was told on the pipe that is up.
+    pub(super) told_here: bool,
+}
+
+/// A stranger's words, fit for a console: short, and without characters that move its cursor or end its line.
+fn presentable(words: &str) -> String {
+    let shown = |symbol: char| if symbol.is_control() { char::REPLACEMENT_CHARACTER } else { symbol };
+    words.chars().take(MAX_REFUSAL).map(shown).collect()
 }
 
 impl Link {
@@ -97,6 +114,21 @@ impl Link {
             (Role::Guest { .. }, _) => self.counters.idle_knocks += 1,
             (Role::Host { .. }, _) => self.counters.misplaced += 1,
         }
+    }
+
+    /// Anyone on the line can say so, as often as it likes: one is told on each pipe, unless it was the last one already, and it changes nothing.
+    pub(super) fn handle_refuse(&mut self, reason: &str) {
+        if !matches!((&self.role, &self.state), (Role::Guest { .. }, State::Greeting { .. })) {
+            self.counters.misplaced += 1;
+            return;
+        }
+        let reason = presentable(reason);
+        if self.refusals.told_here || self.refusals.last.as_ref() == Some(&reason) {
+            self.counters.untold_refusals += 1;
+            return;
+        }
+        self.refusals = Refusals { last: Some(reason.clone()), told_here: true };
+        self.events.push_back(Event::Refused(reason));
     }
 
     pub(super) fn handle_welcome(&mut self, now: Duration, message: &[u8]) {

@@ -65,7 +65,8 @@ pub enum Event {
     /// The peer does not want the rest of what we send. With `NoSuchChannel` it has no such channel, or no more: nothing will come from it either, and
     /// what is readable is all.
     Reset(ChannelId, ResetReason),
-    /// The host says that it does not want this guest, and why. Nothing proves that it was the host: the guest goes on asking.
+    /// The host says that it does not want this guest, and why. Nothing proves that it was the host: the guest goes on asking. It comes at most once
+    /// on each pipe; the text has at most [`MAX_REFUSAL`](super::MAX_REFUSAL) characters, and no control characters.
     Refused(String),
     /// The link is over for good.
     Closed(Closed),

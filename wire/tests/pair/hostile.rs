@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use wire::frame;
-use wire::link::Link;
+use wire::link::{Event, Link, MAX_REFUSAL, Tuning};
 use wire::packet::{ChannelId, Credit, Packet, ResetReason};
 
 use crate::dice::Dice;
-use crate::rig::{SMALL, STDOUT, guest, host, opened, read, said, security, settle, up};
+use crate::rig::{SMALL, STDOUT, events, guest, host, opened, read, said, security, settle, up};
 
 const ZERO: Duration = Duration::ZERO;
 
@@ -145,4 +145,28 @@ fn streams_that_are_thrown_away_may_end_anywhere() {
     host.send_message(b"messages cannot be refused");
     settle(&mut guest, &mut host, ZERO);
     assert_eq!(crate::rig::messages(&mut guest).len(), 1);
+}
+
+#[test]
+fn a_flood_of_refusals_is_one_short_line_on_each_pipe() {
+    let refusal = |words: &str| framed(&Packet::Refuse(words.into()));
+    let mut guest = guest(Tuning::FAST, security(1, true, 2));
+    let mut stranger = |first: &str| {
+        guest.pipe_down();
+        guest.pipe_up(ZERO);
+        let flood = (0..100).map(|number| refusal(&format!("{first}{number}"))).collect::<Vec<_>>().concat();
+        guest.handle_bytes(ZERO, &[refusal(first), flood].concat());
+        (events(&mut guest), guest.counters().untold_refusals)
+    };
+    let told = Event::Refused("no\u{fffd}\u{fffd}[2J\u{fffd}".into());
+    assert_eq!(stranger("no\n\x1b[2J\u{9b}"), (vec![told], 100));
+    let long = "é".repeat(60_000 / 2);
+    assert_eq!(stranger(&long), (vec![Event::Refused("é".repeat(MAX_REFUSAL))], 200));
+    assert_eq!(stranger(&long), (vec![], 301), "the same again on another pipe");
+    // and none of it stands in the way of a host
+    let mut host = host(Tuning::FAST, security(1, true, 3));
+    guest.pipe_down();
+    up([&mut guest, &mut host]);
+    settle(&mut guest, &mut host, ZERO);
+    assert!(guest.is_open() && host.is_open());
 }
