@@ -50,8 +50,6 @@ impl Pause {
 
 /// As much as virtio-serial hands over at once.
 const READ: usize = 32 * 1024;
-/// Bytes sent before somebody else has a turn.
-const TURN: usize = 16 * 1024;
 
 impl Line {
     pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
@@ -127,12 +125,12 @@ impl Line {
         }
     }
 
-    /// Sends until there is nothing to send, or the device takes no more: then an event will tell. True if it has stopped before that, to let others have their
-    /// turn: there may be a key press to read.
+    /// Sends until there is nothing to send, or the device takes no more: then an event will tell. True if it has stopped before that, after a
+    /// frame's worth, to let others have their turn: there may be a key press to read.
     pub(crate) fn transmit(&mut self) -> bool {
         let mut turn = 0;
         while let Contact::Up = self.contact {
-            if turn >= TURN {
+            if turn >= self.link.pace(clock::now()) {
                 return true;
             }
             if self.gone == self.outbox.len() {

@@ -27,7 +27,6 @@ use crate::cli::{Hypervisor, ServeArgs};
 use crate::pipe::{Address, Listener, Pipe};
 use crate::{signals, state};
 
-use self::master_key::MasterKey;
 use self::vms::Vms;
 
 /// Serves until it is told to end; the result is the exit code.
@@ -45,7 +44,7 @@ pub fn run(args: &ServeArgs) -> Result<u8> {
 
 async fn serve(args: &ServeArgs) -> Result<()> {
     let mut caught = signals::catch().context("cannot catch signals")?;
-    let key = MasterKey::at(&key_path(args)?)?;
+    let key = master_key::at(&key_path(args)?)?;
     let control = args.control.address();
     // first, so that a second serve takes nothing from the one that runs
     let clients = control.listen().await?;

@@ -1,11 +1,11 @@
 //! What moves between a session's descriptors, its channels and the log: as much as can at this moment. When to call it: [`super`]'s business.
 
+use guest::events::Poller;
 use nix::errno::Errno;
 use wire::message::{MAIN, SessionId};
 
 use super::{Io, Phase, Session};
 use crate::stream::{Stream, Which};
-use guest::events::Poller;
 
 impl Session {
     /// Host to process.
@@ -74,5 +74,9 @@ impl Session {
 pub(super) fn room(id: SessionId, attached: bool, output: &Stream, io: &Io<'_>) -> usize {
     let link = (attached && !output.unwanted).then(|| io.link.room(output.channel));
     let log = io.log.as_ref().filter(|_| id == MAIN).map(|log| log.room());
-    [link, log].into_iter().flatten().fold(io.buffer.len(), usize::min)
+    let most = io.buffer.len().min(io.link.pace(io.now).max(SHORTEST));
+    [link, log].into_iter().flatten().fold(most, usize::min)
 }
+
+/// However short frames are just now, a page is read at a time.
+const SHORTEST: usize = 4096;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use wire::handshake::MasterKey;
 use wire::link::Tuning;
 use wire::message::{MAIN, Reply, Request, SessionId};
 
 use super::door::Guest;
-use super::master_key::MasterKey;
 use super::say;
 use crate::control::{Problem, ProblemKind, Vm, VmState};
 use crate::hub::{GuestStatus, Hub, HubError, Identity, MainState, PipeState};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::state::{State, seal};
-use super::{CONTROL, Closed, Event, HELLO_INTERVAL, Link, MAX_URGENT, RETRY};
+use super::{CONTROL, Closed, Event, HELLO_INTERVAL, Link, MAX_URGENT, RETRY, Tuning};
 use crate::channel::Accepted;
 use crate::message;
 use crate::packet::{ChannelId, Credit, Packet, ResetReason};
@@ -55,13 +55,21 @@ impl Link {
         false
     }
 
-    /// A piece of the stream whose turn it is: messages first, then those with little to say, then the one served longest ago.
-    pub(super) fn transmit_stream(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
-        // who types must not wait for long frames
-        let payload = match self.typed.is_some_and(|at| now < at + TYPING) {
-            true => self.tuning.payload.min(SHORT),
+    /// The longest payload that is sent now. Who types must not wait for long frames; a peer with a small window is on a slow line, whatever ours is like.
+    pub fn pace(&self, now: Duration) -> usize {
+        let line = match self.peer_window <= u64::from(Tuning::SERIAL.window) {
+            true => self.tuning.payload.min(Tuning::SERIAL.payload),
             false => self.tuning.payload,
         };
+        match self.typed.is_some_and(|at| now < at + TYPING) {
+            true => line.min(SHORT),
+            false => line,
+        }
+    }
+
+    /// A piece of the stream whose turn it is: messages first, then those with little to say, then the one served longest ago.
+    pub(super) fn transmit_stream(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
+        let payload = self.pace(now);
         let next = self
             .channels
             .iter_mut()
