@@ -166,6 +166,15 @@ fn a_peer_without_the_key_does_not_disturb_a_live_session() {
 #[test]
 fn a_host_with_another_key_or_name_gets_nothing() {
     let (_dir, mut powered, spec) = boot(LinkDevice::Virtio);
+    // one who sends the guest away, as anyone may
+    let mut refusal = Vec::new();
+    let mut body = Vec::new();
+    Packet::Refuse("nobody\x1b wants you".into()).encode(&mut body);
+    frame::encode(&body, &[], &mut refusal);
+    powered.socket.write_all(&refusal).unwrap();
+    powered.wait_for_console("a host refuses the link: nobody\u{fffd} wants you");
+    powered.disconnect();
+    powered.connect();
     let mut stranger = spec.clone();
     stranger.link.key = LinkKey::new([1; 32]);
     let mut other = spec.clone();
@@ -180,13 +189,6 @@ fn a_host_with_another_key_or_name_gets_nothing() {
         powered.disconnect();
         powered.connect();
     }
-    // one who sends the guest away, as anyone may
-    let mut refusal = Vec::new();
-    let mut body = Vec::new();
-    Packet::Refuse("nobody wants you".into()).encode(&mut body);
-    frame::encode(&body, &[], &mut refusal);
-    powered.socket.write_all(&refusal).unwrap();
-    powered.wait_for_console("a host refuses the link: nobody wants you");
     let mut host = Host::on(powered, &spec);
     assert_eq!(host.shell("echo hello"), "hello\n");
 }
