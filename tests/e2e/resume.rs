@@ -10,11 +10,6 @@ use wire::message::{Exec, MAIN};
 use wire::spec::LinkDevice;
 use wire::status::Ending;
 
-/// The whole length of every test, for whoever has the time: `TETHER_E2E_FULL=1`.
-fn full() -> bool {
-    std::env::var_os("TETHER_E2E_FULL").is_some()
-}
-
 /// Ways for a host to go away and come back.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
@@ -75,8 +70,7 @@ use Loss::{Away, Cut, Killed, Replaced};
 
 #[test]
 fn a_killed_host_comes_back_over_virtio_and_every_byte_is_there() {
-    let length = if full() { 200_000_000 } else { 40_000_000 };
-    echo_through_losses(LinkDevice::Virtio, false, length, &[Away, Killed, Cut, Away, Replaced, Killed]);
+    echo_through_losses(LinkDevice::Virtio, false, 200_000_000, &[Away, Killed, Cut, Away, Replaced, Killed]);
 }
 
 #[test]
@@ -86,14 +80,12 @@ fn a_killed_host_comes_back_over_sealed_virtio() {
 
 #[test]
 fn a_killed_host_comes_back_over_serial_and_every_byte_is_there() {
-    let length = if full() { 4_000_000 } else { 1_000_000 };
-    echo_through_losses(LinkDevice::Serial, true, length, &[Away, Replaced, Cut, Away, Killed]);
+    echo_through_losses(LinkDevice::Serial, true, 4_000_000, &[Away, Replaced, Cut, Away, Killed]);
 }
 
 #[test]
 fn a_killed_host_comes_back_over_vsock_and_every_byte_is_there() {
-    let length = if full() { 200_000_000 } else { 20_000_000 };
-    echo_through_losses(LinkDevice::Vsock, false, length, &[Away, Killed, Cut, Replaced]);
+    echo_through_losses(LinkDevice::Vsock, false, 200_000_000, &[Away, Killed, Cut, Replaced]);
 }
 
 #[test]
@@ -132,7 +124,7 @@ fn a_new_host_learns_what_happened_while_nobody_was_there() {
 
 #[test]
 fn who_does_not_read_holds_up_only_himself() {
-    for device in [LinkDevice::Virtio, LinkDevice::Serial] {
+    for (device, seconds) in [(LinkDevice::Virtio, 60), (LinkDevice::Serial, 5)] {
         let (_dir, disk) = busybox_disk();
         let spec = script(device, "exec sleep 100000");
         let mut host = Host::boot(Machine::new(&spec, Some(disk)), &spec);
@@ -140,8 +132,8 @@ fn who_does_not_read_holds_up_only_himself() {
         let stuck = host.exec(Exec { stdin: true, ..sh("cat") });
         host.stdout(stuck).appetite = Appetite::Nothing;
         host.echo(stuck, Pattern(3), length);
-        // until nothing moves any more
-        let patience = Duration::from_secs(if full() { 60 } else { 2 });
+        // until nothing has moved for so long
+        let patience = Duration::from_secs(seconds);
         let (mut before, mut since) = (0, Instant::now());
         host.wait("a standstill", |host| {
             let now = host.stdin(stuck).at + host.link.readable(stuck.streams().stdout).len() as u64;

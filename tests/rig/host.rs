@@ -16,7 +16,7 @@ use crate::machine::{Machine, Powered};
 use crate::stream::{Appetite, Feed, Intake, Pattern};
 
 /// The longest wait for one thing: emulated machines on a busy computer are slow.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The host's end of one machine's link.
 pub struct Host {
