@@ -111,6 +111,13 @@ fn output_outlives_a_serve_that_is_killed() {
     came.extend(client.read_to_end());
     assert_eq!(client.finish(), (0, String::new()));
     assert!(came == noise, "{} bytes came", came.len());
+    each_serve_had_its_part(&serve);
+}
+
+/// The machine came to every one of them.
+fn each_serve_had_its_part(serve: &Serve) {
+    let log = serve.log();
+    assert_eq!(log.matches("web1: its link is open").count(), KILLS + 1, "{log}");
 }
 
 /// A disk of busybox with a file `/noise`.
@@ -144,6 +151,7 @@ fn input_outlives_a_serve_that_is_killed() {
     fs::write(dir.path().join("noise"), &noise).unwrap();
     let expected = format!("{}  -\n", md5sum(&dir.path().join("noise")));
     assert_eq!(String::from_utf8_lossy(&digest), expected);
+    each_serve_had_its_part(&serve);
 }
 
 #[test]
