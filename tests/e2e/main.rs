@@ -14,6 +14,7 @@ mod output;
 mod pipes;
 mod process;
 mod resume;
+mod serve;
 mod sessions;
 mod signals;
 mod stdin;

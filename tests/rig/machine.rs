@@ -33,6 +33,8 @@ pub struct Machine {
     pub console_on_socket: bool,
     /// The link's serial port is connected by TCP, as ESXi does it.
     pub link_over_tcp: bool,
+    /// The link's device connects to who listens at this unix socket, again and again; [`Powered::socket`] is the console's.
+    pub link_connects: Option<PathBuf>,
 }
 
 const MEMORY_MIB: u32 = 256;
@@ -77,6 +79,7 @@ impl Machine {
             extra: Vec::new(),
             console_on_socket: false,
             link_over_tcp: false,
+            link_connects: None,
         }
     }
 
@@ -107,9 +110,13 @@ impl Machine {
         qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
         // QEMU listens, so that a host may come again; the machine waits for the first one
         let socket = format!("path={},server=on,wait=on", path("link"));
-        let (link, console) = match self.console_on_socket {
-            true => ("null,id=link".into(), format!("socket,id=console,{socket}")),
-            false => {
+        let (link, console) = match (&self.link_connects, self.console_on_socket) {
+            (Some(to), _) => {
+                let link = format!("socket,id=link,path={},reconnect=1", to.display());
+                (link, format!("socket,id=console,{socket}"))
+            }
+            (None, true) => ("null,id=link".into(), format!("socket,id=console,{socket}")),
+            (None, false) => {
                 let link = match &tcp {
                     Some(tcp) => format!("host=127.0.0.1,port={}", tcp.local_addr().expect("a port").port()),
                     None => socket,

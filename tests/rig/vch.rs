@@ -17,14 +17,14 @@ use crate::artifacts;
 /// The longest that one command may take: emulated machines on a busy computer are slow.
 pub const DEADLINE: Duration = Duration::from_secs(300);
 
-/// A `vch run` to be.
+/// A `vch` to be.
 pub struct Run {
     command: Command,
     state: TempDir,
     stdin: Vec<u8>,
 }
 
-/// A `vch run` that is done.
+/// A `vch` that is done.
 #[derive(Debug)]
 pub struct Output {
     pub code: i32,
@@ -36,9 +36,16 @@ pub struct Output {
 
 /// `vch run` with these arguments, options first.
 pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
+    let mut run = command("run");
+    run.command.args(args);
+    run
+}
+
+/// One of `vch`'s commands.
+pub fn command(name: &str) -> Run {
     let state = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(artifacts::program("vch"));
-    command.arg("run").args(args).env("XDG_STATE_HOME", state.path());
+    command.arg(name).env("XDG_STATE_HOME", state.path());
     Run { command, state, stdin: Vec::new() }
 }
 
@@ -55,6 +62,11 @@ pub fn shell(options: &[&str], script: &str) -> Run {
 }
 
 impl Run {
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Run {
+        self.command.args(args);
+        self
+    }
+
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
         self.command.env(name, value);
         self
@@ -115,7 +127,7 @@ impl Run {
     }
 }
 
-/// A `vch run` under way.
+/// A `vch` under way.
 pub struct Running {
     child: Child,
     stdout: thread::JoinHandle<Vec<u8>>,

@@ -1,0 +1,215 @@
+//! `vch serve` that a test kills and starts again on the same paths, its clients, and the machines that connect to it.
+
+use std::fs::{self, File, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tempfile::TempDir;
+use wire::handshake::MasterKey;
+use wire::spec::Spec;
+
+use crate::artifacts;
+use crate::host::PATIENCE;
+use crate::machine::Machine;
+use crate::vch::{self, Run};
+
+/// The rig's machines are nobody's secret.
+const MASTER_KEY: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
+
+/// A `vch serve`, or the place where there was one.
+pub struct Serve {
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Serve {
+    pub fn start() -> Serve {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let key = dir.path().join("master.key");
+        fs::write(&key, format!("{MASTER_KEY}\n")).expect("a file");
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a file of ours");
+        let mut serve = Serve { dir, child: None };
+        serve.start_again();
+        serve
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn control(&self) -> String {
+        format!("unix://{}", self.path("control.sock").display())
+    }
+
+    /// Starts one where the last one was.
+    pub fn start_again(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("a file");
+        let child = Command::new(artifacts::program("vch"))
+            .args(["serve", "--hypervisor", "none", "--link-listen"])
+            .arg(format!("unix://{}", self.path("links.sock").display()))
+            .arg("--master-key")
+            .arg(self.path("master.key"))
+            .args(["--control", &self.control()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("vch serve");
+        self.child = Some(child);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child of ours");
+            child.wait().expect("a child of ours");
+        }
+    }
+
+    /// What every serve here has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// A machine that connects to it, under the id and with the key that this gives the spec.
+    pub fn machine(&self, id: &str, spec: &mut Spec, disk: PathBuf) -> Machine {
+        spec.id = id.into();
+        spec.link.key = MasterKey::from_hex(MASTER_KEY).expect("64 digits").link_key(id);
+        let mut machine = Machine::new(spec, Some(disk));
+        machine.link_connects = Some(self.path("links.sock"));
+        machine
+    }
+
+    /// A connection where machines connect.
+    pub fn stranger(&self) -> UnixStream {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match UnixStream::connect(self.path("links.sock")) {
+                Ok(stream) => return stream,
+                Err(error) => assert!(Instant::now() < deadline, "serve does not listen: {error}; {}", self.log()),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A command that uses it.
+    pub fn command(&self, name: &str, args: &[&str]) -> Run {
+        vch::command(name).args(args).env("VCH_CONTROL", self.control())
+    }
+
+    /// A command whose streams are in the test's hands.
+    pub fn client(&self, name: &str, args: &[&str]) -> Client {
+        let mut child = Command::new(artifacts::program("vch"))
+            .arg(name)
+            .args(args)
+            .env("VCH_CONTROL", self.control())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("vch");
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        Client { child, stdin, stdout: stdout.expect("piped"), stderr: stderr.expect("piped") }
+    }
+
+    /// Waits until `vch ps` has a line that begins with the VM's id and holds every one of `parts`.
+    pub fn wait_for(&self, id: &str, parts: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = self.command("ps", &[]).output();
+            let text = output.text();
+            let mine = text.lines().find(|line| line.split_whitespace().next() == Some(id));
+            if mine.is_some_and(|line| parts.iter().all(|part| line.contains(part))) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{id} is not {parts:?}: {output:?}; {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+        self.kill();
+    }
+}
+
+/// A `vch` whose output is read, and whose input is written, as the test wants it.
+pub struct Client {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+}
+
+/// What a pipe takes without delay when it takes anything: pipe(7), `PIPE_BUF`.
+const PIPE_BUF: usize = 4096;
+
+impl Client {
+    /// Waits for output, and reads none of it.
+    pub fn wait_for_output(&self) {
+        ready(&self.stdout, PollFlags::POLLIN);
+    }
+
+    /// Reads so many bytes, or up to the end.
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while all.len() < count {
+            ready(&self.stdout, PollFlags::POLLIN);
+            let most = buffer.len().min(count - all.len());
+            match self.stdout.read(&mut buffer[..most]).expect("a pipe") {
+                0 => break,
+                got => all.extend_from_slice(&buffer[..got]),
+            }
+        }
+        all
+    }
+
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        self.read(usize::MAX)
+    }
+
+    /// Writes to its input, as fast as it takes it.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().expect("its input has not ended");
+        for piece in bytes.chunks(PIPE_BUF) {
+            ready(stdin, PollFlags::POLLOUT);
+            stdin.write_all(piece).expect("it reads its input");
+        }
+    }
+
+    pub fn end_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits until it has ended, its output read or not: its exit code, and what it had to say.
+    pub fn finish(&mut self) -> (i32, String) {
+        let code = vch::wait(&mut self.child);
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).expect("a pipe");
+        (code, said)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Waits until a pipe has or takes something.
+fn ready(pipe: &impl AsFd, what: PollFlags) {
+    let timeout = PollTimeout::try_from(PATIENCE).expect("some minutes");
+    let count = poll(&mut [PollFd::new(pipe.as_fd(), what)], timeout).expect("a pipe");
+    assert!(count > 0, "the pipe did not get {what:?} within {PATIENCE:?}");
+}
