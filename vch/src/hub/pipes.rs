@@ -40,9 +40,9 @@ pub(super) struct Pipes {
 }
 
 /// What a candidate has said so far, and the task that listens to it.
-#[derive(Default)]
 struct Candidate {
     side: Side,
+    since: Duration,
     listening: Option<AbortHandle>,
 }
 
@@ -92,7 +92,7 @@ impl Pipes {
             self.candidates.pop_first();
         }
         self.next += 1;
-        self.candidates.insert(self.next, Candidate::default());
+        self.candidates.insert(self.next, Candidate { side: Side::default(), since: now, listening: None });
         self.judge(self.next, pipe, link::knock_frame(), link, now);
     }
 
@@ -145,11 +145,15 @@ impl Pipes {
 
     /// Hears a candidate: it takes over, or is asked to go on.
     fn judge(&mut self, candidate: u64, pipe: Pipe, mut reply: Vec<u8>, link: &mut Link, now: Duration) {
-        let Some(Candidate { side, listening }) = self.candidates.get_mut(&candidate) else { return };
+        let Some(Candidate { side, since, listening }) = self.candidates.get_mut(&candidate) else { return };
+        let late = now >= *since + PROOF_TIME;
         if link.handle_beside(side, now, &pipe.already_read, &mut reply) {
             *listening = None;
             self.candidates.remove(&candidate);
             self.live = Some(Live::new(pipe.reader, pipe.writer, reply));
+        } else if late {
+            // one that talks and talks without the key is in the way of others
+            self.candidates.remove(&candidate);
         } else {
             *listening = Some(self.steps.spawn(step(candidate, pipe, reply)));
         }
@@ -219,5 +223,7 @@ const CHUNK: usize = 128 * 1024;
 const CANDIDATE_CHUNK: usize = 4096;
 /// From one knock at a candidate that says nothing to the next.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How long a candidate that talks may take to prove that it has the key.
+const PROOF_TIME: Duration = Duration::from_secs(10);
 /// Pipes that wait to be heard beside the live one: a machine has one, and another one while the host has not yet noticed that the first was cut.
 const CANDIDATES: usize = 8;

@@ -119,6 +119,21 @@ async fn a_stranger_beside_a_live_pipe_disturbs_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stranger_who_talks_on_and_on_is_sent_away() {
+    let (hub, _guest) = connected().await;
+    let (ours, mut theirs) = tokio::io::duplex(16 * 1024);
+    let (reader, writer) = tokio::io::split(ours);
+    hub.pipe(Box::new(reader), Box::new(writer), Vec::new()).await;
+    let talk = async {
+        while theirs.write_all(b"\0let me in\0").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    };
+    soon("the door closes", talk).await;
+    assert_eq!(hub.watch().borrow().opened, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pipe_behind_a_stranger_takes_over() {
     let (hub, guest) = (hub(1), Guest::new());
     let (ours, mut stranger) = tokio::io::duplex(16 * 1024);
