@@ -136,14 +136,20 @@ mod tests {
     fn a_process_is_told_as_it_is() {
         let mut child =
             Command::new("/bin/sh").args(["-c", "read line", "a b", "", "ü\n"]).stdin(Stdio::piped()).spawn().unwrap();
-        let found = list().into_iter().find(|process| process.pid == child.id()).unwrap();
+        // a program that has only just begun has no memory yet
+        let found = loop {
+            let found = list().into_iter().find(|process| process.pid == child.id()).unwrap();
+            if found.state == 'S' && found.resident > 0 {
+                break found;
+            }
+            std::thread::yield_now();
+        };
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found.command, ["/bin/sh", "-c", "read line", "a b", "", "ü\n"]);
         assert_eq!(found.ppid, std::process::id());
         assert_eq!(found.uid, nix::unistd::Uid::effective().as_raw());
-        assert!("RS".contains(found.state), "{found:?}");
-        assert!(found.resident > 0 && found.started_us > 0, "{found:?}");
+        assert!(found.started_us > 0, "{found:?}");
     }
 
     #[test]

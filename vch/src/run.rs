@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use wire::handshake::LinkKey;
 use wire::link::Tuning;
 use wire::spec::{LinkDevice, Spec};
@@ -144,7 +144,7 @@ async fn attend(
     caught: Caught,
 ) -> Result<Report> {
     let start_by = Instant::now() + Duration::from_secs(args.start_timeout);
-    let mut companion = match &machine.vsock {
+    let companion = match &machine.vsock {
         Some(vsock) => vsock.start().await?,
         None => None,
     };
@@ -172,19 +172,29 @@ async fn attend(
     let identity = Identity::new(spec.id.clone(), spec.link.key.clone(), spec.link.sealed, tuning)?;
     let ends = own_ends(args)?;
     let mut talk = pin!(guest_link::converse(pipe, identity, ends, &mut commands, start_by));
-    let carrier_ends = async {
-        match &mut companion {
-            Some(companion) => companion.ended().await,
+    let mut carrier_ends = Box::pin(async move {
+        match companion {
+            Some(mut companion) => companion.ended().await,
             None => std::future::pending().await,
         }
-    };
+    });
     let report = tokio::select! {
-        report = &mut talk => report,
+        report = &mut talk => {
+            if report.outcome == Outcome::Lost {
+                // a broken pipe may be the first sign that what carries it, or the machine, ends
+                tokio::select! {
+                    error = &mut carrier_ends => return Err(error),
+                    _ = process.wait() => {}
+                    () = sleep(EXIT_TIME) => {}
+                }
+            }
+            report
+        }
         // QEMU is killed as this returns
-        error = carrier_ends => return Err(error),
+        error = &mut carrier_ends => return Err(error),
         _ = process.wait() => {
             // what carries a vsock outlives QEMU; the pipe is still read to its end
-            drop((companion, machine_is_on));
+            drop((carrier_ends, machine_is_on));
             talk.await
         }
     };
