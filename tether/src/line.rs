@@ -130,13 +130,14 @@ impl Line {
     pub(crate) fn transmit(&mut self) -> bool {
         let mut turn = 0;
         while let Contact::Up = self.contact {
-            if turn >= self.link.pace(clock::now()) {
+            let now = clock::now();
+            if turn >= self.link.pace(now) {
                 return true;
             }
             if self.gone == self.outbox.len() {
                 self.outbox.clear();
                 self.gone = 0;
-                if !self.link.poll_transmit(clock::now(), &mut self.outbox) {
+                if !self.link.poll_transmit(now, &mut self.outbox) {
                     return false;
                 }
             }

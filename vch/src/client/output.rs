@@ -10,9 +10,11 @@ use crate::streams::{Sink, Writer};
 pub(super) struct Output {
     stream: Stream,
     writer: Writer,
-    /// What has come and is not written out. The link's window bounds it.
+    /// What has come and is not yet with the writer. The link's window bounds it.
     pending: Vec<u8>,
-    /// The offset of the first byte of `pending`.
+    /// Bytes that the writer has and has not written out.
+    under_way: usize,
+    /// The offset of the first byte that is not written out.
     written: u64,
     /// Nobody reads it on our side.
     given_up: bool,
@@ -20,7 +22,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(stream: Stream, sink: Sink) -> Output {
-        Output { stream, writer: Writer::new(sink), pending: Vec::new(), written: 0, given_up: false }
+        Output { stream, writer: Writer::new(sink), pending: Vec::new(), under_way: 0, written: 0, given_up: false }
     }
 
     /// The stream begins here.
@@ -30,7 +32,7 @@ impl Output {
 
     /// The offset of the next byte that is to come.
     pub(super) fn next(&self) -> u64 {
-        self.written + self.pending.len() as u64
+        self.written + (self.under_way + self.pending.len()) as u64
     }
 
     pub(super) fn stream(&self) -> Stream {
@@ -62,13 +64,14 @@ impl Output {
     pub(super) async fn written(&mut self) -> io::Result<Frame> {
         match self.writer.done().await {
             Ok(count) => {
-                self.pending.drain(..count);
+                self.under_way = 0;
                 self.written += count as u64;
                 self.pump();
                 Ok(Frame::Taken { stream: self.stream, offset: self.written })
             }
             Err(error) => {
                 self.written = self.next();
+                self.under_way = 0;
                 self.pending.clear();
                 self.given_up = true;
                 match error.kind() {
@@ -80,12 +83,13 @@ impl Output {
     }
 
     pub(super) fn is_written_out(&self) -> bool {
-        self.pending.is_empty()
+        self.under_way == 0 && self.pending.is_empty()
     }
 
     fn pump(&mut self) {
         if !self.writer.is_busy() && !self.pending.is_empty() {
-            self.writer.start(self.pending.clone());
+            self.under_way = self.pending.len();
+            self.writer.start(std::mem::take(&mut self.pending));
         }
     }
 }

@@ -7,14 +7,7 @@ use wire::status::Exit;
 
 use super::request::{Problem, ProblemKind, Started};
 
-/// One of a session's output streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Stream {
-    /// With a terminal, everything.
-    Stdout = 1,
-    Stderr = 2,
-}
+pub use wire::log::Stream;
 
 /// A frame, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]

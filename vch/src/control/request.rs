@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use wire::message::{self, SessionId, Work};
 use wire::status::{Exit, Failure};
 
+pub use crate::hub::Offsets;
+
 /// The first line of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -43,17 +45,6 @@ pub enum Request {
 
 fn main() -> SessionId {
     message::MAIN
-}
-
-/// How far each stream of a session is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offsets {
-    #[serde(default)]
-    pub stdin: u64,
-    #[serde(default)]
-    pub stdout: u64,
-    #[serde(default)]
-    pub stderr: u64,
 }
 
 /// An attachment begins.

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+pub use wire::log::Stream;
 use wire::message::SessionId;
 use wire::status::Exit;
 
@@ -23,18 +25,12 @@ pub struct AttachOptions {
 }
 
 /// Absolute offsets in a session's streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Offsets {
     pub stdin: u64,
     pub stdout: u64,
     pub stderr: u64,
-}
-
-/// One of the two streams of a session's output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    Stdout,
-    Stderr,
 }
 
 /// What a client hears, in order.

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
-use wire::frame::Decoder;
 use wire::link::{self, HELLO_INTERVAL, Tuning, knock_frame};
-use wire::packet::{Hello, Packet};
+use wire::packet::Hello;
 
 use crate::pipe::{Address, Reader, Writer};
 
@@ -65,8 +64,8 @@ impl Door {
         self.turned_away.get()
     }
 
-    /// How our end sends. The guest chooses for its own end. A line with a baud rate can be at the other end of a unix socket or TCP too, but only a serial
-    /// device is one for sure; there a keystroke must not wait behind a long packet. On the others the pipe tells by taking bytes slowly.
+    /// How our end begins. The guest chooses for its own. A line with a baud rate can be at the other end of a unix socket or TCP too: its guest says so by its
+    /// window, and the link then sends short packets, for a keystroke must not wait behind a long one.
     pub(super) fn tuning(&self) -> Tuning {
         match self.address {
             Address::Serial { .. } => Tuning::SERIAL,
@@ -90,7 +89,7 @@ impl Door {
         let (knock, mut sent) = (knock_frame(), 0);
         let mut again = interval(HELLO_INTERVAL);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let vm = loop {
+        let Hello { vm, sealed, .. } = loop {
             let step = async {
                 tokio::select! {
                     result = reader.read(&mut buffer) => Step::Read(result.unwrap_or(0)),
@@ -102,8 +101,8 @@ impl Door {
                 Step::Read(0) | Step::Wrote(None) => return Err(TurnedAway::Closed),
                 Step::Read(length) => {
                     count += length;
-                    if let Some(vm) = door.feed(&buffer[..length]) {
-                        break vm;
+                    if let Some(hello) = door.feed(&buffer[..length]) {
+                        break hello;
                     }
                     if count > MOST {
                         return Err(TurnedAway::Noise);
@@ -114,7 +113,6 @@ impl Door {
             }
         };
         let already_read = door.into_bytes();
-        let sealed = first_hello(&already_read).is_some_and(|hello| hello.sealed);
         let plain = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
         if vm.is_empty() || vm.len() > LONGEST_ID || !vm.chars().all(plain) {
             return Err(TurnedAway::Name(vm.chars().take(LONGEST_ID).collect()));
@@ -131,17 +129,6 @@ enum Step {
     Read(usize),
     Wrote(Option<usize>),
     Again,
-}
-
-/// The hello that the door has found.
-fn first_hello(bytes: &[u8]) -> Option<Hello> {
-    let mut found = None;
-    Decoder::default().feed(bytes, |body| {
-        if let (None, Ok(Packet::Hello { hello, .. })) = (&found, Packet::decode(body)) {
-            found = Some(hello);
-        }
-    });
-    found
 }
 
 #[cfg(test)]
@@ -193,7 +180,7 @@ mod tests {
         let (open, sealed) = (hello("web", false), hello("web", true));
         let (vm, is_sealed, bytes) = ask("unix:///x", &[b"BIOS noise", &open], false).await.unwrap();
         assert_eq!((vm.as_str(), is_sealed), ("web", false));
-        assert!(first_hello(&bytes).is_some());
+        assert!(link::Door::default().feed(&bytes).is_some());
         assert!(ask("tcp://127.0.0.1:0", &[&sealed[..20], &sealed[20..]], false).await.unwrap().1);
         let check = async |address: &str, said: &[&[u8]], closes: bool, expected: TurnedAway| {
             assert_eq!(ask(address, said, closes).await.unwrap_err(), expected);

@@ -117,8 +117,8 @@ impl Hearing<'_> {
             Frame::StdinEnds => {
                 let _read_to_the_end = self.input.send(Input::End);
             }
-            Frame::Taken { stream, offset } => self.client.taken(stream.into(), offset),
-            Frame::GiveUp(stream) => self.client.give_up(stream.into()),
+            Frame::Taken { stream, offset } => self.client.taken(stream, offset),
+            Frame::GiveUp(stream) => self.client.give_up(stream),
             Frame::Resize(size) => self.request(Request::Resize { session: self.session, size }),
             Frame::Signal(signal) => self.request(Request::Signal { session: self.session, signal }),
             // what serve says, and what a later client says
@@ -131,15 +131,6 @@ impl Hearing<'_> {
     fn request(&self, request: Request) {
         let hub = self.known.hub.clone();
         spawn_local(async move { hub.request(request).await.ok() });
-    }
-}
-
-impl From<crate::control::Stream> for hub::Stream {
-    fn from(stream: crate::control::Stream) -> hub::Stream {
-        match stream {
-            crate::control::Stream::Stdout => hub::Stream::Stdout,
-            crate::control::Stream::Stderr => hub::Stream::Stderr,
-        }
     }
 }
 

@@ -34,7 +34,7 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     let mut line = Line(Vec::new());
     line.words("-nodefaults -no-user-config -no-reboot -display none -vga none -nic none -monitor none");
     line.words(match machine.accel {
-        // `max` has the CRC instruction that the link's checksums want
+        // programs of today want more than QEMU's own default
         Accel::Tcg => "-accel tcg -cpu max",
         Accel::Kvm => "-accel kvm -cpu host",
     });

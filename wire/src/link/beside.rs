@@ -10,7 +10,7 @@ use super::answering::Answers;
 use super::greeting::clear_frame;
 use super::state::State;
 use crate::frame::{self, Decoder};
-use crate::packet::Packet;
+use crate::packet::{Hello, Packet};
 
 /// A pipe beside the link's own. See [`Link::handle_beside`].
 #[derive(Debug, Default)]
@@ -80,13 +80,13 @@ pub struct Door {
 }
 
 impl Door {
-    /// Takes bytes as they come. The id of the VM that the first hello names; nothing is proved by it.
-    pub fn feed(&mut self, bytes: &[u8]) -> Option<String> {
+    /// Takes bytes as they come. The first hello: it names a VM, and proves nothing.
+    pub fn feed(&mut self, bytes: &[u8]) -> Option<Hello> {
         self.bytes.extend_from_slice(bytes);
         let mut found = None;
         self.decoder.feed(bytes, |body| {
             if let (None, Ok(Packet::Hello { hello, .. })) = (&found, Packet::decode(body)) {
-                found = Some(hello.vm);
+                found = Some(hello);
             }
         });
         if found.is_none() {
