@@ -4,4 +4,6 @@ pub mod net;
 pub mod process;
 pub mod spawn;
 pub mod terminal;
+#[cfg(panic = "abort")]
+mod unwinder;
 pub mod xattr;
