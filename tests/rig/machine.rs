@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use wire::handshake::LinkKey;
 use wire::link::{Event, Link, Role, Security, Tuning};
 use wire::message::{Event as Told, MAIN, Message};
-use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SIGTERM, SPEED, Spec};
+use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SPEED, Spec};
 
 use crate::artifacts;
 use crate::vch::DEADLINE;
@@ -49,23 +49,10 @@ fn key() -> LinkKey {
 
 /// The spec of a shell script.
 pub fn script(link: LinkDevice, script: &str) -> Spec {
-    Spec {
-        id: "rig".into(),
-        hostname: None,
-        link: LinkSpec { device: link, key: key(), sealed: link == LinkDevice::Serial, speed: SPEED },
-        log: None,
-        hold: false,
-        main: Process {
-            argv: ["/bin/sh", "-c", script].map(String::from).to_vec(),
-            env: Environment(vec!["PATH=/bin:/usr/bin".into()]),
-            dir: "/".into(),
-            user: String::new(),
-            terminal: None,
-            stdin: false,
-            attach: true,
-            stop_signal: SIGTERM,
-        },
-    }
+    let link = LinkSpec { device: link, key: key(), sealed: link == LinkDevice::Serial, speed: SPEED };
+    let env = Environment(vec!["PATH=/bin:/usr/bin".into()]);
+    let argv = ["/bin/sh", "-c", script].map(String::from).to_vec();
+    Spec::new("rig", link, Process { env, ..Process::new(argv) })
 }
 
 impl Machine {

@@ -84,7 +84,8 @@ pub(crate) fn beside(main: &Process, exec: Exec) -> Result<Process, String> {
     own.0.into_iter().for_each(|entry| env.set(entry));
     let or_mains = |own: String, mains: &String| if own.is_empty() { mains.clone() } else { own };
     let (dir, user) = (or_mains(dir, &main.dir), or_mains(user, &main.user));
-    Ok(Process { argv, env, dir, user, terminal, stdin, attach, stop_signal: main.stop_signal })
+    let rights = main.rights.clone();
+    Ok(Process { env, dir, user, terminal, stdin, attach, rights, ..Process::new(argv) })
 }
 
 /// As docker does for a working directory that the image lacks.
@@ -191,14 +192,13 @@ mod tests {
     #[test]
     fn what_an_exec_does_not_say_is_as_in_the_main_process() {
         let main = Process {
-            argv: vec!["main".into()],
             env: Environment(vec!["A=1".into(), "B=2".into()]),
             dir: "/srv".into(),
             user: "www".into(),
             terminal: Some(TermSize { rows: 1, columns: 2 }),
             stdin: true,
-            attach: true,
             stop_signal: 3,
+            ..Process::new(vec!["main".into()])
         };
         let exec = Exec {
             argv: vec!["id".into()],

@@ -31,6 +31,12 @@ impl Agent {
             Request::Top => return Ok(Reply::Processes(guest::processes::list())),
             Request::Stats => return Ok(Reply::Stats(Box::new(guest::stats::read(&self.cgroup)))),
             Request::Inspect { path } => return self.inspect(&path),
+            Request::Reload { .. }
+            | Request::Trim
+            | Request::SetClock { .. }
+            | Request::KernelLog
+            | Request::Reboot
+            | Request::Status => return Ok(Reply::Unsupported),
         }
         Ok(Reply::Done)
     }

@@ -54,31 +54,29 @@ pub fn spec(
         return Err(PlanError::HostName(name.clone()));
     }
     let shown = hostname.as_deref().unwrap_or(&id[..id.len().min(SHORT_ID)]);
-    Ok(Spec {
-        id: id.to_owned(),
-        // a serial line may lead anywhere; virtio and vsock end in the host's kernel or in a process of ours
-        link: match args.link {
-            LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false, speed: SPEED },
-            LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true, speed: SPEED },
-            LinkKind::Vsock => LinkSpec { device: LinkDevice::Vsock, key, sealed: false, speed: SPEED },
+    // a serial line may lead anywhere; virtio and vsock end in the host's kernel or in a process of ours
+    let link = match args.link {
+        LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false, speed: SPEED },
+        LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true, speed: SPEED },
+        LinkKind::Vsock => LinkSpec { device: LinkDevice::Vsock, key, sealed: false, speed: SPEED },
+    };
+    let main = Process {
+        env: environment(shown, args.tty, &image.env, variables)?,
+        dir: directory(args.workdir.as_deref(), &image.working_dir)?,
+        user: args.user.clone().unwrap_or_else(|| image.user.clone()),
+        terminal: args.tty.then(|| size.unwrap_or(DEFAULT_SIZE)),
+        stdin: args.interactive,
+        stop_signal: match image.stop_signal.as_deref().filter(|text| !text.is_empty()) {
+            None => SIGTERM,
+            Some(text) => guestinfo::signal_number(text).ok_or_else(|| PlanError::StopSignal(text.to_owned()))?,
         },
+        ..Process::new(argv)
+    };
+    Ok(Spec {
         // a container that leaves no trace has no log either
         log: (!args.rm).then_some(LogDevice::Virtio),
-        hold: false,
-        main: Process {
-            argv,
-            env: environment(shown, args.tty, &image.env, variables)?,
-            dir: directory(args.workdir.as_deref(), &image.working_dir)?,
-            user: args.user.clone().unwrap_or_else(|| image.user.clone()),
-            terminal: args.tty.then(|| size.unwrap_or(DEFAULT_SIZE)),
-            stdin: args.interactive,
-            attach: true,
-            stop_signal: match image.stop_signal.as_deref().filter(|text| !text.is_empty()) {
-                None => SIGTERM,
-                Some(text) => guestinfo::signal_number(text).ok_or_else(|| PlanError::StopSignal(text.to_owned()))?,
-            },
-        },
         hostname,
+        ..Spec::new(id, link, main)
     })
 }
 

@@ -4,8 +4,20 @@
 //! an element may hold `|`, a JSON array under `<key>~json`, which is the one that counts. An empty string is `<nil>`, since vSphere
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
+mod disks;
+mod machine;
+mod network;
+mod node;
+mod process;
+mod signal;
+
+use std::collections::BTreeMap;
+
+pub use signal::signal_number;
+
+use self::node::{Node, Writer};
 use crate::handshake::LinkKey;
-use crate::spec::{Environment, LinkDevice, LinkSpec, LogDevice, Process, SIGTERM, SPEED, SPEEDS, Spec, TermSize};
+use crate::spec::{LinkDevice, LinkSpec, LogDevice, SPEED, SPEEDS, Spec};
 use crate::vmx::Dictionary;
 
 const BASE: &str = "guestinfo.vice.";
@@ -32,9 +44,14 @@ pub fn read(keys: &Dictionary) -> Result<Spec, SpecError> {
     if id.is_empty() || !id.chars().all(|char| char.is_ascii_alphanumeric() || "_.-".contains(char)) {
         return Err(root.invalid("common/id", &id, "an id of letters, digits, `_`, `.` and `-`"));
     }
-    let session = Node { keys, path: format!("{base}/sessions|{id}/") };
+    let session = root.below(&format!("sessions|{id}"));
+    let mut others = BTreeMap::new();
+    for name in root.names("sessions").into_iter().filter(|name| *name != id) {
+        others.insert(name.clone(), process::read(&root.below(&format!("sessions|{name}")))?);
+    }
     Ok(Spec {
-        hostname: root.text("hostname").filter(|name| !name.is_empty()),
+        hostname: root.filled("hostname"),
+        domain: root.filled("domainname"),
         link: read_link(&root)?,
         log: match root.text("log/device").as_deref() {
             None | Some("") => None,
@@ -43,7 +60,14 @@ pub fn read(keys: &Dictionary) -> Result<Spec, SpecError> {
             Some(other) => return Err(root.invalid("log/device", other, "`serial` or `virtio`")),
         },
         hold: session.flag("runblock", false)?,
-        main: read_process(&session)?,
+        root: disks::read_root(&root)?,
+        mounts: disks::read_mounts(&root)?,
+        networks: network::read_endpoints(&root)?,
+        names: network::read_names(&root)?,
+        machine: machine::read_machine(&root)?,
+        diagnostics: machine::read_diagnostics(&root)?,
+        main: process::read(&session)?,
+        others,
         id,
     })
 }
@@ -51,51 +75,36 @@ pub fn read(keys: &Dictionary) -> Result<Spec, SpecError> {
 /// Writes a spec.
 pub fn write(spec: &Spec) -> Dictionary {
     let mut keys = Dictionary::default();
-    let mut set = |key: &str, value: &str| {
-        keys.set(&format!("{BASE}/{key}"), if value.is_empty() { NIL } else { value });
-    };
-    set("common/id", &spec.id);
-    set("sessions", &spec.id);
+    let mut root = Writer::new(&mut keys);
+    root.set("common/id", &spec.id);
+    root.names("sessions", [&spec.id].into_iter().chain(spec.others.keys()).map(String::as_str));
     if let Some(name) = &spec.hostname {
-        set("hostname", name);
+        root.set("hostname", name);
+    }
+    if let Some(name) = &spec.domain {
+        root.set("domainname", name);
     }
     let device = match spec.link.device {
         LinkDevice::Serial => "serial",
         LinkDevice::Virtio => "virtio",
         LinkDevice::Vsock => "vsock",
     };
-    let flag = |flag: bool| if flag { "true" } else { "false" };
-    set("link/device", device);
-    set("link/key", &spec.link.key.to_hex());
-    set("link/sealed", flag(spec.link.sealed));
-    set("link/speed", &spec.link.speed.to_string());
+    root.set("link/device", device);
+    root.set("link/key", &spec.link.key.to_hex());
+    root.flag("link/sealed", spec.link.sealed);
+    root.set("link/speed", &spec.link.speed.to_string());
     match spec.log {
         None => {}
-        Some(LogDevice::Serial) => set("log/device", "serial"),
-        Some(LogDevice::Virtio) => set("log/device", "virtio"),
+        Some(LogDevice::Serial) => root.set("log/device", "serial"),
+        Some(LogDevice::Virtio) => root.set("log/device", "virtio"),
     }
-    let (process, session) = (&spec.main, format!("sessions|{}", spec.id));
-    let (user, group) = process.user.split_once(':').unwrap_or((&process.user, ""));
-    set(&format!("{session}/cmd/Path"), &process.argv[0]);
-    set(&format!("{session}/cmd/Dir"), &process.dir);
-    set(&format!("{session}/User"), user);
-    set(&format!("{session}/Group"), group);
-    set(&format!("{session}/tty"), flag(process.terminal.is_some()));
-    if let Some(size) = process.terminal {
-        set(&format!("{session}/ttysize"), &format!("{}x{}", size.rows, size.columns));
+    root.flag(&format!("sessions|{}/runblock", spec.id), spec.hold);
+    for (name, process) in [(&spec.id, &spec.main)].into_iter().chain(&spec.others) {
+        process::write(&mut root.below(&format!("sessions|{name}")), process);
     }
-    set(&format!("{session}/openstdin"), flag(process.stdin));
-    set(&format!("{session}/attach"), flag(process.attach));
-    set(&format!("{session}/runblock"), flag(spec.hold));
-    set(&format!("{session}/stopSignal"), &process.stop_signal.to_string());
-    for (key, list) in [("Args", &process.argv), ("Env", &process.env.0)] {
-        if let Some(last) = list.len().checked_sub(1) {
-            set(&format!("{session}/cmd/{key}"), &last.to_string());
-            set(&format!("{session}/cmd/{key}~"), &list.join("|"));
-            let json = serde_json::to_string(list).expect("strings are JSON");
-            set(&format!("{session}/cmd/{key}~json"), &json);
-        }
-    }
+    disks::write(&mut root, spec);
+    network::write(&mut root, spec);
+    machine::write(&mut root, spec);
     keys
 }
 
@@ -120,149 +129,32 @@ fn read_link(root: &Node<'_>) -> Result<LinkSpec, SpecError> {
     Ok(LinkSpec { device, key, sealed, speed })
 }
 
-fn read_process(session: &Node<'_>) -> Result<Process, SpecError> {
-    let path = session.required("cmd/Path")?;
-    let mut argv = session.list("cmd/Args")?;
-    match argv.first_mut() {
-        Some(first) => first.clone_from(&path),
-        None => argv.push(path.clone()),
-    }
-    if path.is_empty() {
-        return Err(session.invalid("cmd/Path", &path, "the name of a program"));
-    }
-    let dir = session.text("cmd/Dir").filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".into());
-    if !dir.starts_with('/') {
-        return Err(session.invalid("cmd/Dir", &dir, "an absolute path"));
-    }
-    let user = session.text("User").unwrap_or_default();
-    let group = session.text("Group").filter(|group| !group.is_empty());
-    let stop_signal = session.text("stopSignal").filter(|signal| !signal.is_empty());
-    Ok(Process {
-        argv,
-        env: Environment(session.list("cmd/Env")?),
-        dir,
-        user: match group {
-            Some(group) => format!("{user}:{group}"),
-            None => user,
-        },
-        terminal: match session.flag("tty", false)? {
-            true => Some(session.size("ttysize")?),
-            false => None,
-        },
-        stdin: session.flag("openstdin", false)?,
-        attach: session.flag("attach", true)?,
-        stop_signal: match stop_signal {
-            None => SIGTERM,
-            Some(text) => {
-                signal_number(&text).ok_or_else(|| session.invalid("stopSignal", &text, "a signal's name or number"))?
-            }
-        },
-    })
-}
-
-/// The Linux number of a signal by its number or its name, with or without `SIG`.
-pub fn signal_number(text: &str) -> Option<u8> {
-    if let Ok(number) = text.parse() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let name = text.to_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    if let Some(index) = SIGNALS.iter().position(|&known| known == name) {
-        return u8::try_from(index + 1).ok();
-    }
-    let (base, distance): (u8, i8) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) => (SIGRTMIN, if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse().ok()? }),
-        (_, Some(rest)) => {
-            (SIGRTMAX, if rest.is_empty() { 0 } else { format!("-{}", rest.strip_prefix('-')?).parse().ok()? })
-        }
-        (None, None) => return None,
-    };
-    base.checked_add_signed(distance).filter(|number| (SIGRTMIN..=SIGRTMAX).contains(number))
-}
-
-/// The real-time signals that programs can use, as docker and every C library on Linux count them: `signal(7)`.
-const SIGRTMIN: u8 = 34;
-const SIGRTMAX: u8 = 64;
-
-/// Signal names in the order of their numbers, from 1: `signal(7)`, x86.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
-];
-
-/// The keys below a path.
-struct Node<'a> {
-    keys: &'a Dictionary,
-    path: String,
-}
-
-impl Node<'_> {
-    fn text(&self, key: &str) -> Option<String> {
-        let value = self.keys.get(&format!("{}{key}", self.path))?;
-        Some(if value == NIL { String::new() } else { value.to_owned() })
-    }
-
-    fn required(&self, key: &str) -> Result<String, SpecError> {
-        self.text(key).ok_or_else(|| SpecError::Missing(format!("{}{key}", self.path)))
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
-        match self.text(key).as_deref() {
-            None => Ok(default),
-            Some("" | "false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(other) => Err(self.invalid(key, other, "`true` or `false`")),
-        }
-    }
-
-    fn list(&self, key: &str) -> Result<Vec<String>, SpecError> {
-        if let Some(json) = self.text(&format!("{key}~json")) {
-            return serde_json::from_str(&json)
-                .map_err(|_| self.invalid(&format!("{key}~json"), &json, "a JSON array of strings"));
-        }
-        let Some(last) = self.text(key) else { return Ok(Vec::new()) };
-        let count: usize = last.parse().map_err(|_| self.invalid(key, &last, "a number"))?;
-        let elements = self.required(&format!("{key}~"))?;
-        Ok(elements.split('|').take(count + 1).map(str::to_owned).collect())
-    }
-
-    /// The size of a terminal; 24x80 when the host did not say.
-    fn size(&self, key: &str) -> Result<TermSize, SpecError> {
-        let Some(text) = self.text(key) else { return Ok(TermSize { rows: 24, columns: 80 }) };
-        text.split_once('x')
-            .and_then(|(rows, columns)| Some(TermSize { rows: rows.parse().ok()?, columns: columns.parse().ok()? }))
-            .ok_or_else(|| self.invalid(key, &text, "ROWSxCOLUMNS"))
-    }
-
-    fn invalid(&self, key: &str, value: &str, expected: &'static str) -> SpecError {
-        // an environment holds secrets, a key is one, and this text is published
-        let value = if key.starts_with("cmd/Env") || key == "link/key" { "..." } else { value };
-        SpecError::Invalid { key: format!("{}{key}", self.path), value: value.into(), expected }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::{Environment, Process, TermSize};
 
     fn spec() -> Spec {
+        let link =
+            LinkSpec { device: LinkDevice::Virtio, key: LinkKey::new([0x5a; 32]), sealed: false, speed: 921_600 };
+        let main = Process {
+            env: Environment(vec!["PATH=/bin".into(), "NOTE=a|b".into()]),
+            dir: "/srv".into(),
+            user: "www:1000".into(),
+            terminal: Some(TermSize { rows: 50, columns: 132 }),
+            stdin: true,
+            attach: false,
+            stop_signal: 2,
+            ..Process::new(vec!["sh".into(), "-c".into(), "echo \"a\" | wc\n".into(), String::new()])
+        };
+        let others = BTreeMap::from([("helper".into(), Process::new(vec!["true".into()]))]);
         Spec {
-            id: "3f0c".into(),
             hostname: Some("web".into()),
-            link: LinkSpec { device: LinkDevice::Virtio, key: LinkKey::new([0x5a; 32]), sealed: false, speed: 921_600 },
+            domain: Some("example.org".into()),
             log: Some(LogDevice::Virtio),
             hold: true,
-            main: Process {
-                argv: vec!["sh".into(), "-c".into(), "echo \"a\" | wc\n".into(), String::new()],
-                env: Environment(vec!["PATH=/bin".into(), "NOTE=a|b".into()]),
-                dir: "/srv".into(),
-                user: "www:1000".into(),
-                terminal: Some(TermSize { rows: 50, columns: 132 }),
-                stdin: true,
-                attach: false,
-                stop_signal: 2,
-            },
+            others,
+            ..Spec::new("3f0c", link, main)
         }
     }
 

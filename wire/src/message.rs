@@ -97,6 +97,21 @@ pub enum Request {
     /// What lies at a path of the container, links of its last component not followed. Answered `Path`.
     #[allow(missing_docs)]
     Inspect { path: String },
+    /// The spec is another one: `keys` is the whole of it, as the text of a VMX dictionary; empty, the store is read again. What is new is added, and what is
+    /// another is changed; all of it, or, when something cannot be, nothing: then the answer is `Refused`, and names the key.
+    #[allow(missing_docs)]
+    Reload { keys: String },
+    /// Tell the disks which blocks are free: `FITRIM`. Answered `Trimmed`.
+    Trim,
+    /// It is so many nanoseconds after 1970.
+    #[allow(missing_docs)]
+    SetClock { unix_ns: i64 },
+    /// What the kernel has said since it booted. Answered `Text`.
+    KernelLog,
+    /// End every process, unmount, boot again.
+    Reboot,
+    /// How the machine is. Answered `Text`: the JSON of [`crate::status::Status`].
+    Status,
 }
 
 /// What a session does.
@@ -163,6 +178,11 @@ pub enum Reply {
     Stats(Box<Stats>),
     /// What lies at a path.
     Path(PathInfo),
+    /// So many bytes of the disks were told to be free.
+    #[allow(missing_docs)]
+    Trimmed { bytes: u64 },
+    /// What was asked for.
+    Text(String),
 }
 
 /// A session, as its guest knows it.
@@ -218,6 +238,10 @@ pub enum Event {
     Ended { session: SessionId, exit: Exit },
     /// The guest could not do what its spec asks, and will power off.
     Failed(Failure),
+    /// The machine is not as it was: the JSON of [`crate::status::Status`].
+    Status(String),
+    /// Before [`Event::Failed`]: what the kernel had said by then, the end of it if it is long.
+    KernelLog(String),
 }
 
 /// Who speaks, and how long it took: microseconds since the kernel's clock began.

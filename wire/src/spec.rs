@@ -2,9 +2,20 @@
 //!
 //! How they are written as keys is decided in [`crate::guestinfo`]; what lives is tether's; what is told is [`crate::status`].
 
-use std::fmt;
+mod disks;
+mod machine;
+mod network;
+mod process;
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub use disks::{DiskId, Mount, ROOT_LABEL, Root, Source, Top};
+pub use machine::{Diagnostics, Level, Machine, SHM_SIZE, Syslog, Transport};
+pub use network::{Endpoint, Names, Nic, Port, Prefix, Protocol, Route, Trust};
+pub use process::{
+    ALL_CAPABILITIES, Capabilities, DOCKERS_CAPABILITIES, Environment, HealthCheck, Limit, Process, Restart, Rights,
+    SIGTERM, STOP_TIMEOUT, TermSize,
+};
 
 use crate::handshake::LinkKey;
 
@@ -15,14 +26,52 @@ pub struct Spec {
     pub id: String,
     /// The host name, if it is not the id's first 12 characters.
     pub hostname: Option<String>,
+    /// What comes behind the host name and a dot.
+    pub domain: Option<String>,
     /// How to reach the host.
     pub link: LinkSpec,
     /// Where the main session's output is logged, for a host that is not there to hear it.
     pub log: Option<LogDevice>,
     /// The main process waits until the host says [`crate::message::Request::Start`]: nothing is missed of its output.
     pub hold: bool,
+    /// Where the container's files are.
+    pub root: Root,
+    /// What is mounted in it.
+    pub mounts: Vec<Mount>,
+    /// The networks that it is on.
+    pub networks: Vec<Endpoint>,
+    /// Names of others.
+    pub names: Names,
+    /// What it may use.
+    pub machine: Machine,
+    /// What is told about what happens inside.
+    pub diagnostics: Diagnostics,
     /// The process whose end is the VM's end.
     pub main: Process,
+    /// Processes that run beside it from its start to its end, by the names of their sessions: a pod.
+    pub others: BTreeMap<String, Process>,
+}
+
+impl Spec {
+    /// A container of that id with one process and nothing else.
+    pub fn new(id: impl Into<String>, link: LinkSpec, main: Process) -> Spec {
+        Spec {
+            id: id.into(),
+            hostname: None,
+            domain: None,
+            link,
+            log: None,
+            hold: false,
+            root: Root::default(),
+            mounts: Vec::new(),
+            networks: Vec::new(),
+            names: Names::default(),
+            machine: Machine::default(),
+            diagnostics: Diagnostics::default(),
+            main,
+            others: BTreeMap::new(),
+        }
+    }
 }
 
 /// The guest's end of the link.
@@ -77,85 +126,3 @@ pub const LOG_PORT: &str = "tether.log";
 
 /// The vsock port at which a host waits for links.
 pub const VSOCK_PORT: u32 = 29797;
-
-/// The label of the disk that holds the container's root file system.
-pub const ROOT_LABEL: &str = "containerfs";
-
-/// A process to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// The program, then its arguments; never empty. A name without `/` is looked for in the environment's `PATH`.
-    pub argv: Vec<String>,
-    /// `NAME=VALUE`.
-    pub env: Environment,
-    /// The directory to run in, absolute; made if it does not exist.
-    pub dir: String,
-    /// `user[:group]`, names or numbers; empty is root.
-    pub user: String,
-    /// Run on a terminal of this size.
-    pub terminal: Option<TermSize>,
-    /// Its standard input comes from the host; otherwise it is empty.
-    pub stdin: bool,
-    /// Its output goes to the host from the start; otherwise from [`crate::message::Request::Attach`] on.
-    pub attach: bool,
-    /// The signal that asks it to stop (Linux number).
-    pub stop_signal: u8,
-}
-
-/// The signal that asks a process to stop unless its image says otherwise.
-pub const SIGTERM: u8 = 15;
-
-/// Environment variables. They often hold secrets, so they are not shown by `Debug`.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Environment(pub Vec<String>);
-
-impl Environment {
-    /// The value of the last assignment to `name`.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
-    }
-
-    /// Sets `NAME=VALUE`, in place of an earlier assignment.
-    pub fn set(&mut self, entry: String) {
-        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
-        let same = |old: &String| old.split_once('=').is_some_and(|(old, _)| old == name);
-        match self.0.iter().position(same) {
-            Some(at) => self.0[at] = entry,
-            None => self.0.push(entry),
-        }
-    }
-}
-
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{} variables]", self.0.len())
-    }
-}
-
-/// The size of a terminal, in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct TermSize {
-    pub rows: u16,
-    pub columns: u16,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_environment_is_not_printed() {
-        let env = Environment(vec!["PASSWORD=secret".into()]);
-        assert_eq!(format!("{env:?}"), "[1 variables]");
-    }
-
-    #[test]
-    fn the_last_assignment_counts() {
-        let mut env = Environment(vec!["A=1".into(), "AB=2".into()]);
-        env.set("A=3".into());
-        env.set("C=".into());
-        assert_eq!(env.0, ["A=3", "AB=2", "C="]);
-        assert_eq!((env.get("A"), env.get("C"), env.get("B")), (Some("3"), Some(""), None));
-    }
-}

@@ -1,6 +1,113 @@
-//! What a VM tells about itself: how a process ended, and why one never began.
+//! What a VM tells about itself: how it is, how a process ended, and why one never began.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+/// How a machine is: one value, told whole. Over the link it is JSON in [`crate::message::Event::Status`]; where the hypervisor has a store for it, it is
+/// the value of `guestinfo.vice..status`, written at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the same boot, the status with the higher number is the later one.
+    pub generation: u64,
+    /// How far the machine is.
+    pub state: MachineState,
+    /// Why it could not do what its spec asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The spec's sessions, by name.
+    pub sessions: BTreeMap<String, SessionStatus>,
+    /// The spec's networks, by name.
+    pub networks: BTreeMap<String, EndpointStatus>,
+}
+
+/// How far a machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineState {
+    /// Its root, or its network, is not ready.
+    #[default]
+    Booting,
+    /// It serves its sessions.
+    Running,
+    /// The main session has been asked to stop, or has ended.
+    Stopping,
+    /// It will power off, because of its failure.
+    Failed,
+}
+
+/// How one of the spec's sessions is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// How far it is.
+    pub state: ProcessState,
+    /// Of its process, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How its process ended last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// What its health check says, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// How far a session of the spec is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessState {
+    /// It is held until the host says `Start`.
+    Waiting,
+    /// Its process runs.
+    Running,
+    /// Its process has ended and will be started again.
+    Restarting,
+    /// It has ended for good.
+    Ended,
+}
+
+/// What a health check has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Failures in a row.
+    pub failing: u32,
+    /// What the last check exited with, or 124 if it took too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+    /// What the last check printed: its first 4,096 bytes.
+    pub output: String,
+}
+
+/// Whether a process is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It has just been started.
+    Starting,
+    /// The last check went well.
+    Healthy,
+    /// As many checks as the spec allows have failed in a row.
+    Unhealthy,
+}
+
+/// What a network gave the machine. Addresses are text, with the length of their prefix where they have one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// The interface's name.
+    pub interface: String,
+    /// Its hardware address, as `52:54:00:12:34:56`.
+    pub mac: String,
+    /// As `10.0.2.15/24`.
+    pub addresses: Vec<String>,
+    /// Who carries packets to other networks.
+    pub gateways: Vec<String>,
+    /// Name servers.
+    pub dns: Vec<String>,
+}
 
 /// How a session's process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

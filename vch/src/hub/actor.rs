@@ -202,6 +202,13 @@ impl Actor {
             message::Event::Failed(failure) => {
                 self.end(HubError::Failed(failure.clone()), MainState::Failed(failure));
             }
+            message::Event::Status(text) => {
+                // a guest of another version may tell it in another way
+                if let Ok(machine) = serde_json::from_str(&text) {
+                    self.status.send_modify(|status| status.machine = Some(machine));
+                }
+            }
+            message::Event::KernelLog(text) => self.status.send_modify(|status| status.kernel_log = Some(text)),
         }
     }
 

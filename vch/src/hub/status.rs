@@ -2,7 +2,7 @@
 
 use wire::link::{Closed, Counters};
 use wire::message::Ready;
-use wire::status::{Exit, Failure};
+use wire::status::{Exit, Failure, Status};
 
 /// What is known of a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,10 @@ pub struct GuestStatus {
     /// What the guest said of its boot. A hub that was started later has not heard it.
     pub ready: Option<Ready>,
     pub main: MainState,
+    /// What the guest told last about its machine.
+    pub machine: Option<Status>,
+    /// What the guest's kernel had said when something failed.
+    pub kernel_log: Option<String>,
     /// How often the link was opened: once, and once after each cut.
     pub opened: u64,
     /// What came over the link and could not be used.

@@ -13,7 +13,7 @@ use wire::message::{self, MAIN, Reply, SessionId, Work};
 
 use super::streams;
 use super::vms::{Known, Vms};
-use crate::control::{Frame, MAX_REQUEST, Offsets, Problem, ProblemKind, Request, Started};
+use crate::control::{Frame, MAX_REQUEST, Problem, ProblemKind, Request, Started};
 use crate::hub::{AttachOptions, Attachment, HubError};
 
 /// How long a client may take to say what it wants.
@@ -93,7 +93,6 @@ async fn carry_out(request: Request, vms: &Rc<Vms>) -> Result<Answer, Problem> {
             let known = vms.find(&vm).await?;
             // whoever is gone cannot be asked, and needs no size
             let terminal = !known.is_gone() && has_terminal(&known, session).await?;
-            let from = from.map(|from| crate::hub::Offsets { stdin: 0, stdout: from.stdout, stderr: from.stderr });
             let options = AttachOptions { stdin, stdout: true, stderr: true, from };
             let attachment = known.hub.attach(session, options).await.map_err(problem)?;
             Ok(attached(known, session, terminal, attachment))
@@ -119,8 +118,7 @@ async fn create(known: Rc<Known>, work: Work, attach: bool, stdin: bool) -> Resu
 }
 
 fn attached(known: Rc<Known>, session: SessionId, terminal: bool, attachment: Attachment) -> Answer {
-    let crate::hub::Offsets { stdin, stdout, stderr } = attachment.offsets;
-    let started = Started { session, terminal, offsets: Offsets { stdin, stdout, stderr } };
+    let started = Started { session, terminal, offsets: attachment.offsets };
     let used = known.use_session(session);
     Answer::Attached(streams::Attached { known, started, attachment, _used: used })
 }
@@ -142,7 +140,8 @@ fn may_ask(ask: &message::Request) -> Result<(), Problem> {
     use message::Request as Ask;
     match ask {
         Ask::Resize { .. } | Ask::Signal { .. } | Ask::PowerOff | Ask::Start => Ok(()),
-        Ask::List | Ask::Top | Ask::Stats | Ask::Inspect { .. } => Ok(()),
+        Ask::List | Ask::Top | Ask::Stats | Ask::Inspect { .. } | Ask::Status | Ask::KernelLog => Ok(()),
+        Ask::Reload { .. } | Ask::Trim | Ask::SetClock { .. } | Ask::Reboot => Ok(()),
         Ask::Create { .. } | Ask::Attach { .. } | Ask::Detach { .. } | Ask::Forget { .. } => {
             Err(Problem::new(ProblemKind::Malformed, "this is not asked of a guest directly".into()))
         }

@@ -42,6 +42,12 @@ fn vectors() -> Vec<(Message, &'static str)> {
         (request(Request::Top), "00 07 09"),
         (request(Request::Stats), "00 07 0a"),
         (request(Request::Inspect { path: "/a".into() }), "00 07 0b 02 2f 61"),
+        (request(Request::Reload { keys: "a".into() }), "00 07 0c 01 61"),
+        (request(Request::Trim), "00 07 0d"),
+        (request(Request::SetClock { unix_ns: 1 }), "00 07 0e 02"),
+        (request(Request::KernelLog), "00 07 0f"),
+        (request(Request::Reboot), "00 07 10"),
+        (request(Request::Status), "00 07 11"),
         (reply(Reply::Done), "01 07 00"),
         (reply(Reply::Unsupported), "01 07 01"),
         (reply(Reply::Refused { reason: "no".into() }), "01 07 02 02 6e 6f"),
@@ -63,6 +69,8 @@ fn vectors() -> Vec<(Message, &'static str)> {
             })),
             "01 07 08 01 61 fb 2c 01 fb a4 81 01 00",
         ),
+        (reply(Reply::Trimmed { bytes: 300 }), "01 07 09 fb 2c 01"),
+        (reply(Reply::Text("hi".into())), "01 07 0a 02 68 69"),
         (
             Message::Event(Event::Ready(Ready {
                 version: "0.1.0".into(),
@@ -80,6 +88,8 @@ fn vectors() -> Vec<(Message, &'static str)> {
             Message::Event(Event::Failed(Failure { kind: FailureKind::ProgramNotFound, reason: "x".into() })),
             "02 03 03 01 78",
         ),
+        (Message::Event(Event::Status("{}".into())), "02 04 02 7b 7d"),
+        (Message::Event(Event::KernelLog("hi".into())), "02 05 02 68 69"),
     ]
 }
 
@@ -158,7 +168,7 @@ fn the_protocol_document_shows_every_vector() {
 /// Adding a variant breaks these matches: add its vector too.
 #[test]
 fn every_variant_has_a_vector() {
-    let mut seen = [[false; 14]; 3];
+    let mut seen = [[false; 20]; 3];
     for (message, _) in vectors() {
         match message {
             Message::Request { request, .. } => seen[0][request_number(&request)] = true,
@@ -168,7 +178,7 @@ fn every_variant_has_a_vector() {
         }
     }
     let counts = seen.map(|seen| seen.iter().take_while(|&&seen| seen).count());
-    assert_eq!(counts, [14, 9, 4]);
+    assert_eq!(counts, [20, 11, 6]);
 }
 
 fn request_number(request: &Request) -> usize {
@@ -187,6 +197,12 @@ fn request_number(request: &Request) -> usize {
         Request::Top => 11,
         Request::Stats => 12,
         Request::Inspect { .. } => 13,
+        Request::Reload { .. } => 14,
+        Request::Trim => 15,
+        Request::SetClock { .. } => 16,
+        Request::KernelLog => 17,
+        Request::Reboot => 18,
+        Request::Status => 19,
     }
 }
 
@@ -201,6 +217,8 @@ fn reply_number(reply: &Reply) -> usize {
         Reply::Processes(_) => 6,
         Reply::Stats(_) => 7,
         Reply::Path(_) => 8,
+        Reply::Trimmed { .. } => 9,
+        Reply::Text(_) => 10,
     }
 }
 
@@ -210,6 +228,8 @@ fn event_number(event: &Event) -> usize {
         Event::Started { .. } => 1,
         Event::Ended { .. } => 2,
         Event::Failed(_) => 3,
+        Event::Status(_) => 4,
+        Event::KernelLog(_) => 5,
     }
 }
 

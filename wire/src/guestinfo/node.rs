@@ -1,0 +1,123 @@
+//! Keys below a path, and how values of each kind are read.
+
+use super::{BASE, NIL, SpecError};
+use crate::spec::TermSize;
+use crate::vmx::Dictionary;
+
+/// The keys below a path.
+pub(super) struct Node<'a> {
+    pub(super) keys: &'a Dictionary,
+    pub(super) path: String,
+}
+
+impl Node<'_> {
+    /// The keys one level further down.
+    pub(super) fn below(&self, path: &str) -> Node<'_> {
+        Node { keys: self.keys, path: format!("{}{path}/", self.path) }
+    }
+
+    /// Absent, and empty, alike are `None`.
+    pub(super) fn filled(&self, key: &str) -> Option<String> {
+        self.text(key).filter(|text| !text.is_empty())
+    }
+
+    /// What `parse` makes of a value that is there.
+    #[allow(dead_code)] // TEMP
+    pub(super) fn parsed<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, SpecError> {
+        let Some(text) = self.filled(key) else { return Ok(None) };
+        parse(&text).map(Some).ok_or_else(|| self.invalid(key, &text, expected))
+    }
+
+    /// The names below which each element of a map lies: `key` holds them, joined by `|`.
+    pub(super) fn names(&self, key: &str) -> Vec<String> {
+        self.filled(key).map(|names| names.split('|').map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<String> {
+        let value = self.keys.get(&format!("{}{key}", self.path))?;
+        Some(if value == NIL { String::new() } else { value.to_owned() })
+    }
+
+    pub(super) fn required(&self, key: &str) -> Result<String, SpecError> {
+        self.text(key).ok_or_else(|| SpecError::Missing(format!("{}{key}", self.path)))
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
+        match self.text(key).as_deref() {
+            None => Ok(default),
+            Some("" | "false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(self.invalid(key, other, "`true` or `false`")),
+        }
+    }
+
+    pub(super) fn list(&self, key: &str) -> Result<Vec<String>, SpecError> {
+        if let Some(json) = self.text(&format!("{key}~json")) {
+            return serde_json::from_str(&json)
+                .map_err(|_| self.invalid(&format!("{key}~json"), &json, "a JSON array of strings"));
+        }
+        let Some(last) = self.text(key) else { return Ok(Vec::new()) };
+        let count: usize = last.parse().map_err(|_| self.invalid(key, &last, "a number"))?;
+        let elements = self.required(&format!("{key}~"))?;
+        Ok(elements.split('|').take(count + 1).map(str::to_owned).collect())
+    }
+
+    /// The size of a terminal; 24x80 when the host did not say.
+    pub(super) fn size(&self, key: &str) -> Result<TermSize, SpecError> {
+        let Some(text) = self.text(key) else { return Ok(TermSize { rows: 24, columns: 80 }) };
+        text.split_once('x')
+            .and_then(|(rows, columns)| Some(TermSize { rows: rows.parse().ok()?, columns: columns.parse().ok()? }))
+            .ok_or_else(|| self.invalid(key, &text, "ROWSxCOLUMNS"))
+    }
+
+    pub(super) fn invalid(&self, key: &str, value: &str, expected: &'static str) -> SpecError {
+        // an environment holds secrets, a key is one, and this text is published
+        let value = if key.starts_with("cmd/Env") || key == "link/key" { "..." } else { value };
+        SpecError::Invalid { key: format!("{}{key}", self.path), value: value.into(), expected }
+    }
+}
+
+/// Where keys are written, below a path.
+pub(super) struct Writer<'a> {
+    keys: &'a mut Dictionary,
+    path: String,
+}
+
+impl Writer<'_> {
+    pub(super) fn new(keys: &mut Dictionary) -> Writer<'_> {
+        Writer { keys, path: format!("{BASE}/") }
+    }
+
+    pub(super) fn below(&mut self, path: &str) -> Writer<'_> {
+        Writer { path: format!("{}{path}/", self.path), keys: self.keys }
+    }
+
+    pub(super) fn set(&mut self, key: &str, value: &str) {
+        self.keys.set(&format!("{}{key}", self.path), if value.is_empty() { NIL } else { value });
+    }
+
+    pub(super) fn flag(&mut self, key: &str, flag: bool) {
+        self.set(key, if flag { "true" } else { "false" });
+    }
+
+    /// An empty list has no keys.
+    pub(super) fn list(&mut self, key: &str, list: &[String]) {
+        let Some(last) = list.len().checked_sub(1) else { return };
+        self.set(key, &last.to_string());
+        self.set(&format!("{key}~"), &list.join("|"));
+        self.set(&format!("{key}~json"), &serde_json::to_string(list).expect("strings are JSON"));
+    }
+
+    /// The index of a map; an empty one has none.
+    pub(super) fn names<'a>(&mut self, key: &str, names: impl Iterator<Item = &'a str>) {
+        let names: Vec<&str> = names.collect();
+        if !names.is_empty() {
+            self.set(key, &names.join("|"));
+        }
+    }
+}
