@@ -22,7 +22,6 @@ impl Node<'_> {
     }
 
     /// What `parse` makes of a value that is there.
-    #[allow(dead_code)] // TEMP
     pub(super) fn parsed<T>(
         &self,
         key: &str,
@@ -44,7 +43,11 @@ impl Node<'_> {
     }
 
     pub(super) fn required(&self, key: &str) -> Result<String, SpecError> {
-        self.text(key).ok_or_else(|| SpecError::Missing(format!("{}{key}", self.path)))
+        self.text(key).ok_or_else(|| self.missing(key))
+    }
+
+    pub(super) fn missing(&self, key: &str) -> SpecError {
+        SpecError::Missing(format!("{}{key}", self.path))
     }
 
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
