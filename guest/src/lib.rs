@@ -27,3 +27,4 @@ pub mod reap;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+mod within;

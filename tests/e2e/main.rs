@@ -5,6 +5,7 @@ mod boot;
 mod copy;
 mod debian;
 mod disk;
+mod disks;
 mod exit_code;
 mod failure;
 mod hostile;
@@ -20,6 +21,7 @@ mod signals;
 mod stdin;
 mod terminal;
 mod tidy;
+mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
 fn skip(name: &str, reason: &str) {

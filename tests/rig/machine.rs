@@ -1,7 +1,7 @@
 //! A containerVM without `vch`: QEMU on a command line of the test's, and the host's end of the link in the test's own hands.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -295,22 +295,14 @@ impl Powered {
         assert!(count > 0, "the machine is gone; console: {}", self.console());
     }
 
-    /// Presses the machine's power button: QEMU's QMP reference, `system_powerdown`.
+    /// Presses the machine's power button.
     pub fn press_power_button(&self) {
-        let mut qmp = UnixStream::connect(self.dir.path().join("qmp")).expect("QMP");
-        let mut answers = BufReader::new(qmp.try_clone().expect("a socket"));
-        let mut answer = String::new();
-        answers.read_line(&mut answer).expect("a greeting");
-        for command in ["qmp_capabilities", "system_powerdown"] {
-            writeln!(qmp, "{{\"execute\": \"{command}\"}}").expect("QMP");
-            // events come in between
-            while !answer.contains("\"return\"") {
-                answer.clear();
-                assert!(answers.read_line(&mut answer).expect("an answer") > 0, "{command}: QMP is closed");
-                assert!(!answer.contains("\"error\""), "{command}: {answer}");
-            }
-            answer.clear();
-        }
+        self.qmp(&[("system_powerdown", serde_json::json!({}))]);
+    }
+
+    /// Gives QEMU commands, each of which must succeed.
+    pub fn qmp(&self, commands: &[(&str, serde_json::Value)]) {
+        crate::qmp::order(&self.dir.path().join("qmp"), commands);
     }
 
     pub fn console(&self) -> String {

@@ -20,6 +20,7 @@ use wire::spec::Spec;
 use wire::status::Failure;
 
 use crate::boot::{BootError, Machine};
+use crate::chores::Chores;
 use crate::launch;
 use crate::line::Line;
 use crate::pipes::Place;
@@ -71,6 +72,7 @@ pub(crate) struct Agent {
     pub(crate) sessions: Sessions,
     pub(crate) outside: Outside,
     pub(crate) goal: Goal,
+    pub(crate) chores: Chores,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
     signals: Signals,
@@ -125,7 +127,9 @@ impl Agent {
         let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
         let sessions = Sessions::new(main, &mut line.link);
         let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
-        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, cgroup, signals, button };
+        let chores = Chores::default();
+        let goal = Goal::Serve { kill_at: None };
+        let mut agent = Agent { spec, sessions, outside, goal, chores, cgroup, signals, button };
         match root {
             Ok(ready) => {
                 agent.outside.line.tell(&Message::Event(Told::Ready(ready)));
@@ -218,8 +222,10 @@ impl Agent {
     fn handle_message(&mut self, bytes: &[u8]) {
         match Message::decode(bytes) {
             Ok(Message::Request { id, request }) => {
-                let reply = self.serve(request);
-                self.reply(id, reply);
+                // of what takes time, the answer comes later
+                if let Some(reply) = self.serve(id, request) {
+                    self.reply(id, reply);
+                }
             }
             Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
             Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
@@ -242,6 +248,9 @@ impl Agent {
                 Signal::SIGCHLD => {
                     let now = clock::now();
                     for (pid, ending) in reap::ended_children() {
+                        if let Some((id, reply)) = self.chores.ended(pid) {
+                            self.reply(id, reply);
+                        }
                         self.sessions.reaped(pid, ending, &self.cgroup, now);
                     }
                 }

@@ -8,6 +8,7 @@
 mod account;
 mod agent;
 mod boot;
+mod chores;
 mod copies;
 mod launch;
 mod limits;
@@ -19,6 +20,7 @@ mod root;
 mod session;
 mod sessions;
 mod stream;
+mod volumes;
 
 use guest::events::Signals;
 use guest::pipe::Pipe;

@@ -1,10 +1,11 @@
-//! What the host asks of a running guest, and the answers. Each is given at once; what takes time is told by an event later.
+//! What the host asks of a running guest, and the answers. Each is given at once, but for what [`crate::chores`] does; what takes longer is told by an event.
 
 use std::io;
 
 use wire::message::{Exec, Reply, Request, SessionId, Work};
 
 use crate::agent::{Agent, Goal};
+use crate::chores;
 use crate::copies::{self, Copy};
 use crate::launch::{self, Launched};
 use crate::pipes::Place;
@@ -12,8 +13,13 @@ use crate::session::Session;
 use crate::sessions::close_channels;
 
 impl Agent {
-    pub(crate) fn serve(&mut self, request: Request) -> Reply {
-        self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })
+    /// The answer; `None` when it comes later.
+    pub(crate) fn serve(&mut self, id: u64, request: Request) -> Option<Reply> {
+        let begun = match request {
+            Request::Trim => self.chores.begin(id, chores::trim),
+            request => return Some(self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })),
+        };
+        begun.err().map(|reason| Reply::Refused { reason })
     }
 
     /// The answer, or why there is none.
@@ -32,7 +38,7 @@ impl Agent {
             Request::Stats => return Ok(Reply::Stats(Box::new(guest::stats::read(&self.cgroup)))),
             Request::Inspect { path } => return self.inspect(&path),
             Request::Reload { .. }
-            | Request::Trim
+            | Request::Trim // above
             | Request::SetClock { .. }
             | Request::KernelLog
             | Request::Reboot
