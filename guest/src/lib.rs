@@ -7,7 +7,8 @@
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
-//! power       the only way out              sys      the unsafe fence
+//! net         cards, addresses, netlink     power    the only way out
+//! sys         the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -19,6 +20,7 @@ pub mod guestinfo;
 pub mod inspect;
 pub mod log;
 pub mod mounts;
+pub mod net;
 pub mod pipe;
 pub mod power;
 pub mod power_button;
