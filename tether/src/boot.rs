@@ -8,7 +8,7 @@ use std::io;
 use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::events::Signals;
-use guest::guestinfo::{self, StoreError};
+use guest::guestinfo::{self, Store, StoreError};
 use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
@@ -16,15 +16,18 @@ use guest::power_button::PowerButton;
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
 use wire::spec::Spec;
-use wire::status::{Failure, FailureKind};
+use wire::status::{Failure, FailureKind, MachineState, Status};
 
 use crate::line::Line;
+use crate::status::publish_in;
 use crate::{limits, network, root};
 
 /// A machine that is ready to run its process, or knows why it cannot.
 pub(crate) struct Machine {
     pub(crate) signals: Signals,
     pub(crate) spec: Spec,
+    /// Where the spec came from.
+    pub(crate) store: Box<dyn Store>,
     pub(crate) line: Line,
     /// None where none is asked for.
     pub(crate) log: Option<Log>,
@@ -55,7 +58,12 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let init_us = clock::micros(clock::now());
     let signals = signals?;
     mounts::early()?;
-    let spec = wire::guestinfo::read(&guestinfo::read()?)?;
+    let mut store = guestinfo::open()?;
+    let spec = wire::guestinfo::read(&store.read()?).inspect_err(|error| {
+        let failure = Some(failure(FailureKind::Spec, error));
+        let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
+        publish_in(store.as_mut(), &status.to_json());
+    })?;
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
@@ -74,7 +82,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, line, log, button, cgroup, root })
+    Ok(Machine { signals, spec, store, line, log, button, cgroup, root })
 }
 
 /// The steps of a boot, in their order.
