@@ -7,6 +7,9 @@
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
+//! uevents     devices that come             hotplug  processors, taken into use
+//! protection  PID 1 and its container       reclaim  memory, given back while idle
+//! kernel_log  what the kernel has said      filter   system calls that nobody may use
 //! power       the only way out              sys      the unsafe fence
 //! ```
 
@@ -15,15 +18,21 @@ pub mod clock;
 pub mod copy;
 pub mod disks;
 pub mod events;
+pub mod filter;
 pub mod guestinfo;
+pub mod hotplug;
 pub mod inspect;
+pub mod kernel_log;
 pub mod log;
 pub mod mounts;
 pub mod pipe;
 pub mod power;
 pub mod power_button;
 pub mod processes;
+pub mod protection;
 pub mod reap;
+pub mod reclaim;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod uevents;

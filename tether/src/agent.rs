@@ -10,6 +10,7 @@ use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
 use guest::log::Log;
+use guest::power::Ending;
 use guest::power_button::PowerButton;
 use guest::reap;
 use nix::sys::signal::Signal;
@@ -22,6 +23,7 @@ use wire::status::Failure;
 use crate::boot::{BootError, Machine};
 use crate::launch;
 use crate::line::Line;
+use crate::machine::{self, Hardware};
 use crate::pipes::Place;
 use crate::session::{Io, SIGKILL, Session};
 use crate::sessions::Sessions;
@@ -39,9 +41,11 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
+const UEVENTS: u64 = 4;
+const PRESSURE: u64 = 8;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
-const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
+const CHANGES: Interest = Interest { readable: true, writable: true, edge: true, ..Interest::READ };
 
 /// Everything that can happen.
 enum Event {
@@ -53,6 +57,10 @@ enum Event {
     Button,
     /// There is room on the log's device.
     Log,
+    /// Devices have come or gone.
+    Uevents,
+    /// The container's processes have waited for a disk or for memory.
+    Pressure,
     /// A session's stream can be read or written.
     Stream(u64),
 }
@@ -73,6 +81,8 @@ pub(crate) struct Agent {
     pub(crate) goal: Goal,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
+    pub(crate) ending: Ending,
+    hardware: Hardware,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -112,7 +122,7 @@ impl Outside {
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, mut line, log, button, cgroup, root } = machine;
+        let Machine { signals, spec, mut line, log, button, cgroup, hardware, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
@@ -122,10 +132,13 @@ impl Agent {
         if let Some(log) = &log {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
+        hardware.watch(&poller, UEVENTS, PRESSURE)?;
         let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
         let sessions = Sessions::new(main, &mut line.link);
         let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
-        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, cgroup, signals, button };
+        let goal = Goal::Serve { kill_at: None };
+        let ending = Ending::default();
+        let mut agent = Agent { spec, sessions, outside, goal, cgroup, ending, hardware, signals, button };
         match root {
             Ok(ready) => {
                 agent.outside.line.tell(&Message::Event(Told::Ready(ready)));
@@ -140,13 +153,13 @@ impl Agent {
     }
 
     /// Serves until there is nothing left to do.
-    pub(crate) fn run(mut self) -> Result<(), BootError> {
+    pub(crate) fn run(mut self) -> Result<Ending, BootError> {
         let mut busy = false;
         loop {
             self.sessions.settle(&mut self.outside.io())?;
             busy |= self.outside.transmit();
             if self.is_done() {
-                return Ok(());
+                return Ok(self.ending);
             }
             let now = clock::now();
             let timeout = match busy {
@@ -159,6 +172,8 @@ impl Agent {
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
                     LOG => Event::Log,
+                    UEVENTS => Event::Uevents,
+                    PRESSURE => Event::Pressure,
                     token => Event::Stream(token),
                 });
             }
@@ -181,16 +196,24 @@ impl Agent {
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline()].into_iter().flatten().min()
+        [own, self.sessions.deadline(), self.outside.line.deadline(), self.hardware.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle(&mut self, event: Event) {
+        if let Event::Signals | Event::Pressure | Event::Stream(_) = event {
+            self.hardware.stir();
+        }
         match event {
             Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             // what it takes is sent before each wait
-            Event::Button | Event::Log => {}
+            Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
+            // pressure has stirred
+            Event::Button | Event::Log | Event::Pressure => {}
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
         }
     }
@@ -252,6 +275,7 @@ impl Agent {
     }
 
     fn handle_time(&mut self) -> io::Result<()> {
+        self.hardware.handle_time(clock::now());
         let Outside { line, poller, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;
@@ -315,6 +339,9 @@ impl Agent {
 
     fn give_up(&mut self, failure: Failure) {
         eprintln!("tether: {failure}");
+        if let Some(evidence) = machine::evidence(&failure) {
+            self.outside.line.tell(&evidence);
+        }
         self.outside.line.tell(&Message::Event(Told::Failed(failure)));
         self.flush();
     }
