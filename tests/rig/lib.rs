@@ -7,6 +7,7 @@ pub mod host;
 pub mod images;
 pub mod line;
 pub mod machine;
+pub mod qmp;
 pub mod serve;
 pub mod stream;
 pub mod terminal;

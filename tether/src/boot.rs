@@ -15,10 +15,11 @@ use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
-use wire::spec::Spec;
+use wire::spec::{LinkDevice, Spec};
 use wire::status::{Failure, FailureKind, MachineState, Status};
 
 use crate::line::Line;
+use crate::machine::{self, Hardware};
 use crate::status::publish_in;
 use crate::{limits, network, root};
 
@@ -35,6 +36,7 @@ pub(crate) struct Machine {
     pub(crate) button: Option<PowerButton>,
     /// Of the container's processes.
     pub(crate) cgroup: Cgroup,
+    pub(crate) hardware: Hardware,
     pub(crate) root: Result<Ready, Failure>,
 }
 
@@ -65,6 +67,9 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         publish_in(store.as_mut(), &status.to_json());
     })?;
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
+    if spec.link.device == LinkDevice::Serial {
+        machine::keep_port(line.pipe());
+    }
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
     // the hello travels while the disk is mounted
@@ -74,25 +79,27 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         Ok(log) => (log, Ok(())),
         Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
     };
-    let mut cgroup = Cgroup::default();
-    let root = opened.and_then(|()| prepare(&spec, &mut cgroup)).map(|()| Ready {
+    let (mut cgroup, mut hardware) = Default::default();
+    let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, store, line, log, button, cgroup, root })
+    Ok(Machine { signals, spec, store, line, log, button, cgroup, hardware, root })
 }
 
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {
+fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
+    *hardware = Hardware::open(spec)?;
     root::assemble(spec)?;
     network::set_up(spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
     limits::set(spec)?;
+    machine::lock()?;
     root::enter()
 }
 

@@ -241,6 +241,9 @@ impl Agent {
     pub(crate) fn give_up(&mut self, failure: Failure) {
         eprintln!("tether: {failure}");
         self.failure = Some(failure.clone());
+        if let Some(evidence) = crate::machine::evidence(&failure) {
+            self.outside.line.tell(&evidence);
+        }
         self.outside.line.tell(&Message::Event(Told::Failed(failure)));
         self.flush();
     }
