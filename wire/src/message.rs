@@ -4,6 +4,8 @@
 //! by [`crate::codec`]. Enum variants are only ever appended: their numbers are on the wire, and golden vectors pin them. A request that this version
 //! does not know is answered [`Reply::Unsupported`]; an event that it does not know is passed over.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
@@ -100,7 +102,7 @@ pub enum Request {
     /// The spec is another one: `keys` is the whole of it, as the text of a VMX dictionary; empty, the store is read again. What is new is added, and what is
     /// another is changed; all of it, or, when something cannot be, nothing: then the answer is `Refused`, and names the key.
     #[allow(missing_docs)]
-    Reload { keys: String },
+    Reload { keys: SpecText },
     /// Tell the disks which blocks are free: `FITRIM`. Answered `Trimmed`.
     Trim,
     /// It is so many nanoseconds after 1970.
@@ -112,6 +114,22 @@ pub enum Request {
     Reboot,
     /// How the machine is. Answered `Text`: the JSON of [`crate::status::Status`].
     Status,
+}
+
+/// The text of a spec's keys. It holds secrets, so `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecText(pub String);
+
+impl From<&str> for SpecText {
+    fn from(text: &str) -> SpecText {
+        SpecText(text.into())
+    }
+}
+
+impl fmt::Debug for SpecText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
 }
 
 /// What a session does.
