@@ -7,6 +7,7 @@
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
+//! journal     PID 1's own log               syslog   output, for a server of logs
 //! power       the only way out              sys      the unsafe fence
 //! ```
 
@@ -17,6 +18,7 @@ pub mod disks;
 pub mod events;
 pub mod guestinfo;
 pub mod inspect;
+pub mod journal;
 pub mod log;
 pub mod mounts;
 pub mod pipe;

@@ -11,7 +11,7 @@ use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
 use guest::log::Log;
 use guest::power_button::PowerButton;
-use guest::reap;
+use guest::{journal, reap, say};
 use nix::sys::signal::Signal;
 use wire::codec::MAX_ENCODED;
 use wire::link;
@@ -39,6 +39,7 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
+const OWNLOG: u64 = 7;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
 const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
@@ -51,7 +52,7 @@ enum Event {
     Signals,
     /// Something happened on the power button.
     Button,
-    /// There is room on the log's device.
+    /// There is room on the log's device, or on the console.
     Log,
     /// A session's stream can be read or written.
     Stream(u64),
@@ -93,10 +94,11 @@ impl Outside {
 
     /// Sends what the devices take, for a while; true if the link has more that could go at once.
     fn transmit(&mut self) -> bool {
+        journal::transmit();
         let more = self.line.transmit();
         let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
-            eprintln!("tether: the log's device is gone, and nothing more is logged: {error}");
+            say!(Error, "the log's device is gone, and nothing more is logged: {error}");
             // an error means that it is not watched
             let _unwatched = self.poller.remove(&*log);
             self.log = None;
@@ -122,6 +124,7 @@ impl Agent {
         if let Some(log) = &log {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
+        journal::watch(&poller, OWNLOG)?;
         let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
         let sessions = Sessions::new(main, &mut line.link);
         let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
@@ -158,7 +161,7 @@ impl Agent {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
-                    LOG => Event::Log,
+                    LOG | OWNLOG => Event::Log,
                     token => Event::Stream(token),
                 });
             }
@@ -205,10 +208,11 @@ impl Agent {
                     return true;
                 }
                 // it takes everything from here on and keeps nothing: the process is not held up
-                link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
-                link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
+                link::Event::Closed(why) => say!(Error, "the link is over: {why}"),
+                link::Event::Refused(why) => say!(Warn, "a host refuses the link: {why}"),
                 // what can be read and written is looked at before each wait
-                link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
+                link::Event::Opened { .. } => say!(Debug, "a host is there"),
+                link::Event::Readable(_) | link::Event::Writable(_) => {}
                 link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
             }
         }
@@ -218,12 +222,13 @@ impl Agent {
     fn handle_message(&mut self, bytes: &[u8]) {
         match Message::decode(bytes) {
             Ok(Message::Request { id, request }) => {
+                say!(Trace, "the host asks: {request:?}"; id = id);
                 let reply = self.serve(request);
                 self.reply(id, reply);
             }
             Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
             Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
-            Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
+            Err(error) => say!(Warn, "a message of the host cannot be read: {error}"),
         }
     }
 
@@ -259,11 +264,13 @@ impl Agent {
         if let Goal::Serve { kill_at: Some(at) } = self.goal
             && at <= clock::now()
         {
+            say!(Warn, "the main process does not heed its stop signal, and is killed");
             // an error means that it has ended already
             let _gone = self.sessions.main().signal(SIGKILL);
             self.goal = Goal::Serve { kill_at: None };
         }
         for (session, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
+            say!(Info, "a process has ended"; session = session.0, code = exit.ending.code(), oom = exit.oom);
             self.ended(Told::Ended { session, exit });
         }
         Ok(())
@@ -290,6 +297,7 @@ impl Agent {
         match begun {
             Ok(pid) => {
                 let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+                say!(Info, "the main process runs"; pid = pid);
                 self.outside.line.tell(&Message::Event(Told::Started { session: MAIN, pid }));
                 Ok(())
             }
@@ -307,6 +315,7 @@ impl Agent {
         if self.sessions.main().is_waiting() {
             return self.flush();
         }
+        say!(Info, "the main process is asked to stop"; signal = self.spec.main.stop_signal);
         self.sessions.main_mut().must_end();
         // an error means that it has ended already
         let _gone = self.sessions.main().signal(self.spec.main.stop_signal);
@@ -314,7 +323,7 @@ impl Agent {
     }
 
     fn give_up(&mut self, failure: Failure) {
-        eprintln!("tether: {failure}");
+        say!(Error, "{failure}");
         self.outside.line.tell(&Message::Event(Told::Failed(failure)));
         self.flush();
     }

@@ -6,13 +6,14 @@ use std::error::Error;
 use std::io;
 
 use guest::cgroup::Cgroup;
-use guest::clock;
+use guest::clock::{self, Utc};
 use guest::events::Signals;
 use guest::guestinfo::{self, StoreError};
 use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
+use guest::{journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
 use wire::spec::Spec;
@@ -55,10 +56,15 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let init_us = clock::micros(clock::now());
     let signals = signals?;
     mounts::early()?;
+    journal::open();
+    say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
     let spec = wire::guestinfo::read(&guestinfo::read()?)?;
+    journal::begin(spec.diagnostics.level);
+    say!(Debug, "the spec is read"; id = spec.id, sessions = 1 + spec.others.len());
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
+    say!(Debug, "the link's device is open");
     // the hello travels while the disk is mounted
     line.transmit();
     // while its device can be seen: a container has a /dev of its own
@@ -74,6 +80,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         link_us,
         ready_us: clock::micros(clock::now()),
     });
+    say!(Debug, "the machine is ready");
     Ok(Machine { signals, spec, line, log, button, cgroup, root })
 }
 

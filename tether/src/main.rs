@@ -22,14 +22,14 @@ mod stream;
 
 use guest::events::Signals;
 use guest::pipe::Pipe;
-use guest::power;
+use guest::{power, say};
 use wire::spec::{LinkDevice, SPEED};
 
 fn main() {
     // before anything else: no signal may be lost, and none may end PID 1
     let signals = Signals::block_all();
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("tether: bug: {panic}");
+        say!(Error, "bug: {panic}");
         power::now();
     }));
     if std::process::id() != 1 {
@@ -41,12 +41,12 @@ fn main() {
     let outcome = boot::boot(signals).and_then(|machine| agent::Agent::new(machine)?.run());
     if let Err(error) = outcome {
         let chain: Vec<String> = boot::chain(&error).collect();
-        let line = format!("tether: {}", chain.join(": "));
-        eprintln!("{line}");
+        let reason = chain.join(": ");
+        say!(Error, "{reason}");
         // Without a spec nobody knows which device is the link. On the usual one, text is noise to a program, and
         // tells a person who looks at that port what is wrong.
         if let Ok(port) = Pipe::open(LinkDevice::Serial, SPEED) {
-            port.write(format!("\r\n{line}\r\n\0").as_bytes());
+            port.write(format!("\r\ntether: {reason}\r\n\0").as_bytes());
         }
     }
     power::off();
