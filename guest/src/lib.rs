@@ -8,7 +8,8 @@
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
 //! journal     PID 1's own log               syslog   output, for a server of logs
-//! power       the only way out              sys      the unsafe fence
+//! net         cards, addresses, netlink     power    the only way out
+//! sys         the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -21,6 +22,7 @@ pub mod inspect;
 pub mod journal;
 pub mod log;
 pub mod mounts;
+pub mod net;
 pub mod pipe;
 pub mod power;
 pub mod power_button;

@@ -4,11 +4,14 @@
 //! an element may hold `|`, a JSON array under `<key>~json`, which is the one that counts. An empty string is `<nil>`, since vSphere
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
+mod amount;
+mod base64;
 mod disks;
 mod machine;
 mod network;
 mod node;
 mod process;
+mod rights;
 mod signal;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,4 @@
+//! The machine's networks: cards, addresses, routes, and who is asked for them. Which of them a container gets: the caller's decision.
+
+pub mod link;
+pub mod netlink;
