@@ -8,13 +8,14 @@
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
 //! journal     PID 1's own log               syslog   output, for a server of logs
-//! net         cards, addresses, netlink     power    the only way out
-//! sys         the unsafe fence
+//! net         cards, addresses, netlink     devices  what a container can use
+//! power       the only way out              sys      the unsafe fence
 //! ```
 
 pub mod cgroup;
 pub mod clock;
 pub mod copy;
+pub mod devices;
 pub mod disks;
 pub mod events;
 pub mod guestinfo;

@@ -13,10 +13,10 @@ use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
-use guest::{journal, say};
+use guest::{devices, journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
-use wire::spec::Spec;
+use wire::spec::{ALL_CAPABILITIES, Spec};
 use wire::status::{Failure, FailureKind};
 
 use crate::line::Line;
@@ -87,6 +87,10 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
 /// The steps of a boot, in their order.
 fn prepare(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
+    // who may do everything may open everything
+    if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
+        devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
+    }
     root::assemble(spec)?;
     network::set_up(spec)?;
     // some of them lie on file servers
