@@ -63,7 +63,11 @@ fn the_log_says_what_happens_at_the_level_that_is_asked_for() {
         // from before the spec was read, too
         let has = |text: &str| entries.iter().any(|entry| entry.text.contains(text));
         assert_eq!(has("boot: tether "), level >= Level::Info, "{level:?}: {entries:#?}");
-        assert_eq!(has("agent: a process has ended session=0 code=3 oom=false"), level >= Level::Info, "{entries:#?}");
+        assert_eq!(
+            has("life: a session's process has ended session=rig code=3 oom=false"),
+            level >= Level::Info,
+            "{entries:#?}"
+        );
         assert_eq!(has("agent: a host is there"), level >= Level::Debug, "{entries:#?}");
         assert_eq!(has("agent: the host asks request=Create "), level >= Level::Trace, "{entries:#?}");
         counts.push(entries.len());
@@ -207,7 +211,7 @@ fn a_console_that_is_stuck_holds_nobody_up_and_tells_what_is_missing() {
         .filter_map(|entry| entry.text.split_once("were dropped").and_then(|(_, rest)| rest.rsplit_once('=')));
     let dropped: usize = dropped.map(|(_, count)| count.parse::<usize>().expect("a number")).sum();
     assert!(dropped > 0 && seen + dropped >= 2000 && seen + dropped < 2020, "{seen} and {dropped}: {text}");
-    assert!(entries.iter().any(|entry| entry.text.contains("has ended session=0 code=4")), "{text}");
+    assert!(entries.iter().any(|entry| entry.text.contains("has ended session=rig code=4")), "{text}");
 }
 
 fn connect(path: &Path) -> UnixStream {

@@ -185,6 +185,8 @@ pub struct Powered {
 pub struct Seen {
     pub stdout: Vec<u8>,
     pub messages: Vec<Told>,
+    /// Those of the messages that are JSON.
+    pub statuses: Vec<String>,
     pub first_byte: Option<Duration>,
     pub noise: u64,
 }
@@ -246,6 +248,7 @@ impl Powered {
             while let Some(event) = link.poll_event() {
                 match event {
                     Event::Message(bytes) => match Message::decode(&bytes) {
+                        Ok(Message::Event(Told::Status(text))) => seen.statuses.push(text),
                         Ok(Message::Event(told)) => seen.messages.push(told),
                         other => panic!("unexpected message {other:?}"),
                     },

@@ -8,7 +8,7 @@ use std::io;
 use guest::cgroup::Cgroup;
 use guest::clock::{self, Utc};
 use guest::events::Signals;
-use guest::guestinfo::{self, StoreError};
+use guest::guestinfo::{self, Store, StoreError};
 use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
@@ -17,15 +17,18 @@ use guest::{devices, journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
 use wire::spec::{ALL_CAPABILITIES, Spec};
-use wire::status::{Failure, FailureKind};
+use wire::status::{Failure, FailureKind, MachineState, Status};
 
 use crate::line::Line;
+use crate::status::publish_in;
 use crate::{limits, network, root};
 
 /// A machine that is ready to run its process, or knows why it cannot.
 pub(crate) struct Machine {
     pub(crate) signals: Signals,
     pub(crate) spec: Spec,
+    /// Where the spec came from.
+    pub(crate) store: Box<dyn Store>,
     pub(crate) line: Line,
     /// None where none is asked for.
     pub(crate) log: Option<Log>,
@@ -58,7 +61,12 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     mounts::early()?;
     journal::open();
     say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
-    let spec = wire::guestinfo::read(&guestinfo::read()?)?;
+    let mut store = guestinfo::open()?;
+    let spec = wire::guestinfo::read(&store.read()?).inspect_err(|error| {
+        let failure = Some(failure(FailureKind::Spec, error));
+        let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
+        publish_in(store.as_mut(), &status.to_json());
+    })?;
     journal::begin(spec.diagnostics.level);
     say!(Debug, "the spec is read"; id = spec.id, sessions = 1 + spec.others.len());
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
@@ -81,7 +89,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         ready_us: clock::micros(clock::now()),
     });
     say!(Debug, "the machine is ready");
-    Ok(Machine { signals, spec, line, log, button, cgroup, root })
+    Ok(Machine { signals, spec, store, line, log, button, cgroup, root })
 }
 
 /// The steps of a boot, in their order.

@@ -21,6 +21,9 @@ pub struct SessionId(pub u32);
 /// The session of the spec's own process; its end is the VM's end.
 pub const MAIN: SessionId = SessionId(0);
 
+/// The sessions of the spec's other processes have numbers from here on, which no host gives; [`crate::status::SessionStatus`] tells who has which.
+pub const FIRST_OTHER: SessionId = SessionId(1 << 28);
+
 /// The channels of a session's standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streams {
