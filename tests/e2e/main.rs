@@ -12,6 +12,7 @@ mod hostile;
 mod link;
 mod log;
 mod output;
+mod ownlog;
 mod pipes;
 mod process;
 mod resume;

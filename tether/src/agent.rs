@@ -13,6 +13,7 @@ use guest::guestinfo::Store;
 use guest::log::Log;
 use guest::power::Ending;
 use guest::power_button::PowerButton;
+use guest::{journal, say};
 use nix::sys::signal::Signal;
 use wire::codec::MAX_ENCODED;
 use wire::link;
@@ -39,6 +40,7 @@ const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
 const UEVENTS: u64 = 4;
+const OWNLOG: u64 = 7;
 const PRESSURE: u64 = 8;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
@@ -52,7 +54,7 @@ enum Event {
     Signals,
     /// Something happened on the power button.
     Button,
-    /// There is room on the log's device.
+    /// There is room on the log's device, or on the console.
     Log,
     /// Devices have come or gone.
     Uevents,
@@ -113,10 +115,11 @@ impl Outside {
 
     /// Sends what the devices take, for a while; true if the link has more that could go at once.
     fn transmit(&mut self) -> bool {
+        journal::transmit();
         let more = self.line.transmit();
         let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
-            eprintln!("tether: the log's device is gone, and nothing more is logged: {error}");
+            say!(Error, "the log's device is gone, and nothing more is logged: {error}");
             // an error means that it is not watched
             let _unwatched = self.poller.remove(&*log);
             self.log = None;
@@ -143,6 +146,7 @@ impl Agent {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
         hardware.watch(&poller, UEVENTS, PRESSURE)?;
+        journal::watch(&poller, OWNLOG)?;
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
         let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
@@ -195,7 +199,7 @@ impl Agent {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
-                    LOG => Event::Log,
+                    LOG | OWNLOG => Event::Log,
                     UEVENTS => Event::Uevents,
                     PRESSURE => Event::Pressure,
                     token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
@@ -258,10 +262,11 @@ impl Agent {
                     return true;
                 }
                 // it takes everything from here on and keeps nothing: the process is not held up
-                link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
-                link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
+                link::Event::Closed(why) => say!(Error, "the link is over: {why}"),
+                link::Event::Refused(why) => say!(Warn, "a host refuses the link: {why}"),
                 // what can be read and written is looked at before each wait
-                link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
+                link::Event::Opened { .. } => say!(Debug, "a host is there"),
+                link::Event::Readable(_) | link::Event::Writable(_) => {}
                 link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
             }
         }
@@ -271,12 +276,13 @@ impl Agent {
     fn handle_message(&mut self, bytes: &[u8]) {
         match Message::decode(bytes) {
             Ok(Message::Request { id, request }) => {
+                say!(Trace, "the host asks"; request = request.name(), id = id);
                 let reply = self.serve(request);
                 self.reply(id, reply);
             }
             Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
             Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
-            Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
+            Err(error) => say!(Warn, "a message of the host cannot be read: {error}"),
         }
     }
 
@@ -295,7 +301,7 @@ impl Agent {
                 Signal::SIGCHLD => self.handle_children(),
                 Signal::SIGHUP => {
                     if let Err(reason) = self.reload("") {
-                        eprintln!("tether: the spec is not taken over: {reason}");
+                        say!(Warn, "the spec is not taken over: {reason}");
                     }
                 }
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => self.stop(),

@@ -6,16 +6,17 @@ use std::error::Error;
 use std::io;
 
 use guest::cgroup::Cgroup;
-use guest::clock;
+use guest::clock::{self, Utc};
 use guest::events::Signals;
 use guest::guestinfo::{self, Store, StoreError};
 use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
+use guest::{devices, journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
-use wire::spec::{LinkDevice, Spec};
+use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
 use wire::status::{Failure, FailureKind, MachineState, Status};
 
 use crate::line::Line;
@@ -60,18 +61,23 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let init_us = clock::micros(clock::now());
     let signals = signals?;
     mounts::early()?;
+    journal::open();
+    say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
     let mut store = guestinfo::open()?;
     let spec = wire::guestinfo::read(&store.read()?).inspect_err(|error| {
         let failure = Some(failure(FailureKind::Spec, error));
         let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
         publish_in(store.as_mut(), &status.to_json());
     })?;
+    journal::begin(spec.diagnostics.level);
+    say!(Debug, "the spec is read"; id = spec.id, sessions = 1 + spec.others.len());
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
     if spec.link.device == LinkDevice::Serial {
         machine::keep_port(line.pipe());
     }
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
+    say!(Debug, "the link's device is open");
     // the hello travels while the disk is mounted
     line.transmit();
     // while its device can be seen: a container has a /dev of its own
@@ -87,6 +93,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         link_us,
         ready_us: clock::micros(clock::now()),
     });
+    say!(Debug, "the machine is ready");
     Ok(Machine { signals, spec, store, line, log, button, cgroup, hardware, root })
 }
 
@@ -94,6 +101,10 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
 fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
     *hardware = Hardware::open(spec)?;
+    // who may do everything may open everything
+    if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
+        devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
+    }
     root::assemble(spec)?;
     network::set_up(spec)?;
     // some of them lie on file servers
