@@ -8,6 +8,7 @@ use rig::disks::{Disks, assert_clean, blank, debugfs};
 use rig::host::Host;
 use rig::images::run as tool;
 use rig::machine::{Machine, script};
+use rig::qmp::Qmp;
 use serde_json::json;
 use wire::link::Tuning;
 use wire::message::{Event, Reply, Request};
@@ -177,11 +178,12 @@ fn a_disk_that_comes_late_is_waited_for() {
     let mut powered = machine(&spec, &disks).power_on();
     // it is said before any disk is looked for
     powered.wait_for_hello();
+    let mut qmp = Qmp::connect(&powered.path("qmp"));
     let file = json!({ "driver": "file", "filename": root });
-    powered.qmp(&[
-        ("blockdev-add", json!({ "node-name": "late", "driver": "raw", "file": file })),
-        ("device_add", json!({ "driver": "scsi-hd", "bus": "scsi.0", "drive": "late", "id": "late" })),
-    ]);
+    let node = json!({ "node-name": "late", "driver": "raw", "file": file });
+    qmp.execute("blockdev-add", &node.to_string());
+    let device = json!({ "driver": "scsi-hd", "bus": "scsi.0", "drive": "late", "id": "late" });
+    qmp.execute("device_add", &device.to_string());
     let seen = powered.serve(Tuning::FAST);
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "late\n", "{:?}", seen.messages);
 }

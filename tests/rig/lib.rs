@@ -3,6 +3,7 @@
 //! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
 
 pub mod artifacts;
+pub mod cable;
 pub mod disks;
 pub mod host;
 pub mod images;

@@ -1,26 +1,41 @@
-//! What a test asks of QEMU while a machine runs: QEMU's QMP reference.
+//! QEMU's monitor: orders to a machine that is on. The commands are those of QEMU's QMP reference.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use serde_json::{Value, json};
+/// A connection; QEMU serves one at a time.
+pub struct Qmp {
+    socket: UnixStream,
+    answers: BufReader<UnixStream>,
+}
 
-/// Gives commands, each of which must succeed.
-pub fn order(socket: &Path, commands: &[(&str, Value)]) {
-    let mut qmp = UnixStream::connect(socket).expect("QMP");
-    let mut answers = BufReader::new(qmp.try_clone().expect("a socket"));
-    let mut answer = String::new();
-    answers.read_line(&mut answer).expect("a greeting");
-    let begin = [("qmp_capabilities", json!({}))];
-    for (command, arguments) in begin.iter().chain(commands) {
-        writeln!(qmp, "{}", json!({ "execute": command, "arguments": arguments })).expect("QMP");
-        answer.clear();
-        // events come in between
-        while !answer.contains("\"return\"") {
-            answer.clear();
-            assert!(answers.read_line(&mut answer).expect("an answer") > 0, "{command}: QMP is closed");
-            assert!(!answer.contains("\"error\""), "{command}: {answer}");
+impl Qmp {
+    pub fn connect(path: &Path) -> Qmp {
+        let socket = UnixStream::connect(path).expect("QMP");
+        let answers = BufReader::new(socket.try_clone().expect("a socket"));
+        let mut qmp = Qmp { socket, answers };
+        qmp.line();
+        qmp.execute("qmp_capabilities", "{}");
+        qmp
+    }
+
+    /// Orders something that must be done; `arguments` is JSON. The answer is a line of JSON.
+    pub fn execute(&mut self, command: &str, arguments: &str) -> String {
+        writeln!(self.socket, "{{\"execute\": \"{command}\", \"arguments\": {arguments}}}").expect("QMP");
+        loop {
+            let answer = self.line();
+            assert!(!answer.contains("\"error\""), "{command} {arguments}: {answer}");
+            // events come in between
+            if answer.starts_with("{\"return\"") {
+                return answer;
+            }
         }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.answers.read_line(&mut line).expect("an answer") > 0, "QMP is closed");
+        line
     }
 }

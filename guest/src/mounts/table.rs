@@ -11,6 +11,7 @@ use nix::unistd::{chroot, fchdir};
 
 use super::filesystem::TOP;
 use super::own_root;
+use crate::say;
 use crate::sys::mount::trim;
 
 /// A line of the table: proc(5), `/proc/pid/mountinfo`.
@@ -72,7 +73,7 @@ pub(crate) fn unmount_all() {
         unmount_visible();
     }
     for mounted in table().iter().filter(|mounted| mounted.is_disk() && mounted.writable) {
-        eprintln!("tether: {} on {} is still in use; it may need a check", mounted.source, mounted.on);
+        say!(Warn, "a disk is still in use and may need a check"; disk = mounted.source, on = mounted.on);
     }
 }
 
