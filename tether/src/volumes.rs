@@ -62,7 +62,9 @@ pub(crate) fn mount(mounts: &[&Mount], disks: &[Disk], root: &Path) -> Result<()
             Source::Memory { size, mode, exec } => {
                 mounts::memory(*size, *mode, *exec, mount, root).map_err(disk_failure)?;
             }
-            Source::Nfs { .. } => {}
+            Source::Nfs { host, path, options } => {
+                mounts::server(host, path, options, mount, root).map_err(disk_failure)?;
+            }
         }
     }
     Ok(())

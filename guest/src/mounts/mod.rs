@@ -3,6 +3,7 @@
 //! ```text
 //! filesystem   a disk's, memory's, layers under a top        table   what is mounted, and the end of all of it
 //! volume       what the spec mounts in the container         seed    a volume's first content
+//! server       a file server's directory
 //! ```
 //!
 //! While the machine boots, the current directory is the machine's own root, and so it is in a process that mounts later: paths of the machine's own are
@@ -10,6 +11,7 @@
 
 mod filesystem;
 mod seed;
+mod server;
 mod table;
 mod volume;
 
@@ -30,6 +32,7 @@ use crate::sys;
 use crate::within::{Made, NAMED_DIR, open_below, reach};
 
 pub use filesystem::{Access, Said, Top, layered, merged};
+pub use server::server;
 pub use table::trim_all;
 pub(crate) use table::unmount_all;
 pub use volume::{memory, volume};
@@ -55,6 +58,8 @@ pub enum MountError {
     Look { name: String, source: io::Error },
     #[error("cannot fill the volume {name} with what the image has there")]
     Seed { name: String, source: CopyError },
+    #[error("cannot mount {name}, {host}:{path}: {reason}")]
+    Server { name: String, host: String, path: String, reason: String },
     #[error("cannot mount {name} on {destination}")]
     Place { name: String, destination: String, source: io::Error },
     #[error("cannot mount {name} on {destination}: the image's links lead to /, /proc, /sys or /dev")]

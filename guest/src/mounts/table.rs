@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
 use super::filesystem::TOP;
-use super::own_root;
+use super::{own_root, server};
 use crate::say;
 use crate::sys::mount::trim;
 
@@ -86,7 +86,10 @@ fn unmount_visible() {
                 // also for those who have it mounted in a namespace of their own, whose end may still be under way
                 let _or_busy = make_read_only(&mounted.on);
             }
-            changed |= umount2(mounted.on.as_str(), MntFlags::empty()).is_ok();
+            changed |= match mounted.kind.starts_with("nfs") {
+                true => server::unmount(&mounted.on),
+                false => umount2(mounted.on.as_str(), MntFlags::empty()).is_ok(),
+            };
         }
         if !changed {
             return;

@@ -88,7 +88,7 @@ pub(super) fn attach(volume: OwnedFd, mount: &Mount, root: &Path) -> Result<(), 
     })
 }
 
-fn top_of(volume: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+pub(super) fn top_of(volume: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let path = if has_inner(volume) { INNER } else { "." };
     open_below(volume, path.as_bytes(), DIR, ResolveFlag::RESOLVE_BENEATH)
 }
