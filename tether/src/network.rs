@@ -19,18 +19,19 @@ use guest::events::{Interest, Poller};
 use guest::net::announce::announce;
 use guest::net::card;
 use guest::net::dhcp::{Asker, News};
+use guest::net::firewall;
 use guest::net::stack::{Stack, Watch};
 use guest::{clock, image, mounts};
 use wire::spec::{Endpoint, Names, Spec};
-use wire::status::{EndpointStatus, Failure};
+use wire::status::{EndpointStatus, Failure, FailureKind};
 
 use self::endpoint::Placed;
 use self::names::HostName;
-use crate::boot::machine;
+use crate::boot::{failure, machine};
 use crate::root::{NEW_ROOT, mount_failure};
 
 /// How long a card may take to appear, while booting and when it is added.
-const CARD_BOUND: Duration = Duration::from_secs(5);
+const CARD_BOUND: Duration = Duration::from_secs(10);
 /// How long a start waits for cables. A card without one is set up all the same.
 const CABLE_BOUND: Duration = Duration::from_secs(1);
 /// How long a start waits for DHCP: three questions' time.
@@ -86,6 +87,7 @@ impl Network {
             let link = link.map_err(|error| machine(&format!("network {}", endpoint.name), &error))?;
             self.name(&mut stack, endpoint.clone(), link)?;
         }
+        self.guard()?;
         self.placed.iter().try_for_each(|placed| placed.set_up(&mut stack))?;
         if !self.placed.is_empty() {
             let indices: Vec<u32> = self.placed.iter().map(|placed| placed.link.index).collect();
@@ -99,7 +101,6 @@ impl Network {
     }
 
     /// Adds a network to a machine that runs. Does not wait: a card that is not there yet is set up when it comes, and what DHCP gives when it answers.
-    #[allow(dead_code)] // TEMP
     pub(crate) fn add(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
         let mut stack = open()?;
         let found = card::find(&mut stack, endpoint.nic);
@@ -115,7 +116,6 @@ impl Network {
     }
 
     /// What each network gave.
-    #[allow(dead_code)] // TEMP
     pub(crate) fn status(&self) -> BTreeMap<String, EndpointStatus> {
         self.placed.iter().map(|placed| (placed.endpoint.name.clone(), placed.status())).collect()
     }
@@ -178,14 +178,31 @@ impl Network {
         Ok(())
     }
 
-    /// Sets up the network that was placed last.
+    /// Sets up the network that was placed last. One that cannot be is none of the machine's.
     fn begin(&mut self, stack: &mut Stack) -> Result<(), Failure> {
+        self.set_up_last(stack).inspect_err(|_| {
+            self.placed.pop();
+            if let Err(failure) = self.guard() {
+                eprintln!("tether: {failure}");
+            }
+        })
+    }
+
+    fn set_up_last(&mut self, stack: &mut Stack) -> Result<(), Failure> {
+        self.guard()?;
         let Some(last) = self.placed.last() else { return Ok(()) };
         last.set_up(stack)?;
         self.announce();
         self.ask(self.placed.len() - 1)?;
         self.write();
         Ok(())
+    }
+
+    /// Sets the firewall for all networks. One that cannot be set is a failed start, never an open machine.
+    fn guard(&self) -> Result<(), Failure> {
+        let networks: Vec<(&str, &Endpoint)> =
+            self.placed.iter().map(|placed| (placed.link.name.as_str(), &placed.endpoint)).collect();
+        firewall::set(&networks).map_err(|error| failure(FailureKind::Machine, &error))
     }
 
     fn wait_for_card(&mut self, endpoint: Endpoint) -> io::Result<()> {

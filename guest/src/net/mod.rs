@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod card;
 pub mod dhcp;
+pub mod firewall;
 pub mod netlink;
 pub mod packet;
 pub mod stack;
