@@ -139,7 +139,7 @@ pub fn container(root: &Path) -> Result<(), MountError> {
 
 /// Puts a file of ours over one of the image's, without changing the image: as docker does for `/etc/hosts`. A link of the image leads within its root.
 pub fn cover_file(root: &Path, path: &str, text: &str) -> Result<(), MountError> {
-    let ours = PathBuf::from("/").join(path.replace('/', "-"));
+    let ours = covering(path);
     fs::write(&ours, text).map_err(|source| MountError::Make { path: ours.clone(), source })?;
     let over = root.join(path);
     let named = named_dir(root).and_then(|root| reach(root.as_fd(), path, Made::File));
@@ -187,6 +187,11 @@ static OWN_ROOT: OnceLock<OwnedFd> = OnceLock::new();
 /// The machine's own root, which holds its devices and what is mounted for its own use; none while it is this process's root as well.
 pub fn own_root() -> Option<BorrowedFd<'static>> {
     OWN_ROOT.get().map(OwnedFd::as_fd)
+}
+
+/// Where a file of ours lies that covers the image's, before the root changes. Written there, it changes in its place too.
+pub fn covering(path: &str) -> PathBuf {
+    PathBuf::from("/").join(path.replace('/', "-"))
 }
 
 /// Makes `root` the root of this process and its children. The old one stays below, out of reach.
