@@ -9,6 +9,7 @@ mod disk;
 mod disks;
 mod exit_code;
 mod failure;
+mod file_servers;
 mod firewall;
 mod hostile;
 mod link;
