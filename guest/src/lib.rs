@@ -12,6 +12,7 @@
 //! protection  PID 1 and its container       filter   system calls that nobody may use
 //! devices     what a container can use      kernel_log  what the kernel has said
 //! journal     PID 1's own log               syslog   output, for a server of logs
+//! image       files that it brings
 //! power       the only way out              sys      the unsafe fence
 //! ```
 
@@ -24,6 +25,7 @@ pub mod events;
 pub mod filter;
 pub mod guestinfo;
 pub mod hotplug;
+pub mod image;
 pub mod inspect;
 pub mod journal;
 pub mod kernel_log;
@@ -41,3 +43,4 @@ pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod uevents;
+mod within;

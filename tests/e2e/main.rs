@@ -4,13 +4,17 @@ mod appliance;
 mod boot;
 mod copy;
 mod debian;
+mod dhcp;
 mod disk;
+mod disks;
 mod exit_code;
 mod failure;
 mod firewall;
 mod hostile;
 mod link;
 mod log;
+mod names;
+mod network;
 mod output;
 mod ownlog;
 mod pipes;
@@ -22,6 +26,7 @@ mod signals;
 mod stdin;
 mod terminal;
 mod tidy;
+mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
 fn skip(name: &str, reason: &str) {
