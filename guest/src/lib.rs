@@ -32,3 +32,4 @@ pub mod reap;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod syslog;

@@ -27,6 +27,7 @@ use crate::members::Member;
 use crate::session::Io;
 use crate::sessions::Sessions;
 use crate::status::Teller;
+use crate::syslog::Syslog;
 
 /// How often a machine that is done looks whether its log has left.
 const LOOK: Duration = Duration::from_millis(10);
@@ -37,6 +38,7 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
+const SYSLOG: u64 = 6;
 const OWNLOG: u64 = 7;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
@@ -52,6 +54,8 @@ enum Event {
     Button,
     /// There is room on the log's device, or on the console.
     Log,
+    /// Something happened on the connection to the syslog server.
+    Syslog(Happened),
     /// A session's stream can be read or written.
     Stream(u64),
     /// The health check of a session has written something.
@@ -94,18 +98,23 @@ pub(crate) struct Outside {
     pub(crate) line: Line,
     pub(crate) poller: Poller,
     log: Option<Log>,
+    /// None where none is asked for.
+    pub(crate) syslog: Option<Syslog>,
     buffer: Box<[u8]>,
 }
 
 impl Outside {
     pub(crate) fn io(&mut self) -> Io<'_> {
-        let Outside { line, poller, log, buffer } = self;
-        Io { link: &mut line.link, poller, log: log.as_mut(), buffer, now: clock::now() }
+        let Outside { line, poller, log, syslog, buffer } = self;
+        Io { link: &mut line.link, poller, log: log.as_mut(), syslog: syslog.as_mut(), buffer, now: clock::now() }
     }
 
     /// Sends what the devices take, for a while; true if the link has more that could go at once.
     fn transmit(&mut self) -> bool {
         journal::transmit();
+        if let Some(syslog) = &mut self.syslog {
+            syslog.transmit(clock::now());
+        }
         let more = self.line.transmit();
         let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
@@ -118,7 +127,9 @@ impl Outside {
     }
 
     fn is_flushed(&self) -> bool {
-        self.line.link.is_flushed() && self.log.as_ref().is_none_or(Log::is_flushed)
+        self.line.link.is_flushed()
+            && self.log.as_ref().is_none_or(Log::is_flushed)
+            && self.syslog.as_ref().is_none_or(|syslog| syslog.is_done(clock::now()))
     }
 }
 
@@ -138,7 +149,7 @@ impl Agent {
         journal::watch(&poller, OWNLOG)?;
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
-        let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
+        let outside = Outside { line, poller, log, syslog: Syslog::new(&spec), buffer: vec![0; READ].into() };
         let mut agent = Agent {
             next_other: members.last().map_or(FIRST_OTHER, |last| FIRST_OTHER.max(SessionId(last.id.0 + 1))),
             spec,
@@ -187,6 +198,7 @@ impl Agent {
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
                     LOG | OWNLOG => Event::Log,
+                    SYSLOG => Event::Syslog(happened),
                     token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
                 });
             }
@@ -209,7 +221,8 @@ impl Agent {
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline()].into_iter().flatten().min()
+        let syslog = self.outside.syslog.as_ref().and_then(Syslog::deadline);
+        [own, self.sessions.deadline(), self.outside.line.deadline(), syslog].into_iter().flatten().min()
     }
 
     fn handle(&mut self, event: Event) {
@@ -219,6 +232,11 @@ impl Agent {
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             // what it takes is sent before each wait
             Event::Button | Event::Log => {}
+            Event::Syslog(happened) => {
+                if let Some(syslog) = &mut self.outside.syslog {
+                    syslog.handle(happened, clock::now());
+                }
+            }
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
             Event::Check(id) => {
                 let member = self.members.iter_mut().find(|member| member.id == id);
@@ -288,9 +306,12 @@ impl Agent {
     }
 
     fn handle_time(&mut self) -> io::Result<()> {
-        let Outside { line, poller, .. } = &mut self.outside;
+        let Outside { line, poller, syslog, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;
+        }
+        if let Some(syslog) = syslog {
+            syslog.handle_time(clock::now(), poller, SYSLOG);
         }
         self.handle_members(clock::now());
         Ok(())

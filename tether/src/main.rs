@@ -25,6 +25,7 @@ mod session;
 mod sessions;
 mod status;
 mod stream;
+mod syslog;
 
 use guest::events::Signals;
 use guest::pipe::Pipe;
