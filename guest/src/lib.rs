@@ -8,8 +8,11 @@
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
 //! journal     PID 1's own log               syslog   output, for a server of logs
-//! net         cards, addresses, netlink     devices  what a container can use
-//! power       the only way out              sys      the unsafe fence
+//! devices     what a container can use      uevents  devices that come
+//! net         cards, addresses, netlink     reclaim  memory, given back while idle
+//! hotplug     processors, taken into use    filter   system calls that nobody may use
+//! protection  PID 1 and its container       power    the only way out
+//! kernel_log  what the kernel has said      sys      the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -18,9 +21,12 @@ pub mod copy;
 pub mod devices;
 pub mod disks;
 pub mod events;
+pub mod filter;
 pub mod guestinfo;
+pub mod hotplug;
 pub mod inspect;
 pub mod journal;
+pub mod kernel_log;
 pub mod log;
 pub mod mounts;
 pub mod net;
@@ -28,8 +34,11 @@ pub mod pipe;
 pub mod power;
 pub mod power_button;
 pub mod processes;
+pub mod protection;
 pub mod reap;
+pub mod reclaim;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod syslog;
+pub mod uevents;

@@ -11,6 +11,7 @@ use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
 use guest::guestinfo::Store;
 use guest::log::Log;
+use guest::power::Ending;
 use guest::power_button::PowerButton;
 use guest::{journal, say};
 use nix::sys::signal::Signal;
@@ -23,6 +24,7 @@ use wire::status::Failure;
 use crate::boot::{BootError, Machine};
 use crate::health;
 use crate::line::Line;
+use crate::machine::Hardware;
 use crate::members::Member;
 use crate::session::Io;
 use crate::sessions::Sessions;
@@ -38,11 +40,13 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
+const UEVENTS: u64 = 4;
+const PRESSURE: u64 = 8;
 const SYSLOG: u64 = 6;
 const OWNLOG: u64 = 7;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
-const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
+const CHANGES: Interest = Interest { readable: true, writable: true, edge: true, ..Interest::READ };
 
 /// Everything that can happen.
 enum Event {
@@ -54,6 +58,10 @@ enum Event {
     Button,
     /// There is room on the log's device, or on the console.
     Log,
+    /// Devices have come or gone.
+    Uevents,
+    /// The container's processes have waited for a disk or for memory.
+    Pressure,
     /// Something happened on the connection to the syslog server.
     Syslog(Happened),
     /// A session's stream can be read or written.
@@ -89,6 +97,8 @@ pub(crate) struct Agent {
     pub(crate) teller: Teller,
     /// Why the machine, or a process that was to be started again, could not do what was asked.
     pub(crate) failure: Option<Failure>,
+    pub(crate) ending: Ending,
+    hardware: Hardware,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -136,7 +146,7 @@ impl Outside {
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, store, mut line, log, button, cgroup, root } = machine;
+        let Machine { signals, spec, store, mut line, log, button, cgroup, hardware, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
@@ -147,6 +157,7 @@ impl Agent {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
         journal::watch(&poller, OWNLOG)?;
+        hardware.watch(&poller, UEVENTS, PRESSURE)?;
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
         let outside = Outside { line, poller, log, syslog: Syslog::new(&spec), buffer: vec![0; READ].into() };
@@ -158,6 +169,8 @@ impl Agent {
             outside,
             goal: Goal::Serve,
             cgroup,
+            ending: Ending::default(),
+            hardware,
             store,
             teller: Teller { changed: true, ..Teller::default() },
             failure: None,
@@ -178,14 +191,14 @@ impl Agent {
     }
 
     /// Serves until there is nothing left to do.
-    pub(crate) fn run(mut self) -> Result<(), BootError> {
+    pub(crate) fn run(mut self) -> Result<Ending, BootError> {
         let mut busy = false;
         loop {
             self.sessions.settle(&mut self.outside.io())?;
             self.tell_status();
             busy |= self.outside.transmit();
             if self.is_done() {
-                return Ok(());
+                return Ok(self.ending);
             }
             let now = clock::now();
             let timeout = match busy {
@@ -198,7 +211,9 @@ impl Agent {
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
                     LOG | OWNLOG => Event::Log,
+                    UEVENTS => Event::Uevents,
                     SYSLOG => Event::Syslog(happened),
+                    PRESSURE => Event::Pressure,
                     token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
                 });
             }
@@ -222,16 +237,24 @@ impl Agent {
             Goal::Flush { until } => Some(until),
         };
         let syslog = self.outside.syslog.as_ref().and_then(Syslog::deadline);
-        [own, self.sessions.deadline(), self.outside.line.deadline(), syslog].into_iter().flatten().min()
+        [own, self.sessions.deadline(), self.outside.line.deadline(), self.hardware.deadline(), syslog]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle(&mut self, event: Event) {
+        if let Event::Signals | Event::Pressure | Event::Stream(_) = event {
+            self.hardware.stir();
+        }
         match event {
             Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             // what it takes is sent before each wait
-            Event::Button | Event::Log => {}
+            Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
+            // pressure has stirred
+            Event::Button | Event::Log | Event::Pressure => {}
             Event::Syslog(happened) => {
                 if let Some(syslog) = &mut self.outside.syslog {
                     syslog.handle(happened, clock::now());
@@ -306,6 +329,7 @@ impl Agent {
     }
 
     fn handle_time(&mut self) -> io::Result<()> {
+        self.hardware.handle_time(clock::now());
         let Outside { line, poller, syslog, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;

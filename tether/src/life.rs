@@ -245,6 +245,9 @@ impl Agent {
     pub(crate) fn give_up(&mut self, failure: Failure) {
         say!(Error, "{failure}");
         self.failure = Some(failure.clone());
+        if let Some(evidence) = crate::machine::evidence(&failure) {
+            self.outside.line.tell(&evidence);
+        }
         self.outside.line.tell(&Message::Event(Told::Failed(failure)));
         self.flush();
     }

@@ -137,7 +137,6 @@ fn a_server_that_reads_nothing_costs_the_oldest_lines_and_is_told_how_many() {
     }
     bytes.extend(read(&mut server));
     let texts = texts(&bytes);
-    eprintln!(
     assert_eq!(texts[0], "first");
     let dropped: usize = texts.iter().filter_map(|text| count(text)).sum();
     let notices = texts.iter().filter(|text| count(text).is_some()).count();
