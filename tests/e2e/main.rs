@@ -14,12 +14,15 @@ mod log;
 mod output;
 mod ownlog;
 mod pipes;
+mod powercut;
 mod process;
 mod resume;
 mod serve;
+mod services;
 mod sessions;
 mod signals;
 mod stdin;
+mod syslog;
 mod terminal;
 mod tidy;
 
