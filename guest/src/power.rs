@@ -39,7 +39,7 @@ pub fn end(ending: Ending) -> ! {
     };
     journal::end();
     let Err(errno) = reboot(mode) as Result<Infallible, _>;
-    say!(Error, "cannot end the machine: {errno}");
+    say!(Error, "cannot power off: {errno}");
     journal::end();
     // PID 1 must not end
     loop {

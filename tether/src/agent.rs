@@ -41,9 +41,9 @@ const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
 const UEVENTS: u64 = 4;
-const PRESSURE: u64 = 8;
 const SYSLOG: u64 = 6;
 const OWNLOG: u64 = 7;
+const PRESSURE: u64 = 8;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
 const CHANGES: Interest = Interest { readable: true, writable: true, edge: true, ..Interest::READ };
