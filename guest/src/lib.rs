@@ -11,8 +11,9 @@
 //! devices     what a container can use      uevents  devices that come
 //! net         cards, addresses, netlink     reclaim  memory, given back while idle
 //! hotplug     processors, taken into use    filter   system calls that nobody may use
-//! protection  PID 1 and its container       power    the only way out
-//! kernel_log  what the kernel has said      sys      the unsafe fence
+//! image       files that it brings          power    the only way out
+//! protection  PID 1 and its container       kernel_log  what the kernel has said
+//! sys         the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -24,6 +25,7 @@ pub mod events;
 pub mod filter;
 pub mod guestinfo;
 pub mod hotplug;
+pub mod image;
 pub mod inspect;
 pub mod journal;
 pub mod kernel_log;
