@@ -42,5 +42,6 @@ pub mod reclaim;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod syslog;
 pub mod uevents;
 mod within;

@@ -260,6 +260,9 @@ impl Agent {
     fn flush(&mut self) {
         self.teller.changed = true;
         self.sessions.abandon(&mut self.outside.io());
+        if let Some(syslog) = &mut self.outside.syslog {
+            syslog.end_all(clock::now());
+        }
         self.goal = Goal::Flush { until: clock::now() + FLUSH };
     }
 }
