@@ -8,7 +8,7 @@
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
 //! net         cards, addresses, netlink     power    the only way out
-//! sys         the unsafe fence
+//! image       files that it brings           sys      the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -17,6 +17,7 @@ pub mod copy;
 pub mod disks;
 pub mod events;
 pub mod guestinfo;
+pub mod image;
 pub mod inspect;
 pub mod log;
 pub mod mounts;

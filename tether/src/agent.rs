@@ -22,6 +22,7 @@ use wire::status::Failure;
 use crate::boot::{BootError, Machine};
 use crate::launch;
 use crate::line::Line;
+use crate::network::Network;
 use crate::pipes::Place;
 use crate::session::{Io, SIGKILL, Session};
 use crate::sessions::Sessions;
@@ -39,6 +40,7 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
+const NETWORK: u64 = 5;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
 const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
@@ -53,6 +55,8 @@ enum Event {
     Button,
     /// There is room on the log's device.
     Log,
+    /// DHCP answers, or a card has come.
+    Network,
     /// A session's stream can be read or written.
     Stream(u64),
 }
@@ -73,6 +77,7 @@ pub(crate) struct Agent {
     pub(crate) goal: Goal,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -112,10 +117,11 @@ impl Outside {
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, mut line, log, button, cgroup, root } = machine;
+        let Machine { signals, spec, mut line, log, button, cgroup, network, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
+        poller.add(&network, NETWORK, Interest::READ)?;
         if let Some(button) = &button {
             poller.add(button, BUTTON, Interest::READ)?;
         }
@@ -125,7 +131,8 @@ impl Agent {
         let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
         let sessions = Sessions::new(main, &mut line.link);
         let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
-        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, cgroup, signals, button };
+        let mut agent =
+            Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, cgroup, network, signals, button };
         match root {
             Ok(ready) => {
                 agent.outside.line.tell(&Message::Event(Told::Ready(ready)));
@@ -146,6 +153,7 @@ impl Agent {
             self.sessions.settle(&mut self.outside.io())?;
             busy |= self.outside.transmit();
             if self.is_done() {
+                self.network.release();
                 return Ok(());
             }
             let now = clock::now();
@@ -159,6 +167,7 @@ impl Agent {
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
                     LOG => Event::Log,
+                    NETWORK => Event::Network,
                     token => Event::Stream(token),
                 });
             }
@@ -181,7 +190,10 @@ impl Agent {
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline()].into_iter().flatten().min()
+        [own, self.sessions.deadline(), self.outside.line.deadline(), self.network.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle(&mut self, event: Event) {
@@ -190,6 +202,7 @@ impl Agent {
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             // what it takes is sent before each wait
+            Event::Network => self.network.handle(),
             Event::Button | Event::Log => {}
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
         }
@@ -262,6 +275,9 @@ impl Agent {
             // an error means that it has ended already
             let _gone = self.sessions.main().signal(SIGKILL);
             self.goal = Goal::Serve { kill_at: None };
+        }
+        if self.network.deadline().is_some_and(|deadline| deadline <= clock::now()) {
+            self.network.handle();
         }
         for (session, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
             self.ended(Told::Ended { session, exit });

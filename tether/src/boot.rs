@@ -19,7 +19,8 @@ use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
 
 use crate::line::Line;
-use crate::{limits, network, root};
+use crate::network::Network;
+use crate::{limits, root};
 
 /// A machine that is ready to run its process, or knows why it cannot.
 pub(crate) struct Machine {
@@ -32,6 +33,7 @@ pub(crate) struct Machine {
     pub(crate) button: Option<PowerButton>,
     /// Of the container's processes.
     pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
     pub(crate) root: Result<Ready, Failure>,
 }
 
@@ -67,21 +69,22 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
     };
     let mut cgroup = Cgroup::default();
-    let root = opened.and_then(|()| prepare(&spec, &mut cgroup)).map(|()| Ready {
+    let mut network = Network::new()?;
+    let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut network)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, line, log, button, cgroup, root })
+    Ok(Machine { signals, spec, line, log, button, cgroup, network, root })
 }
 
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {
+fn prepare(spec: &Spec, cgroup: &mut Cgroup, network: &mut Network) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
     root::assemble(spec)?;
-    network::set_up(spec)?;
+    network.set_up(spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
     limits::set(spec)?;
