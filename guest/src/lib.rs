@@ -7,6 +7,7 @@
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
+//! masks       what a container cannot see   sysctl   kernel parameters
 //! power       the only way out              sys      the unsafe fence
 //! ```
 
@@ -18,6 +19,7 @@ pub mod events;
 pub mod guestinfo;
 pub mod inspect;
 pub mod log;
+pub mod masks;
 pub mod mounts;
 pub mod pipe;
 pub mod power;
@@ -27,3 +29,4 @@ pub mod reap;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod sysctl;

@@ -84,7 +84,7 @@ fn prepare(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {
     network::set_up(spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
-    limits::set(spec)?;
+    limits::set(spec, cgroup)?;
     root::enter()
 }
 

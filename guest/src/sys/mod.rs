@@ -2,6 +2,7 @@
 
 pub mod net;
 pub mod process;
+pub mod seccomp;
 pub mod spawn;
 pub mod terminal;
 #[cfg(panic = "abort")]
