@@ -32,7 +32,7 @@ impl Agent {
             Request::Stats => return Ok(Reply::Stats(Box::new(guest::stats::read(&self.cgroup)))),
             Request::Inspect { path } => return self.inspect(&path),
             Request::Status => return Ok(Reply::Text(self.status())),
-            Request::Reload { keys } => self.reload(&keys)?,
+            Request::Reload { keys } => self.reload(&keys.0)?,
             Request::Trim | Request::SetClock { .. } | Request::KernelLog | Request::Reboot => {
                 return Ok(Reply::Unsupported);
             }
