@@ -59,9 +59,9 @@ pub(crate) fn compare(old: &Spec, new: &Spec) -> Result<Vec<Change>, String> {
     check("root/layers", *layers == old.root.layers)?;
     check("root/top", *top == old.root.top)?;
     check("root/readonly", *read_only == old.root.read_only)?;
-    check("hosts", *hosts == old.names.hosts)?;
-    check("dns/search", *search == old.names.search)?;
-    check("dns/options", *options == old.names.options)?;
+    check("names/hosts", *hosts == old.names.hosts)?;
+    check("names/search", *search == old.names.search)?;
+    check("names/options", *options == old.names.options)?;
     check("diagnostics/debug", *level == old.diagnostics.level)?;
     check("diagnostics/syslog", *syslog == old.diagnostics.syslog)?;
     let mut changes = added("mounts", &old.mounts, mounts, |mount| &mount.name, Change::Mount)?;
