@@ -7,17 +7,26 @@
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
-//! net         cards, addresses, netlink     power    the only way out
-//! sys         the unsafe fence
+//! net         cards, addresses, netlink     uevents  devices that come
+//! hotplug     processors, taken into use    reclaim  memory, given back while idle
+//! protection  PID 1 and its container       filter   system calls that nobody may use
+//! devices     what a container can use      kernel_log  what the kernel has said
+//! journal     PID 1's own log               syslog   output, for a server of logs
+//! power       the only way out              sys      the unsafe fence
 //! ```
 
 pub mod cgroup;
 pub mod clock;
 pub mod copy;
+pub mod devices;
 pub mod disks;
 pub mod events;
+pub mod filter;
 pub mod guestinfo;
+pub mod hotplug;
 pub mod inspect;
+pub mod journal;
+pub mod kernel_log;
 pub mod log;
 pub mod mounts;
 pub mod net;
@@ -25,7 +34,10 @@ pub mod pipe;
 pub mod power;
 pub mod power_button;
 pub mod processes;
+pub mod protection;
 pub mod reap;
+pub mod reclaim;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod uevents;

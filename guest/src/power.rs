@@ -9,23 +9,38 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{clock, reap};
+use crate::{clock, journal, reap, say};
 
 /// How long killed processes may take to go: only one that waits for a device takes any time at all.
 const KILL_BOUND: Duration = Duration::from_secs(5);
 
-/// Ends everything and powers off. What cannot be done is said on the console, and the rest is done.
-pub fn off() -> ! {
-    kill_all();
-    unmount_all();
-    now()
+/// How a machine ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    #[default]
+    PowerOff,
+    /// It boots again, as after a reset.
+    Reboot,
 }
 
-/// Powers off as it is: for a machine that has not begun, or cannot go on.
-pub fn now() -> ! {
+/// Ends everything and powers off. What cannot be done is said on the console, and the rest is done.
+pub fn off() -> ! {
+    end(Ending::PowerOff)
+}
+
+/// Ends everything, and the machine as is said.
+pub fn end(ending: Ending) -> ! {
+    kill_all();
+    unmount_all();
     nix::unistd::sync();
-    let Err(errno) = reboot(RebootMode::RB_POWER_OFF) as Result<Infallible, _>;
-    eprintln!("tether: cannot power off: {errno}");
+    let mode = match ending {
+        Ending::PowerOff => RebootMode::RB_POWER_OFF,
+        Ending::Reboot => RebootMode::RB_AUTOBOOT,
+    };
+    journal::end();
+    let Err(errno) = reboot(mode) as Result<Infallible, _>;
+    say!(Error, "cannot power off: {errno}");
+    journal::end();
     // PID 1 must not end
     loop {
         nix::unistd::pause();
@@ -42,7 +57,7 @@ fn kill_all() {
             return;
         }
         if clock::now() > deadline {
-            eprintln!("tether: some processes do not end; the file systems may need a check");
+            say!(Warn, "some processes do not end; the file systems may need a check");
             return;
         }
         // SIGCHLD is blocked and would wake nobody: this short sleep is the wait, and it is bounded
@@ -60,7 +75,7 @@ fn unmount_all() {
         if let Err(errno) = mount(None::<&str>, target.as_str(), None::<&str>, flags, None::<&str>)
             && target == "/"
         {
-            eprintln!("tether: the root file system cannot be made read-only: {errno}");
+            say!(Warn, "the root file system cannot be made read-only: {errno}");
         }
     }
 }

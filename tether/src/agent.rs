@@ -11,7 +11,9 @@ use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
 use guest::guestinfo::Store;
 use guest::log::Log;
+use guest::power::Ending;
 use guest::power_button::PowerButton;
+use guest::{journal, say};
 use nix::sys::signal::Signal;
 use wire::codec::MAX_ENCODED;
 use wire::link;
@@ -22,6 +24,7 @@ use wire::status::Failure;
 use crate::boot::{BootError, Machine};
 use crate::health;
 use crate::line::Line;
+use crate::machine::Hardware;
 use crate::members::Member;
 use crate::session::Io;
 use crate::sessions::Sessions;
@@ -36,9 +39,12 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
+const UEVENTS: u64 = 4;
+const OWNLOG: u64 = 7;
+const PRESSURE: u64 = 8;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
-const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
+const CHANGES: Interest = Interest { readable: true, writable: true, edge: true, ..Interest::READ };
 
 /// Everything that can happen.
 enum Event {
@@ -48,8 +54,12 @@ enum Event {
     Signals,
     /// Something happened on the power button.
     Button,
-    /// There is room on the log's device.
+    /// There is room on the log's device, or on the console.
     Log,
+    /// Devices have come or gone.
+    Uevents,
+    /// The container's processes have waited for a disk or for memory.
+    Pressure,
     /// A session's stream can be read or written.
     Stream(u64),
     /// The health check of a session has written something.
@@ -83,6 +93,8 @@ pub(crate) struct Agent {
     pub(crate) teller: Teller,
     /// Why the machine, or a process that was to be started again, could not do what was asked.
     pub(crate) failure: Option<Failure>,
+    pub(crate) ending: Ending,
+    hardware: Hardware,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -103,10 +115,11 @@ impl Outside {
 
     /// Sends what the devices take, for a while; true if the link has more that could go at once.
     fn transmit(&mut self) -> bool {
+        journal::transmit();
         let more = self.line.transmit();
         let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
-            eprintln!("tether: the log's device is gone, and nothing more is logged: {error}");
+            say!(Error, "the log's device is gone, and nothing more is logged: {error}");
             // an error means that it is not watched
             let _unwatched = self.poller.remove(&*log);
             self.log = None;
@@ -122,7 +135,7 @@ impl Outside {
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, store, mut line, log, button, cgroup, root } = machine;
+        let Machine { signals, spec, store, mut line, log, button, cgroup, hardware, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
@@ -132,6 +145,8 @@ impl Agent {
         if let Some(log) = &log {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
+        hardware.watch(&poller, UEVENTS, PRESSURE)?;
+        journal::watch(&poller, OWNLOG)?;
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
         let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
@@ -143,6 +158,8 @@ impl Agent {
             outside,
             goal: Goal::Serve,
             cgroup,
+            ending: Ending::default(),
+            hardware,
             store,
             teller: Teller { changed: true, ..Teller::default() },
             failure: None,
@@ -163,14 +180,14 @@ impl Agent {
     }
 
     /// Serves until there is nothing left to do.
-    pub(crate) fn run(mut self) -> Result<(), BootError> {
+    pub(crate) fn run(mut self) -> Result<Ending, BootError> {
         let mut busy = false;
         loop {
             self.sessions.settle(&mut self.outside.io())?;
             self.tell_status();
             busy |= self.outside.transmit();
             if self.is_done() {
-                return Ok(());
+                return Ok(self.ending);
             }
             let now = clock::now();
             let timeout = match busy {
@@ -182,7 +199,9 @@ impl Agent {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
-                    LOG => Event::Log,
+                    LOG | OWNLOG => Event::Log,
+                    UEVENTS => Event::Uevents,
+                    PRESSURE => Event::Pressure,
                     token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
                 });
             }
@@ -205,16 +224,24 @@ impl Agent {
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline()].into_iter().flatten().min()
+        [own, self.sessions.deadline(), self.outside.line.deadline(), self.hardware.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle(&mut self, event: Event) {
+        if let Event::Signals | Event::Pressure | Event::Stream(_) = event {
+            self.hardware.stir();
+        }
         match event {
             Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             // what it takes is sent before each wait
-            Event::Button | Event::Log => {}
+            Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
+            // pressure has stirred
+            Event::Button | Event::Log | Event::Pressure => {}
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
             Event::Check(id) => {
                 let member = self.members.iter_mut().find(|member| member.id == id);
@@ -235,10 +262,11 @@ impl Agent {
                     return true;
                 }
                 // it takes everything from here on and keeps nothing: the process is not held up
-                link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
-                link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
+                link::Event::Closed(why) => say!(Error, "the link is over: {why}"),
+                link::Event::Refused(why) => say!(Warn, "a host refuses the link: {why}"),
                 // what can be read and written is looked at before each wait
-                link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
+                link::Event::Opened { .. } => say!(Debug, "a host is there"),
+                link::Event::Readable(_) | link::Event::Writable(_) => {}
                 link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
             }
         }
@@ -248,12 +276,13 @@ impl Agent {
     fn handle_message(&mut self, bytes: &[u8]) {
         match Message::decode(bytes) {
             Ok(Message::Request { id, request }) => {
+                say!(Trace, "the host asks"; request = request.name(), id = id);
                 let reply = self.serve(request);
                 self.reply(id, reply);
             }
             Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
             Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
-            Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
+            Err(error) => say!(Warn, "a message of the host cannot be read: {error}"),
         }
     }
 
@@ -272,7 +301,7 @@ impl Agent {
                 Signal::SIGCHLD => self.handle_children(),
                 Signal::SIGHUP => {
                     if let Err(reason) = self.reload("") {
-                        eprintln!("tether: the spec is not taken over: {reason}");
+                        say!(Warn, "the spec is not taken over: {reason}");
                     }
                 }
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => self.stop(),
@@ -282,6 +311,7 @@ impl Agent {
     }
 
     fn handle_time(&mut self) -> io::Result<()> {
+        self.hardware.handle_time(clock::now());
         let Outside { line, poller, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;

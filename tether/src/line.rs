@@ -165,6 +165,17 @@ impl Line {
         self.link.poll_event()
     }
 
+    /// Draws other keys from here on, and agrees on new ones with the host: another machine has the old ones too.
+    pub(crate) fn begin_anew(&mut self, seed: [u8; 32]) {
+        self.link.reseed(seed);
+        if let Contact::Up = self.contact {
+            self.link.pipe_down();
+            self.outbox.clear();
+            self.gone = 0;
+            self.link.pipe_up(clock::now());
+        }
+    }
+
     fn disconnect(&mut self) {
         if let Contact::Up = self.contact {
             self.link.pipe_down();

@@ -2,11 +2,13 @@
 
 use std::io;
 
+use guest::power::Ending;
 use wire::message::{Exec, Reply, Request, SessionId, Work};
 
 use crate::agent::{Agent, Goal};
 use crate::copies::{self, Copy};
 use crate::launch::{self, Launched};
+use crate::machine;
 use crate::pipes::Place;
 use crate::session::Session;
 use crate::sessions::close_channels;
@@ -33,9 +35,13 @@ impl Agent {
             Request::Inspect { path } => return self.inspect(&path),
             Request::Status => return Ok(Reply::Text(self.status())),
             Request::Reload { keys } => self.reload(&keys.0)?,
-            Request::Trim | Request::SetClock { .. } | Request::KernelLog | Request::Reboot => {
-                return Ok(Reply::Unsupported);
+            Request::SetClock { unix_ns } => return machine::set_clock(unix_ns),
+            Request::KernelLog => return machine::kernel_log(),
+            Request::Reboot => {
+                self.ending = Ending::Reboot;
+                self.stop();
             }
+            Request::Trim => return Ok(Reply::Unsupported),
         }
         Ok(Reply::Done)
     }

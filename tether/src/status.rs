@@ -81,7 +81,7 @@ pub(crate) fn publish_in(store: &mut dyn Store, json: &str) {
     if store.is_writable()
         && let Err(error) = store.set(STATUS, json)
     {
-        eprintln!("tether: {error}");
+        guest::say!(Warn, "{error}");
     }
 }
 

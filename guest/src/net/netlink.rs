@@ -8,7 +8,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
+    sockopt,
 };
 
 use crate::sys::net::set_flag;
@@ -214,6 +215,10 @@ impl Socket {
     }
 
     fn write(&self, bytes: &[u8]) -> nix::Result<()> {
+        // socket(7) allows 200 KiB, of which the kernel keeps a little for itself; a firewall of many ports is longer
+        if bytes.len() > 100 * 1024 {
+            setsockopt(&self.fd, sockopt::SndBufForce, &bytes.len())?;
+        }
         send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)
     }
 

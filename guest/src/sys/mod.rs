@@ -1,7 +1,10 @@
 //! The unsafe fence: system calls that no safe library offers. Everything outside this folder is safe code.
 
+pub mod devices;
+pub mod kernel;
 pub mod net;
 pub mod process;
+pub mod seccomp;
 pub mod spawn;
 pub mod terminal;
 #[cfg(panic = "abort")]

@@ -12,6 +12,8 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, pipe2};
 
+use crate::journal;
+
 /// A process to start. Every name is resolved already.
 #[derive(Debug)]
 pub struct Program {
@@ -81,6 +83,7 @@ pub fn run_in_child(
         std::panic::set_hook(Box::new(|panic| {
             let _told = writeln!(io::stderr(), "tether: bug: {panic}");
         }));
+        journal::leave();
         if let Err(errno) = close_others() {
             return (Step::Stdio, errno);
         }
