@@ -144,7 +144,8 @@ fn a_terminal_comes_again_with_the_size_that_it_had() {
 #[test]
 fn what_a_process_has_left_behind_is_gone_before_it_starts_again() {
     // as a server whose worker holds the port
-    let text = "exec 9>/lock; flock -n 9 || { echo held; exit 1; }; echo free; (setsid sleep 100000 9>&9 &) ; exit 1";
+    let text = "kill -0 $(cat /left) 2>/dev/null && echo held || echo free; rm -f /left
+        (setsid sh -c 'echo $$ > /left; exec sleep 100000' &); until [ -s /left ]; do sleep 0.05; done; exit 1";
     let (_dir, mut host) = boot(text, Restart::OnFailure(2), |_| ());
     host.exit(MAIN);
     assert_eq!(host.stdout(MAIN).text(), "free\nfree\nfree\n");
