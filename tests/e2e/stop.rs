@@ -81,6 +81,8 @@ fn asking_again_sends_the_signal_again_and_does_not_kill() {
 fn a_frozen_process_is_killed_all_the_same() {
     let (_dir, mut host) = boot("echo up; kill -STOP $$; echo never", |spec| spec.main.stop_timeout = Some(SECOND));
     host.expect(MAIN, "up\n");
+    let pid = host.status().sessions["rig"].pid.expect("it runs");
+    host.shell(&format!("until grep -q '^State:.T' /proc/{pid}/status; do sleep 0.05; done"));
     host.order(Request::PowerOff);
     assert_eq!(end(&mut host), Ending::Signaled { signal: 9, core: false });
     assert_eq!(host.stdout(MAIN).text(), "up\n");
