@@ -12,7 +12,8 @@
 //! protection  PID 1 and its container       filter   system calls that nobody may use
 //! devices     what a container can use      kernel_log  what the kernel has said
 //! journal     PID 1's own log               syslog   output, for a server of logs
-//! power       the only way out              sys      the unsafe fence
+//! image       files that it brings          power    the only way out
+//! sys         the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -24,6 +25,7 @@ pub mod events;
 pub mod filter;
 pub mod guestinfo;
 pub mod hotplug;
+pub mod image;
 pub mod inspect;
 pub mod journal;
 pub mod kernel_log;

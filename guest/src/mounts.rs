@@ -103,7 +103,7 @@ pub fn container(root: &Path) -> Result<(), MountError> {
 
 /// Puts a file of ours over one of the image's, without changing the image: as docker does for `/etc/hosts`.
 pub fn cover_file(root: &Path, path: &str, text: &str) -> Result<(), MountError> {
-    let ours = PathBuf::from("/").join(path.replace('/', "-"));
+    let ours = covering(path);
     let over = root.join(path);
     let make = |path: &Path, source| MountError::Make { path: path.into(), source };
     fs::write(&ours, text).map_err(|source| make(&ours, source))?;
@@ -122,6 +122,11 @@ pub fn cover_file(root: &Path, path: &str, text: &str) -> Result<(), MountError>
         on: over,
         source: errno.into(),
     })
+}
+
+/// Where a file of ours lies that covers the image's, before the root changes. Written there, it changes in its place too.
+pub fn covering(path: &str) -> PathBuf {
+    PathBuf::from("/").join(path.replace('/', "-"))
 }
 
 /// Makes `root` the root of this process and its children. The old one stays below, out of reach.

@@ -4,6 +4,7 @@
 
 pub mod artifacts;
 pub mod cable;
+pub mod dhcp;
 pub mod host;
 pub mod images;
 pub mod line;
@@ -14,3 +15,4 @@ pub mod stream;
 pub mod terminal;
 pub mod vch;
 pub mod vsock;
+pub mod wire;

@@ -26,6 +26,7 @@ use crate::health;
 use crate::line::Line;
 use crate::machine::Hardware;
 use crate::members::Member;
+use crate::network::Network;
 use crate::session::Io;
 use crate::sessions::Sessions;
 use crate::status::Teller;
@@ -40,6 +41,7 @@ const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
 const UEVENTS: u64 = 4;
+const NETWORK: u64 = 5;
 const OWNLOG: u64 = 7;
 const PRESSURE: u64 = 8;
 
@@ -56,6 +58,8 @@ enum Event {
     Button,
     /// There is room on the log's device, or on the console.
     Log,
+    /// DHCP answers, or a card has come.
+    Network,
     /// Devices have come or gone.
     Uevents,
     /// The container's processes have waited for a disk or for memory.
@@ -86,6 +90,7 @@ pub(crate) struct Agent {
     pub(crate) goal: Goal,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
     /// The number of the next session that is added to the spec.
     pub(crate) next_other: SessionId,
     /// Where the spec came from.
@@ -135,10 +140,11 @@ impl Outside {
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, store, mut line, log, button, cgroup, hardware, root } = machine;
+        let Machine { signals, spec, store, mut line, log, button, cgroup, network, hardware, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
+        poller.add(&network, NETWORK, Interest::READ)?;
         if let Some(button) = &button {
             poller.add(button, BUTTON, Interest::READ)?;
         }
@@ -158,6 +164,7 @@ impl Agent {
             outside,
             goal: Goal::Serve,
             cgroup,
+            network,
             ending: Ending::default(),
             hardware,
             store,
@@ -187,6 +194,7 @@ impl Agent {
             self.tell_status();
             busy |= self.outside.transmit();
             if self.is_done() {
+                self.network.release();
                 return Ok(self.ending);
             }
             let now = clock::now();
@@ -200,6 +208,7 @@ impl Agent {
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
                     LOG | OWNLOG => Event::Log,
+                    NETWORK => Event::Network,
                     UEVENTS => Event::Uevents,
                     PRESSURE => Event::Pressure,
                     token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
@@ -224,7 +233,7 @@ impl Agent {
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline(), self.hardware.deadline()]
+        [own, self.sessions.deadline(), self.outside.line.deadline(), self.hardware.deadline(), self.network.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -238,6 +247,7 @@ impl Agent {
             Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
+            Event::Network => self.handle_network(),
             // what it takes is sent before each wait
             Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
             // pressure has stirred
@@ -271,6 +281,11 @@ impl Agent {
             }
         }
         false
+    }
+
+    fn handle_network(&mut self) {
+        self.network.handle();
+        self.teller.changed = true;
     }
 
     fn handle_message(&mut self, bytes: &[u8]) {
@@ -315,6 +330,9 @@ impl Agent {
         let Outside { line, poller, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;
+        }
+        if self.network.deadline().is_some_and(|deadline| deadline <= clock::now()) {
+            self.handle_network();
         }
         self.handle_members(clock::now());
         Ok(())

@@ -21,8 +21,9 @@ use wire::status::{Failure, FailureKind, MachineState, Status};
 
 use crate::line::Line;
 use crate::machine::{self, Hardware};
+use crate::network::Network;
 use crate::status::publish_in;
-use crate::{limits, network, root};
+use crate::{limits, root};
 
 /// A machine that is ready to run its process, or knows why it cannot.
 pub(crate) struct Machine {
@@ -37,6 +38,7 @@ pub(crate) struct Machine {
     pub(crate) button: Option<PowerButton>,
     /// Of the container's processes.
     pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
     pub(crate) hardware: Hardware,
     pub(crate) root: Result<Ready, Failure>,
 }
@@ -86,7 +88,8 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
     };
     let (mut cgroup, mut hardware) = Default::default();
-    let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware)).map(|()| Ready {
+    let mut network = Network::new()?;
+    let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware, &mut network)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
@@ -94,11 +97,11 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         ready_us: clock::micros(clock::now()),
     });
     say!(Debug, "the machine is ready");
-    Ok(Machine { signals, spec, store, line, log, button, cgroup, hardware, root })
+    Ok(Machine { signals, spec, store, line, log, button, cgroup, network, hardware, root })
 }
 
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware) -> Result<(), Failure> {
+fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &mut Network) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
     *hardware = Hardware::open(spec)?;
     // who may do everything may open everything
@@ -106,7 +109,7 @@ fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware) -> Result<
         devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
     }
     root::assemble(spec)?;
-    network::set_up(spec)?;
+    network.set_up(spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
     limits::set(spec)?;

@@ -181,10 +181,10 @@ impl Agent {
             Change::Add(name, _) if self.members.iter().any(|member| member.name == *name) => {
                 Err(format!("{change}: the last session of that name has not yet ended"))
             }
-            Change::Mount(_) | Change::Network(_) | Change::Limits(_) => {
+            Change::Mount(_) | Change::Limits(_) => {
                 Err(format!("{change}: this version cannot change it while the machine runs"))
             }
-            Change::Add(..) | Change::Remove(_) | Change::Rules(..) => Ok(()),
+            Change::Network(_) | Change::Add(..) | Change::Remove(_) | Change::Rules(..) => Ok(()),
         }
     }
 
@@ -192,7 +192,11 @@ impl Agent {
         self.teller.changed = true;
         match change {
             // refused by `check_possible`
-            Change::Mount(_) | Change::Network(_) | Change::Limits(_) => {}
+            Change::Mount(_) | Change::Limits(_) => {}
+            Change::Network(endpoint) => {
+                self.network.add(&endpoint)?;
+                self.spec.networks.push(endpoint);
+            }
             Change::Add(name, process) => {
                 self.add_member(&name, &process)?;
                 self.spec.others.insert(name, process);
