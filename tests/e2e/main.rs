@@ -12,6 +12,7 @@ mod hotplug;
 mod link;
 mod log;
 mod machine;
+mod memory;
 mod output;
 mod pipes;
 mod process;
