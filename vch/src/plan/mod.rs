@@ -1,10 +1,21 @@
-//! What `vch run` means for an image: docker's rules for command, environment, directory and user, and the spec that follows.
+//! What `vch run` means for an image: docker's rules for its options, and the spec, the disks and the network card that follow.
 //!
 //! Everything here is a function of its arguments. Where files lie and how QEMU is started is decided elsewhere.
 
-use wire::guestinfo;
+mod disks;
+mod machine;
+mod network;
+mod process;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use wire::handshake::LinkKey;
-use wire::spec::{Environment, LinkDevice, LinkSpec, LogDevice, Process, SIGTERM, SPEED, Spec, TermSize};
+use wire::spec::{LinkDevice, LinkSpec, Root, SPEED, Spec, TermSize};
+
+pub use disks::{MOST_MOUNTS, TOP_SERIAL, Volume};
+pub use network::Card;
+pub use process::{capabilities, env_file, resolve};
 
 use crate::cli::{LinkKind, RunArgs};
 
@@ -17,6 +28,47 @@ pub struct ImageConfig {
     pub working_dir: String,
     pub user: String,
     pub stop_signal: Option<String>,
+    /// Where it wants volumes.
+    pub volumes: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// An image's check of its process's health. What is zero is docker's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `NONE`, `CMD` with a program and its arguments, or `CMD-SHELL` with a command.
+    pub test: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+    pub retries: u32,
+}
+
+/// What is asked for, and what was found out about it before.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub id: &'a str,
+    pub args: &'a RunArgs,
+    /// The assignments of `--env-file` and `-e`, in order; one without `=` takes the variable away.
+    pub variables: &'a [String],
+    /// The filter of `--security-opt seccomp=FILE`, as seccomp(2) takes it.
+    pub seccomp: Option<&'a [u8]>,
+    /// The serial numbers of the disks of the image's layers, the lowest first; none where all is on one disk.
+    pub layers: &'a [String],
+    /// Of the host's terminal.
+    pub size: Option<TermSize>,
+}
+
+/// What is to be made and run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub spec: Spec,
+    /// The disks that its mounts are on.
+    pub volumes: Vec<Volume>,
+    /// The network card, if it has one.
+    pub card: Option<Card>,
 }
 
 /// Why a request cannot be met.
@@ -32,25 +84,32 @@ pub enum PlanError {
     HostName(String),
     #[error("the image's stop signal {0:?} is no signal")]
     StopSignal(String),
+    #[error(
+        "the image's health check begins with {0:?}: there are NONE, CMD and CMD-SHELL (--no-healthcheck does without it)"
+    )]
+    Healthcheck(String),
+    #[error("duplicate mount point: {0}")]
+    SameMount(String),
+    #[error("{0} mounts: a virtual machine can have {MOST_MOUNTS}")]
+    ManyMounts(usize),
+    #[error("the image wants a volume at {0:?}, where none can be")]
+    ImageVolume(String),
+    #[error("--publish needs a network: leave out --network none")]
+    NoNetwork,
+    #[error("conflicting options: --restart and --rm (docker refuses both at once, too)")]
+    RestartAndRm,
+    #[error("--log-driver syslog needs --log-opt syslog-address=tcp://IP[:PORT] or udp://IP[:PORT]; {0}")]
+    SyslogAddress(String),
+    #[error("--log-opt is for --log-driver syslog")]
+    LogOption,
 }
 
-/// The spec of a container.
-///
-/// `variables` are the assignments of `--env-file` and `-e`, in order; one without `=` takes the variable away. `size` is that of the host's terminal.
-pub fn spec(
-    id: &str,
-    key: LinkKey,
-    args: &RunArgs,
-    variables: &[String],
-    image: &ImageConfig,
-    size: Option<TermSize>,
-) -> Result<Spec, PlanError> {
-    let argv = command(args.entrypoint.as_deref(), args.command(), image);
-    if argv.first().is_none_or(String::is_empty) {
-        return Err(PlanError::NoCommand);
-    }
-    let hostname = args.hostname.clone();
-    if let Some(name) = hostname.as_ref().filter(|name| !is_hostname(name)) {
+/// Plans a container.
+pub fn plan(key: LinkKey, asked: Asked<'_>, image: &ImageConfig) -> Result<Plan, PlanError> {
+    let Asked { id, args, .. } = asked;
+    let hostname = args.network.hostname.clone();
+    let names = hostname.iter().chain(&args.network.domainname);
+    if let Some(name) = names.clone().find(|name| !is_hostname(name)) {
         return Err(PlanError::HostName(name.clone()));
     }
     let shown = hostname.as_deref().unwrap_or(&id[..id.len().min(SHORT_ID)]);
@@ -60,76 +119,25 @@ pub fn spec(
         LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true, speed: SPEED },
         LinkKind::Vsock => LinkSpec { device: LinkDevice::Vsock, key, sealed: false, speed: SPEED },
     };
-    let main = Process {
-        env: environment(shown, args.tty, &image.env, variables)?,
-        dir: directory(args.workdir.as_deref(), &image.working_dir)?,
-        user: args.user.clone().unwrap_or_else(|| image.user.clone()),
-        terminal: args.tty.then(|| size.unwrap_or(DEFAULT_SIZE)),
-        stdin: args.interactive,
-        stop_signal: match image.stop_signal.as_deref().filter(|text| !text.is_empty()) {
-            None => SIGTERM,
-            Some(text) => guestinfo::signal_number(text).ok_or_else(|| PlanError::StopSignal(text.to_owned()))?,
-        },
-        ..Process::new(argv)
-    };
-    Ok(Spec {
-        // a container that leaves no trace has no log either
-        log: (!args.rm).then_some(LogDevice::Virtio),
+    let main = process::process(&asked, image, shown)?;
+    if args.rm && main.restart != wire::spec::Restart::No {
+        return Err(PlanError::RestartAndRm);
+    }
+    let (mounts, volumes) = disks::mounts(&args.disks, &image.volumes)?;
+    let (endpoint, card) = network::network(id, &args.network)?.unzip();
+    let spec = Spec {
+        log: machine::log(args),
+        root: Root { read_only: args.disks.read_only, ..disks::root(asked.layers) },
+        mounts,
+        networks: endpoint.into_iter().collect(),
+        names: network::names(&args.network),
+        machine: machine::machine(&args.machine),
+        diagnostics: machine::diagnostics(&args.machine, args.network.network)?,
+        domain: args.network.domainname.clone(),
         hostname,
         ..Spec::new(id, link, main)
-    })
-}
-
-/// The lines of an `--env-file`: comments and empty lines are passed over.
-pub fn env_file(text: &str) -> impl Iterator<Item = &str> {
-    let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().map(str::trim_start);
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
-}
-
-/// Gives `NAME` the value that it has in `host`; `NAME=VALUE` stays. What `host` does not have either stays `NAME`: it is taken away.
-pub fn resolve(entry: &str, host: impl Fn(&str) -> Option<String>) -> Result<String, PlanError> {
-    match entry.split_once('=') {
-        Some(("", _)) => Err(PlanError::NoVariableName(entry.to_owned())),
-        Some(_) => Ok(entry.to_owned()),
-        None if entry.is_empty() => Err(PlanError::NoVariableName(entry.to_owned())),
-        None => Ok(host(entry).map_or_else(|| entry.to_owned(), |value| format!("{entry}={value}"))),
-    }
-}
-
-/// A command replaces the image's; an entrypoint replaces the image's and its command; an empty one takes both away.
-fn command(entrypoint: Option<&str>, command: &[String], image: &ImageConfig) -> Vec<String> {
-    let (first, rest) = match entrypoint {
-        Some("") => (Vec::new(), command),
-        Some(program) => (vec![program.to_owned()], command),
-        None if command.is_empty() => (image.entrypoint.clone(), &image.cmd[..]),
-        None => (image.entrypoint.clone(), command),
     };
-    first.into_iter().chain(rest.iter().cloned()).collect()
-}
-
-fn environment(hostname: &str, tty: bool, image: &[String], asked: &[String]) -> Result<Environment, PlanError> {
-    let mut env = Environment::default();
-    env.set(DEFAULT_PATH.to_owned());
-    env.set(format!("HOSTNAME={hostname}"));
-    if tty {
-        env.set("TERM=xterm".to_owned());
-    }
-    for entry in image.iter().chain(asked) {
-        match entry.split_once('=') {
-            Some(("", _)) => return Err(PlanError::NoVariableName(entry.clone())),
-            Some(_) => env.set(entry.clone()),
-            None => env.0.retain(|old| old.split_once('=').is_none_or(|(name, _)| name != entry)),
-        }
-    }
-    Ok(env)
-}
-
-fn directory(asked: Option<&str>, image: &str) -> Result<String, PlanError> {
-    match asked {
-        Some(dir) if dir.starts_with('/') => Ok(dir.to_owned()),
-        Some(dir) => Err(PlanError::RelativeDir(dir.to_owned())),
-        None => Ok(format!("/{}", image.trim_start_matches('/'))),
-    }
+    Ok(Plan { spec, volumes, card })
 }
 
 fn is_hostname(name: &str) -> bool {
@@ -139,8 +147,6 @@ fn is_hostname(name: &str) -> bool {
 
 /// As much of an id as docker shows and makes the host name.
 const SHORT_ID: usize = 12;
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const DEFAULT_SIZE: TermSize = TermSize { rows: 24, columns: 80 };
 
 #[cfg(test)]
 mod tests {
@@ -149,9 +155,9 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    const ID: &str = "0123456789abcdef";
+    pub(super) const ID: &str = "0123456789abcdef";
 
-    fn image() -> ImageConfig {
+    pub(super) fn image() -> ImageConfig {
         ImageConfig {
             env: vec!["PATH=/bin".into(), "LANG=C".into()],
             entrypoint: vec!["/init".into(), "-v".into()],
@@ -159,71 +165,33 @@ mod tests {
             working_dir: "srv".into(),
             user: "www".into(),
             stop_signal: Some("SIGQUIT".into()),
+            ..ImageConfig::default()
         }
     }
 
-    fn plan(line: &str, image: &ImageConfig) -> Result<Spec, PlanError> {
-        let Command::Run(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!("{line}") };
+    pub(super) fn plan(line: &str, image: &ImageConfig) -> Result<Plan, PlanError> {
+        let parsed = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let Command::Run(args) = parsed.command else { panic!("{line}") };
         let variables: Vec<String> = args.env.iter().map(|entry| resolve(entry, |_| None)).collect::<Result<_, _>>()?;
-        spec(ID, LinkKey::new([5; 32]), &args, &variables, image, None)
+        let asked = Asked { id: ID, args: &args, variables: &variables, seccomp: None, layers: &[], size: None };
+        super::plan(LinkKey::new([5; 32]), asked, image)
     }
 
     #[test]
-    fn entrypoint_and_command_merge_as_dockers_do() {
-        let bare = ImageConfig::default();
-        let no_entrypoint = ImageConfig { entrypoint: Vec::new(), ..image() };
-        let check = |image: &ImageConfig, line: &str, expected: Option<&str>| {
-            let argv = plan(line, image).map(|spec| spec.main.argv.join(" "));
-            assert_eq!(argv.as_deref().ok(), expected, "{line}");
-            assert!(argv.is_ok() || argv == Err(PlanError::NoCommand), "{line}: {argv:?}");
-        };
-        check(&image(), "vch run img", Some("/init -v serve"));
-        check(&image(), "vch run img a b", Some("/init -v a b"));
-        check(&image(), "vch run --entrypoint sh img", Some("sh"));
-        check(&image(), "vch run --entrypoint sh img -c x", Some("sh -c x"));
-        check(&image(), "vch run --entrypoint= img", None);
-        check(&image(), "vch run --entrypoint= img ls", Some("ls"));
-        check(&no_entrypoint, "vch run img", Some("serve"));
-        check(&no_entrypoint, "vch run img ls /", Some("ls /"));
-        check(&bare, "vch run img", None);
-        check(&bare, "vch run img true", Some("true"));
+    fn what_contradicts_itself_is_refused() {
+        let error = |line: &str| plan(line, &image()).unwrap_err();
+        assert_eq!(error("vch run --rm --restart always img"), PlanError::RestartAndRm);
+        assert_eq!(error("vch run --network none -p 80:80 img"), PlanError::NoNetwork);
+        assert_eq!(error("vch run --domainname a/b img"), PlanError::HostName("a/b".into()));
+        let spec = plan("vch run -h web --domainname example.org img", &image()).unwrap().spec;
+        assert_eq!((spec.hostname.as_deref(), spec.domain.as_deref()), (Some("web"), Some("example.org")));
     }
 
+    /// Whatever is planned can be read by the guest.
     #[test]
-    fn environment_in_dockers_order() {
-        let bare = ImageConfig::default();
-        let check = |image: &ImageConfig, line: &str, expected: &[&str]| {
-            assert_eq!(plan(line, image).unwrap().main.env.0, expected, "{line}");
-        };
-        check(&bare, "vch run img x", &[DEFAULT_PATH, "HOSTNAME=0123456789ab"]);
-        check(&bare, "vch run -t -h web img x", &[DEFAULT_PATH, "HOSTNAME=web", "TERM=xterm"]);
-        check(&image(), "vch run -e LANG=de -e A= img", &["PATH=/bin", "HOSTNAME=0123456789ab", "LANG=de", "A="]);
-        check(&image(), "vch run -e LANG -e TERM=vt100 -t img", &["PATH=/bin", "HOSTNAME=0123456789ab", "TERM=vt100"]);
-        assert_eq!(plan("vch run -e =x img", &bare), Err(PlanError::NoVariableName("=x".into())));
-    }
-
-    #[test]
-    fn a_variable_without_value_comes_from_the_host() {
-        let host = |name: &str| (name == "USER").then(|| "me".to_owned());
-        assert_eq!(resolve("USER", host).unwrap(), "USER=me");
-        assert_eq!(resolve("OTHER", host).unwrap(), "OTHER");
-        assert_eq!(resolve("USER=you=all", host).unwrap(), "USER=you=all");
-        let lines: Vec<_> = env_file("# a\n\n  A=1 \nB\r\nC='x'\n").collect();
-        assert_eq!(lines, ["A=1 ", "B", "C='x'"]);
-    }
-
-    #[test]
-    fn the_rest_of_the_spec() {
-        let spec = plan("vch run -t -i --link serial img", &image()).unwrap();
-        assert_eq!((spec.id.as_str(), spec.hostname.as_deref(), spec.link.device), (ID, None, LinkDevice::Serial));
-        let process = spec.main;
-        assert_eq!((process.dir.as_str(), process.user.as_str(), process.stop_signal), ("/srv", "www", 3));
-        assert_eq!((process.terminal, process.stdin), (Some(DEFAULT_SIZE), true));
-        let spec = plan("vch run -w /a -u 5:6 img", &image()).unwrap();
-        assert_eq!((spec.main.dir.as_str(), spec.main.user.as_str(), spec.main.terminal), ("/a", "5:6", None));
-        assert_eq!(plan("vch run -w a img", &image()), Err(PlanError::RelativeDir("a".into())));
-        assert_eq!(plan("vch run -h a/b img", &image()), Err(PlanError::HostName("a/b".into())));
-        let odd = ImageConfig { stop_signal: Some("SIGNOT".into()), ..image() };
-        assert_eq!(plan("vch run img", &odd), Err(PlanError::StopSignal("SIGNOT".into())));
+    fn a_plan_survives_the_keys() {
+        let spec = plan("vch run -i -h web img", &image()).unwrap().spec;
+        let read = wire::guestinfo::read(&wire::guestinfo::write(&spec)).unwrap();
+        assert_eq!(read.main.argv, spec.main.argv);
     }
 }
