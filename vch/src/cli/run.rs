@@ -160,7 +160,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<RunArgs, clap::Error> {
         match Cli::try_parse_from(line.split(' '))?.command {
-            Command::Run(args) => Ok(args),
+            Command::Run(args) => Ok(*args),
             other => panic!("{line}: {other:?}"),
         }
     }

@@ -63,8 +63,9 @@ pub(super) fn names(args: &NetworkArgs) -> Names {
 
 /// A card's address that follows from an id of hexadecimal digits: one that nobody sells, as its first byte says.
 fn mac(id: &str) -> [u8; 6] {
-    let mut digits = id.bytes().filter_map(|byte| char::from(byte).to_digit(16)).map(|digit| digit as u8);
-    let mut byte = || digits.next().unwrap_or(0) << 4 | digits.next().unwrap_or(0);
+    let mut digits = id.chars().filter_map(|char| char.to_digit(16));
+    let mut digit = || digits.next().and_then(|digit| u8::try_from(digit).ok()).unwrap_or(0);
+    let mut byte = || digit() << 4 | digit();
     [0x02, byte(), byte(), byte(), byte(), byte()]
 }
 

@@ -117,7 +117,8 @@ fn a_profile_in_dockers_syntax() {
 
 #[test]
 fn every_comparison_at_every_edge() {
-    let comparisons: [(&str, Comparison, fn(&u64, &u64) -> bool); 6] = [
+    type Holds = fn(&u64, &u64) -> bool;
+    let comparisons: [(&str, Comparison, Holds); 6] = [
         ("==", Comparison::Equal, u64::eq),
         ("!=", Comparison::NotEqual, u64::ne),
         ("<", Comparison::Less, u64::lt),
