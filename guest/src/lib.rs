@@ -7,7 +7,11 @@
 //! cgroup      the container's group         stats    what it uses
 //! processes   what runs in it               inspect  what lies at a path
 //! copy        files in and out              log      the device of the log
-//! power       the only way out              sys      the unsafe fence
+//! net         cards, addresses, netlink     uevents  devices that come
+//! hotplug     processors, taken into use    reclaim  memory, given back while idle
+//! protection  PID 1 and its container       filter   system calls that nobody may use
+//! kernel_log  what the kernel has said      power    the only way out
+//! sys         the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -15,15 +19,22 @@ pub mod clock;
 pub mod copy;
 pub mod disks;
 pub mod events;
+pub mod filter;
 pub mod guestinfo;
+pub mod hotplug;
 pub mod inspect;
+pub mod kernel_log;
 pub mod log;
 pub mod mounts;
+pub mod net;
 pub mod pipe;
 pub mod power;
 pub mod power_button;
 pub mod processes;
+pub mod protection;
 pub mod reap;
+pub mod reclaim;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod uevents;

@@ -14,17 +14,30 @@ use crate::{clock, reap};
 /// How long killed processes may take to go: only one that waits for a device takes any time at all.
 const KILL_BOUND: Duration = Duration::from_secs(5);
 
-/// Ends everything and powers off. What cannot be done is said on the console, and the rest is done.
-pub fn off() -> ! {
-    kill_all();
-    unmount_all();
-    now()
+/// How a machine ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    #[default]
+    PowerOff,
+    /// It boots again, as after a reset.
+    Reboot,
 }
 
-/// Powers off as it is: for a machine that has not begun, or cannot go on.
-pub fn now() -> ! {
+/// Ends everything and powers off. What cannot be done is said on the console, and the rest is done.
+pub fn off() -> ! {
+    end(Ending::PowerOff)
+}
+
+/// Ends everything, and the machine as is said.
+pub fn end(ending: Ending) -> ! {
+    kill_all();
+    unmount_all();
     nix::unistd::sync();
-    let Err(errno) = reboot(RebootMode::RB_POWER_OFF) as Result<Infallible, _>;
+    let mode = match ending {
+        Ending::PowerOff => RebootMode::RB_POWER_OFF,
+        Ending::Reboot => RebootMode::RB_AUTOBOOT,
+    };
+    let Err(errno) = reboot(mode) as Result<Infallible, _>;
     eprintln!("tether: cannot power off: {errno}");
     // PID 1 must not end
     loop {

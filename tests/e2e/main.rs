@@ -7,6 +7,7 @@ mod debian;
 mod disk;
 mod exit_code;
 mod failure;
+mod firewall;
 mod hostile;
 mod link;
 mod log;

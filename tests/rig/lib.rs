@@ -3,10 +3,12 @@
 //! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
 
 pub mod artifacts;
+pub mod cable;
 pub mod host;
 pub mod images;
 pub mod line;
 pub mod machine;
+pub mod qmp;
 pub mod serve;
 pub mod stream;
 pub mod terminal;

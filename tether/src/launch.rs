@@ -173,7 +173,7 @@ fn not_executable(reason: String) -> Failure {
     Failure { kind: FailureKind::NotExecutable, reason }
 }
 
-fn machine(reason: String) -> Failure {
+pub(crate) fn machine(reason: String) -> Failure {
     Failure { kind: FailureKind::Machine, reason }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use guest::mounts;
-use guest::sys::net;
+use guest::net::link;
 use wire::spec::Spec;
 use wire::status::Failure;
 
@@ -13,7 +13,7 @@ use crate::root::{NEW_ROOT, mount_failure};
 /// Takes the interfaces up, and writes who is who.
 pub(crate) fn set_up(spec: &Spec) -> Result<(), Failure> {
     set_hostname(spec, Path::new(NEW_ROOT))?;
-    net::loopback_up().map_err(|error| machine("cannot take the loopback interface up", &error))
+    link::loopback_up().map_err(|error| machine("cannot take the loopback interface up", &error))
 }
 
 fn set_hostname(spec: &Spec, root: &Path) -> Result<(), Failure> {

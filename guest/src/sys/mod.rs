@@ -1,7 +1,9 @@
 //! The unsafe fence: system calls that no safe library offers. Everything outside this folder is safe code.
 
+pub mod kernel;
 pub mod net;
 pub mod process;
+pub mod seccomp;
 pub mod spawn;
 pub mod terminal;
 #[cfg(panic = "abort")]

@@ -1,26 +1,15 @@
-//! The loopback interface: up or not. Other interfaces are not this file's business.
+//! Options of sockets that nix does not know. What they are set on and why: the caller's decision.
 
-use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::errno::Errno;
 
-/// Takes `lo` up, as every process expects it.
-pub fn loopback_up() -> io::Result<()> {
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    // SAFETY: an all-zero ifreq is a valid value: an empty name and a union of plain numbers.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = libc::c_char::from_ne_bytes([*from]);
-    }
-    request.ifr_ifru.ifru_flags = IFF_UP;
-    // JUSTIFICATION: nix has no SIOCSIFFLAGS.
-    // SAFETY: `request` is a whole ifreq with a terminated name and outlives the call, which writes nothing beyond it.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+/// Turns an option on whose value is an `int`.
+pub fn set_flag(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> nix::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(|_| Errno::EINVAL)?;
+    // JUSTIFICATION: nix has no options of netlink(7).
+    // SAFETY: the value is a whole int of which the length is said, and it outlives the call, which only reads it.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length) };
+    Errno::result(result).map(drop)
 }
-
-/// `IFF_UP` as the 16-bit field wants it.
-const IFF_UP: libc::c_short = 1;

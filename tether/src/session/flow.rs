@@ -21,7 +21,9 @@ impl Session {
                 Err(Errno::EAGAIN | Errno::EINTR) => return,
                 // the process has closed it, or is gone
                 Err(_) => {
-                    io.link.discard(input.channel);
+                    if !self.may_rest {
+                        io.link.discard(input.channel);
+                    }
                     return self.end_input(io.poller);
                 }
             }
@@ -49,7 +51,9 @@ impl Session {
         match nix::unistd::read(&output.fd, &mut io.buffer[..room]) {
             // a terminal ends with EIO when its last user is gone
             Ok(0) | Err(Errno::EIO) => {
-                io.link.finish(output.channel);
+                if !self.may_rest {
+                    io.link.finish(output.channel);
+                }
                 self.outputs.remove(at).close(io.poller);
             }
             Ok(count) => {
