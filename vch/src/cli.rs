@@ -5,6 +5,7 @@
 use clap::{Parser, Subcommand};
 
 mod client;
+mod machine;
 pub mod run;
 mod serve;
 
@@ -12,6 +13,7 @@ pub use client::{
     AttachArgs, Control, CpArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
     WaitArgs,
 };
+pub use machine::{KernelLogArgs, RebootArgs, ReloadArgs, StatusArgs, TrimArgs};
 pub use run::{BootKind, DiskForm, LinkKind, RunArgs};
 pub use serve::{Hypervisor, ServeArgs};
 
@@ -42,4 +44,9 @@ pub enum Command {
     Stats(StatsArgs),
     Cp(CpArgs),
     Logs(LogsArgs),
+    Status(StatusArgs),
+    Reload(ReloadArgs),
+    Reboot(RebootArgs),
+    Trim(TrimArgs),
+    KernelLog(KernelLogArgs),
 }
