@@ -4,23 +4,32 @@ mod appliance;
 mod boot;
 mod copy;
 mod debian;
+mod dhcp;
 mod disk;
+mod disks;
 mod exit_code;
 mod failure;
 mod firewall;
 mod hostile;
 mod link;
 mod log;
+mod names;
+mod network;
 mod output;
+mod ownlog;
 mod pipes;
+mod powercut;
 mod process;
 mod resume;
 mod serve;
+mod services;
 mod sessions;
 mod signals;
 mod stdin;
+mod syslog;
 mod terminal;
 mod tidy;
+mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
 fn skip(name: &str, reason: &str) {

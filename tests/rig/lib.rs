@@ -4,6 +4,8 @@
 
 pub mod artifacts;
 pub mod cable;
+pub mod dhcp;
+pub mod disks;
 pub mod host;
 pub mod images;
 pub mod line;
@@ -14,3 +16,4 @@ pub mod stream;
 pub mod terminal;
 pub mod vch;
 pub mod vsock;
+pub mod wire;

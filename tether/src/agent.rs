@@ -13,6 +13,7 @@ use guest::guestinfo::Store;
 use guest::log::Log;
 use guest::power::Ending;
 use guest::power_button::PowerButton;
+use guest::{journal, say};
 use nix::sys::signal::Signal;
 use wire::codec::MAX_ENCODED;
 use wire::link;
@@ -21,13 +22,16 @@ use wire::spec::Spec;
 use wire::status::Failure;
 
 use crate::boot::{BootError, Machine};
+use crate::chores::Chores;
 use crate::health;
 use crate::line::Line;
 use crate::machine::Hardware;
 use crate::members::Member;
+use crate::network::Network;
 use crate::session::Io;
 use crate::sessions::Sessions;
 use crate::status::Teller;
+use crate::syslog::Syslog;
 
 /// How often a machine that is done looks whether its log has left.
 const LOOK: Duration = Duration::from_millis(10);
@@ -39,6 +43,9 @@ const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
 const UEVENTS: u64 = 4;
+const NETWORK: u64 = 5;
+const SYSLOG: u64 = 6;
+const OWNLOG: u64 = 7;
 const PRESSURE: u64 = 8;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
@@ -52,12 +59,16 @@ enum Event {
     Signals,
     /// Something happened on the power button.
     Button,
-    /// There is room on the log's device.
+    /// There is room on the log's device, or on the console.
     Log,
+    /// DHCP answers, or a card has come.
+    Network,
     /// Devices have come or gone.
     Uevents,
     /// The container's processes have waited for a disk or for memory.
     Pressure,
+    /// Something happened on the connection to the syslog server.
+    Syslog(Happened),
     /// A session's stream can be read or written.
     Stream(u64),
     /// The health check of a session has written something.
@@ -82,8 +93,10 @@ pub(crate) struct Agent {
     pub(crate) members: Vec<Member>,
     pub(crate) outside: Outside,
     pub(crate) goal: Goal,
+    pub(crate) chores: Chores,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
     /// The number of the next session that is added to the spec.
     pub(crate) next_other: SessionId,
     /// Where the spec came from.
@@ -102,21 +115,27 @@ pub(crate) struct Outside {
     pub(crate) line: Line,
     pub(crate) poller: Poller,
     log: Option<Log>,
+    /// None where none is asked for.
+    pub(crate) syslog: Option<Syslog>,
     buffer: Box<[u8]>,
 }
 
 impl Outside {
     pub(crate) fn io(&mut self) -> Io<'_> {
-        let Outside { line, poller, log, buffer } = self;
-        Io { link: &mut line.link, poller, log: log.as_mut(), buffer, now: clock::now() }
+        let Outside { line, poller, log, syslog, buffer } = self;
+        Io { link: &mut line.link, poller, log: log.as_mut(), syslog: syslog.as_mut(), buffer, now: clock::now() }
     }
 
     /// Sends what the devices take, for a while; true if the link has more that could go at once.
     fn transmit(&mut self) -> bool {
+        journal::transmit();
+        if let Some(syslog) = &mut self.syslog {
+            syslog.transmit(clock::now());
+        }
         let more = self.line.transmit();
         let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
-            eprintln!("tether: the log's device is gone, and nothing more is logged: {error}");
+            say!(Error, "the log's device is gone, and nothing more is logged: {error}");
             // an error means that it is not watched
             let _unwatched = self.poller.remove(&*log);
             self.log = None;
@@ -125,27 +144,31 @@ impl Outside {
     }
 
     fn is_flushed(&self) -> bool {
-        self.line.link.is_flushed() && self.log.as_ref().is_none_or(Log::is_flushed)
+        self.line.link.is_flushed()
+            && self.log.as_ref().is_none_or(Log::is_flushed)
+            && self.syslog.as_ref().is_none_or(|syslog| syslog.is_done(clock::now()))
     }
 }
 
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, store, mut line, log, button, cgroup, hardware, root } = machine;
+        let Machine { signals, spec, store, mut line, log, button, cgroup, network, hardware, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
+        poller.add(&network, NETWORK, Interest::READ)?;
         if let Some(button) = &button {
             poller.add(button, BUTTON, Interest::READ)?;
         }
         if let Some(log) = &log {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
+        journal::watch(&poller, OWNLOG)?;
         hardware.watch(&poller, UEVENTS, PRESSURE)?;
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
-        let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
+        let outside = Outside { line, poller, log, syslog: Syslog::new(&spec), buffer: vec![0; READ].into() };
         let mut agent = Agent {
             next_other: members.last().map_or(FIRST_OTHER, |last| FIRST_OTHER.max(SessionId(last.id.0 + 1))),
             spec,
@@ -153,7 +176,9 @@ impl Agent {
             members,
             outside,
             goal: Goal::Serve,
+            chores: Chores::default(),
             cgroup,
+            network,
             ending: Ending::default(),
             hardware,
             store,
@@ -183,6 +208,7 @@ impl Agent {
             self.tell_status();
             busy |= self.outside.transmit();
             if self.is_done() {
+                self.network.release();
                 return Ok(self.ending);
             }
             let now = clock::now();
@@ -195,8 +221,10 @@ impl Agent {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
-                    LOG => Event::Log,
+                    LOG | OWNLOG => Event::Log,
+                    NETWORK => Event::Network,
                     UEVENTS => Event::Uevents,
+                    SYSLOG => Event::Syslog(happened),
                     PRESSURE => Event::Pressure,
                     token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
                 });
@@ -220,7 +248,9 @@ impl Agent {
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline(), self.hardware.deadline()]
+        let syslog = self.outside.syslog.as_ref().and_then(Syslog::deadline);
+        let devices = self.hardware.deadline();
+        [own, self.sessions.deadline(), self.outside.line.deadline(), devices, self.network.deadline(), syslog]
             .into_iter()
             .flatten()
             .min()
@@ -234,10 +264,16 @@ impl Agent {
             Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
+            Event::Network => self.handle_network(),
             // what it takes is sent before each wait
             Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
             // pressure has stirred
             Event::Button | Event::Log | Event::Pressure => {}
+            Event::Syslog(happened) => {
+                if let Some(syslog) = &mut self.outside.syslog {
+                    syslog.handle(happened, clock::now());
+                }
+            }
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
             Event::Check(id) => {
                 let member = self.members.iter_mut().find(|member| member.id == id);
@@ -258,29 +294,38 @@ impl Agent {
                     return true;
                 }
                 // it takes everything from here on and keeps nothing: the process is not held up
-                link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
-                link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
+                link::Event::Closed(why) => say!(Error, "the link is over: {why}"),
+                link::Event::Refused(why) => say!(Warn, "a host refuses the link: {why}"),
                 // what can be read and written is looked at before each wait
-                link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
+                link::Event::Opened { .. } => say!(Debug, "a host is there"),
+                link::Event::Readable(_) | link::Event::Writable(_) => {}
                 link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
             }
         }
         false
     }
 
+    fn handle_network(&mut self) {
+        self.network.handle();
+        self.teller.changed = true;
+    }
+
     fn handle_message(&mut self, bytes: &[u8]) {
         match Message::decode(bytes) {
             Ok(Message::Request { id, request }) => {
-                let reply = self.serve(request);
-                self.reply(id, reply);
+                say!(Trace, "the host asks"; request = request.name(), id = id);
+                // of what takes time, the answer comes later
+                if let Some(reply) = self.serve(id, request) {
+                    self.reply(id, reply);
+                }
             }
             Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
             Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
-            Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
+            Err(error) => say!(Warn, "a message of the host cannot be read: {error}"),
         }
     }
 
-    fn reply(&mut self, id: u64, reply: Reply) {
+    pub(crate) fn reply(&mut self, id: u64, reply: Reply) {
         let mut bytes = Message::Reply { id, reply }.encode();
         if bytes.len() > MAX_ENCODED {
             let reason = format!("the answer has {} bytes, more than a message can hold", bytes.len());
@@ -295,7 +340,7 @@ impl Agent {
                 Signal::SIGCHLD => self.handle_children(),
                 Signal::SIGHUP => {
                     if let Err(reason) = self.reload("") {
-                        eprintln!("tether: the spec is not taken over: {reason}");
+                        say!(Warn, "the spec is not taken over: {reason}");
                     }
                 }
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => self.stop(),
@@ -306,9 +351,15 @@ impl Agent {
 
     fn handle_time(&mut self) -> io::Result<()> {
         self.hardware.handle_time(clock::now());
-        let Outside { line, poller, .. } = &mut self.outside;
+        let Outside { line, poller, syslog, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;
+        }
+        if let Some(syslog) = syslog {
+            syslog.handle_time(clock::now(), poller, SYSLOG);
+        }
+        if self.network.deadline().is_some_and(|deadline| deadline <= clock::now()) {
+            self.handle_network();
         }
         self.handle_members(clock::now());
         Ok(())

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use guest::clock;
+use guest::{clock, say};
 use wire::message::{Event as Told, MAIN, Message, SessionId};
 use wire::spec::{Process, SIGTERM};
 use wire::status::{Exit, Failure};
@@ -57,6 +57,7 @@ impl Agent {
         if let (Some(checker), Some(check)) = (&mut member.health, &member.process.health) {
             checker.watch(check, clock::now());
         }
+        say!(Info, "a session runs"; session = member.name, pid = pid, restarts = member.restarts.count);
         let event = Told::Started { session: member.id, pid };
         // what a host that is away would hear of a restart, the status says as well
         if member.restarts.count == 0 || outside.line.has_room_for_news() {
@@ -89,6 +90,7 @@ impl Agent {
         let now = clock::now();
         let mut over = Vec::new();
         for member in self.members.iter_mut().filter(|member| !member.over && which(member)) {
+            say!(Info, "a session is asked to stop"; session = member.name, signal = member.process.stop_signal);
             member.ask_to_stop(now);
             let Ok(session) = self.sessions.find(member.id) else { continue };
             session.must_end();
@@ -121,7 +123,7 @@ impl Agent {
         for at in 0..self.members.len() {
             let member = &mut self.members[at];
             if member.take_kill(now) {
-                eprintln!("tether: session {} does not stop, and is killed", member.name);
+                say!(Warn, "a session does not stop, and is killed"; session = member.name);
                 self.kill(at);
             }
             let member = &mut self.members[at];
@@ -132,7 +134,7 @@ impl Agent {
             }
             let (id, due) = (member.id, member.start_at.is_some_and(|start_at| start_at <= now));
             if due && let Err(failure) = self.launch(at) {
-                eprintln!("tether: session {} cannot be started again: {failure}", self.members[at].name);
+                say!(Error, "a session cannot be started again: {failure}"; session = self.members[at].name);
                 self.failure = Some(failure);
                 self.over(id);
             }
@@ -169,6 +171,10 @@ impl Agent {
     pub(crate) fn handle_children(&mut self) {
         let now = clock::now();
         for (pid, ending) in guest::reap::ended_children() {
+            if let Some((id, reply)) = self.chores.ended(pid) {
+                self.reply(id, reply);
+                continue;
+            }
             let poller = &self.outside.poller;
             let health = self.members.iter_mut().find_map(|member| {
                 member.health.as_mut()?.reaped(pid, ending, member.process.health.as_ref(), poller, now)
@@ -198,9 +204,11 @@ impl Agent {
     fn ended(&mut self, id: SessionId, exit: Exit, now: Duration) {
         self.teller.changed = true;
         let Some(member) = self.members.iter_mut().find(|member| member.id == id) else {
+            say!(Debug, "a process beside the sessions has ended"; number = id.0, code = exit.ending.code(), oom = exit.oom);
             self.sessions.conclude(id, &mut self.outside.io());
             return self.outside.line.tell(&Message::Event(Told::Ended { session: id, exit }));
         };
+        say!(Info, "a session's process has ended"; session = member.name, code = exit.ending.code(), oom = exit.oom);
         match member.ended(&exit, now) {
             Some(_) => {
                 // what it has left behind may hold what the next one needs
@@ -239,7 +247,7 @@ impl Agent {
     // -- the end
 
     pub(crate) fn give_up(&mut self, failure: Failure) {
-        eprintln!("tether: {failure}");
+        say!(Error, "{failure}");
         self.failure = Some(failure.clone());
         if let Some(evidence) = crate::machine::evidence(&failure) {
             self.outside.line.tell(&evidence);
@@ -252,6 +260,9 @@ impl Agent {
     fn flush(&mut self) {
         self.teller.changed = true;
         self.sessions.abandon(&mut self.outside.io());
+        if let Some(syslog) = &mut self.outside.syslog {
+            syslog.end_all(clock::now());
+        }
         self.goal = Goal::Flush { until: clock::now() + FLUSH };
     }
 }

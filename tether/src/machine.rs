@@ -13,7 +13,7 @@ use guest::protection::{self, Share};
 use guest::reclaim::Reclaim;
 use guest::sys::kernel;
 use guest::uevents::{Change, Uevents};
-use guest::{clock, filter, kernel_log};
+use guest::{clock, filter, kernel_log, say};
 use wire::message::{Event, Message, Reply};
 use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
@@ -62,7 +62,7 @@ impl Hardware {
                 Change::Processors => self.use_processors(),
                 Change::Memory => drop(warned("the container cannot use what memory came", self.share.fit())),
                 Change::Generation => {
-                    eprintln!("tether: the machine is a copy of another: its random numbers begin anew");
+                    say!(Warn, "the machine is a copy of another: its random numbers begin anew");
                     // the kernel has mixed the new generation into its own generator before it told
                     if let Some(seed) = warned("the link's keys are the other one's", kernel::random()) {
                         line.begin_anew(seed);
@@ -77,7 +77,7 @@ impl Hardware {
     fn use_processors(&self) {
         let came = self.processors.as_ref().map_or(Ok(0), Processors::bring_online);
         if let Some(count @ 1..) = warned("a processor stays offline", came) {
-            eprintln!("tether: {count} more processors");
+            say!(Info, "{count} more processors");
         }
     }
 
@@ -138,14 +138,13 @@ pub(crate) fn keep_port(port: impl AsFd) {
 /// Says that PID 1 has a bug: on the console, and on the link's serial port, as text, which is noise to a program and tells a person who looks there. It cannot
 /// go as a message, because the link may be what is broken.
 pub(crate) fn report_bug(what: &dyn std::fmt::Display) {
-    let line = format!("tether: bug: {what}");
-    eprintln!("{line}");
+    say!(Error, "bug: {what}");
     if let Some(port) = PORT.get() {
-        let _unheard = nix::unistd::write(port, format!("\r\n{line}\r\n\0").as_bytes());
+        let _unheard = nix::unistd::write(port, format!("\r\ntether: bug: {what}\r\n\0").as_bytes());
     }
 }
 
 /// What is not worth a failure is said on the console.
 fn warned<T>(consequence: &str, result: io::Result<T>) -> Option<T> {
-    result.inspect_err(|error| eprintln!("tether: {consequence}: {error}")).ok()
+    result.inspect_err(|error| say!(Warn, "{consequence}: {error}")).ok()
 }

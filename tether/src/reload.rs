@@ -60,8 +60,8 @@ pub(crate) fn compare(old: &Spec, new: &Spec) -> Result<Vec<Change>, String> {
     check("top", *top == old.root.top)?;
     check("readonly", *read_only == old.root.read_only)?;
     check("hosts", *hosts == old.names.hosts)?;
-    check("dns/search", *search == old.names.search)?;
-    check("dns/options", *options == old.names.options)?;
+    check("names/search", *search == old.names.search)?;
+    check("names/options", *options == old.names.options)?;
     check("diagnostics/debug", *level == old.diagnostics.level)?;
     check("diagnostics/syslog", *syslog == old.diagnostics.syslog)?;
     let mut changes = added("mounts", &old.mounts, mounts, |mount| &mount.name, Change::Mount)?;
@@ -173,10 +173,10 @@ impl Agent {
             Change::Add(name, _) if self.members.iter().any(|member| member.name == *name) => {
                 Err(format!("{change}: the last session of that name has not yet ended"))
             }
-            Change::Mount(_) | Change::Network(_) | Change::Limits(_) => {
+            Change::Mount(_) | Change::Limits(_) => {
                 Err(format!("{change}: this version cannot change it while the machine runs"))
             }
-            Change::Add(..) | Change::Remove(_) | Change::Rules(..) => Ok(()),
+            Change::Network(_) | Change::Add(..) | Change::Remove(_) | Change::Rules(..) => Ok(()),
         }
     }
 
@@ -184,7 +184,11 @@ impl Agent {
         self.teller.changed = true;
         match change {
             // refused by `check_possible`
-            Change::Mount(_) | Change::Network(_) | Change::Limits(_) => {}
+            Change::Mount(_) | Change::Limits(_) => {}
+            Change::Network(endpoint) => {
+                self.network.add(&endpoint)?;
+                self.spec.networks.push(endpoint);
+            }
             Change::Add(name, process) => {
                 self.add_member(&name, &process)?;
                 self.spec.others.insert(name, process);

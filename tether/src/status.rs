@@ -2,8 +2,6 @@
 //!
 //! A host that is away misses the statuses between: it asks for the last one.
 
-use std::collections::BTreeMap;
-
 use guest::guestinfo::Store;
 use wire::guestinfo::STATUS;
 use wire::message::{Event as Told, Message};
@@ -71,7 +69,7 @@ impl Agent {
             state,
             failure: self.failure.clone(),
             sessions: self.members.iter().filter_map(session).collect(),
-            networks: BTreeMap::new(),
+            networks: self.network.status(),
         }
     }
 }
@@ -81,7 +79,7 @@ pub(crate) fn publish_in(store: &mut dyn Store, json: &str) {
     if store.is_writable()
         && let Err(error) = store.set(STATUS, json)
     {
-        eprintln!("tether: {error}");
+        guest::say!(Warn, "{error}");
     }
 }
 

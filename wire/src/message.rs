@@ -119,6 +119,32 @@ pub enum Request {
     Status,
 }
 
+impl Request {
+    /// Its name, for a log: what is asked for may hold secrets.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Request::Resize { .. } => "Resize",
+            Request::Signal { .. } => "Signal",
+            Request::PowerOff => "PowerOff",
+            Request::Create { .. } => "Create",
+            Request::Start => "Start",
+            Request::Attach { .. } => "Attach",
+            Request::Detach { .. } => "Detach",
+            Request::List => "List",
+            Request::Forget { .. } => "Forget",
+            Request::Top => "Top",
+            Request::Stats => "Stats",
+            Request::Inspect { .. } => "Inspect",
+            Request::Reload { .. } => "Reload",
+            Request::Trim => "Trim",
+            Request::SetClock { .. } => "SetClock",
+            Request::KernelLog => "KernelLog",
+            Request::Reboot => "Reboot",
+            Request::Status => "Status",
+        }
+    }
+}
+
 /// The text of a spec's keys. It holds secrets, so `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecText(pub String);

@@ -80,8 +80,8 @@ fn what_a_machine_is_made_of_stays() {
     refused("top", |spec| spec.root.top = Top::Memory(1));
     refused("readonly", |spec| spec.root.read_only = true);
     refused("hosts", |spec| spec.names.hosts.push(([1, 2, 3, 4].into(), "h".into())));
-    refused("dns/search", |spec| spec.names.search.push("s".into()));
-    refused("dns/options", |spec| spec.names.options.push("o".into()));
+    refused("names/search", |spec| spec.names.search.push("s".into()));
+    refused("names/options", |spec| spec.names.options.push("o".into()));
     refused("limits/shm", |spec| spec.machine.shm_size = 1);
     refused("sysctls", |spec| spec.machine.sysctls.push(("a.b".into(), "1".into())));
     refused("diagnostics/debug", |spec| spec.diagnostics.level = Level::Trace);

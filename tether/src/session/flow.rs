@@ -2,7 +2,7 @@
 
 use guest::events::Poller;
 use nix::errno::Errno;
-use wire::message::{MAIN, SessionId};
+use wire::message::{FIRST_OTHER, MAIN, SessionId};
 
 use super::{Io, Phase, Session};
 use crate::stream::{Stream, Which};
@@ -55,6 +55,9 @@ impl Session {
                     io.link.finish(output.channel);
                 }
                 self.outputs.remove(at).close(io.poller);
+                if let Some(syslog) = &mut io.syslog {
+                    syslog.end(self.id, which);
+                }
             }
             Ok(count) => {
                 if self.attached {
@@ -65,6 +68,11 @@ impl Session {
                 {
                     log.write(output.which.in_log(), &io.buffer[..count]);
                 }
+                if is_of_spec(self.id)
+                    && let Some(syslog) = &mut io.syslog
+                {
+                    syslog.write(self.id, self.number(), which, &io.buffer[..count]);
+                }
                 if let Phase::Draining(drain) = &mut self.phase {
                     drain.quiet_since = io.now;
                 }
@@ -74,7 +82,12 @@ impl Session {
     }
 }
 
-/// How much of an output may be read now: as much as each of those who want it takes.
+/// What the host asked for beside them is logged nowhere, as with docker.
+pub(super) fn is_of_spec(id: SessionId) -> bool {
+    id == MAIN || id >= FIRST_OTHER
+}
+
+/// How much of an output may be read now: as much as each of those who want it takes. A syslog server has no say.
 pub(super) fn room(id: SessionId, attached: bool, output: &Stream, io: &Io<'_>) -> usize {
     let link = (attached && !output.unwanted).then(|| io.link.room(output.channel));
     let log = io.log.as_ref().filter(|_| id == MAIN).map(|log| log.room());
