@@ -87,7 +87,10 @@ impl Network {
             let link = link.map_err(|error| machine(&format!("network {}", endpoint.name), &error))?;
             self.name(&mut stack, endpoint.clone(), link)?;
         }
-        self.guard()?;
+        // a machine on no network has none to be guarded from: its cards stay down
+        if !self.placed.is_empty() {
+            self.guard()?;
+        }
         self.placed.iter().try_for_each(|placed| placed.set_up(&mut stack))?;
         if !self.placed.is_empty() {
             let indices: Vec<u32> = self.placed.iter().map(|placed| placed.link.index).collect();
