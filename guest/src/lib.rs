@@ -14,6 +14,8 @@
 //! journal     PID 1's own log               syslog   output, for a server of logs
 //! image       files that it brings          power    the only way out
 //! sys         the unsafe fence
+//! masks       what a container cannot see   sysctl   kernel parameters
+//! power       the only way out              sys      the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -30,6 +32,7 @@ pub mod inspect;
 pub mod journal;
 pub mod kernel_log;
 pub mod log;
+pub mod masks;
 pub mod mounts;
 pub mod net;
 pub mod pipe;
@@ -42,4 +45,5 @@ pub mod reclaim;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod sysctl;
 pub mod uevents;

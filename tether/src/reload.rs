@@ -5,12 +5,16 @@
 
 use std::fmt;
 
+use guest::journal;
 use wire::message::SessionId;
-use wire::spec::{Capabilities, Diagnostics, Endpoint, LinkSpec, Machine, Mount, Names, Process, Rights, Root, Spec};
+use wire::spec::{
+    Capabilities, Diagnostics, Endpoint, Level, LinkSpec, Machine, Mount, Names, Process, Rights, Root, Spec,
+};
 use wire::status::Failure;
 use wire::vmx::Dictionary;
 
 use crate::agent::{Agent, Goal};
+use crate::limits;
 use crate::members::{Member, checker};
 
 /// Something that a running machine can take over from another spec.
@@ -19,6 +23,8 @@ pub(crate) enum Change {
     Mount(Mount),
     Network(Endpoint),
     Limits(Machine),
+    /// How much tether says.
+    Level(Level),
     /// A session that there was not.
     Add(String, Process),
     /// A session that there is to be no more.
@@ -62,11 +68,11 @@ pub(crate) fn compare(old: &Spec, new: &Spec) -> Result<Vec<Change>, String> {
     check("names/hosts", *hosts == old.names.hosts)?;
     check("names/search", *search == old.names.search)?;
     check("names/options", *options == old.names.options)?;
-    check("diagnostics/debug", *level == old.diagnostics.level)?;
     check("diagnostics/syslog", *syslog == old.diagnostics.syslog)?;
     let mut changes = added("mounts", &old.mounts, mounts, |mount| &mount.name, Change::Mount)?;
     changes.extend(added("networks", &old.networks, networks, |network| &network.name, Change::Network)?);
     changes.extend(compare_machine(&old.machine, machine)?);
+    changes.extend((*level != old.diagnostics.level).then_some(Change::Level(*level)));
     let gone = old.others.keys().filter(|name| !others.contains_key(*name));
     changes.extend(gone.map(|name| Change::Remove(name.clone())));
     changes.extend(compare_process(&old.id, &old.main, main)?);
@@ -102,9 +108,11 @@ fn added<T: Clone + PartialEq>(
 }
 
 fn compare_machine(old: &Machine, new: &Machine) -> Result<Option<Change>, String> {
-    let Machine { memory: _, cpus: _, pids: _, shm_size, sysctls, reclaim: _ } = new;
-    check("machine/shm", *shm_size == old.shm_size)?;
-    check("machine/sysctls", *sysctls == old.sysctls)?;
+    let Machine { memory: _, cpus: _, pids: _, shm_size: _, sysctls, reclaim } = new;
+    // nobody knows what a parameter was before it was set
+    let kept = old.sysctls.iter().all(|(name, _)| sysctls.iter().any(|(known, _)| known == name));
+    check("machine/sysctls", kept)?;
+    check("machine/reclaim", *reclaim == old.reclaim)?;
     Ok((new != old).then(|| Change::Limits(new.clone())))
 }
 
@@ -143,6 +151,7 @@ impl fmt::Display for Change {
             Change::Mount(mount) => write!(f, "mounts|{}", mount.name),
             Change::Network(network) => write!(f, "networks|{}", network.name),
             Change::Limits(_) => f.write_str("machine"),
+            Change::Level(_) => f.write_str("diagnostics/debug"),
             Change::Add(name, _) | Change::Remove(name) | Change::Rules(name, _) => write!(f, "sessions|{name}"),
         }
     }
@@ -181,10 +190,13 @@ impl Agent {
             Change::Add(name, _) if self.members.iter().any(|member| member.name == *name) => {
                 Err(format!("{change}: the last session of that name has not yet ended"))
             }
-            Change::Mount(_) | Change::Limits(_) => {
-                Err(format!("{change}: this version cannot change it while the machine runs"))
-            }
-            Change::Network(_) | Change::Add(..) | Change::Remove(_) | Change::Rules(..) => Ok(()),
+            Change::Mount(_) => Err(format!("{change}: this version cannot change it while the machine runs")),
+            Change::Network(_)
+            | Change::Limits(_)
+            | Change::Level(_)
+            | Change::Add(..)
+            | Change::Remove(_)
+            | Change::Rules(..) => Ok(()),
         }
     }
 
@@ -192,7 +204,15 @@ impl Agent {
         self.teller.changed = true;
         match change {
             // refused by `check_possible`
-            Change::Mount(_) | Change::Limits(_) => {}
+            Change::Mount(_) => {}
+            Change::Limits(machine) => {
+                limits::change(&machine, &self.cgroup)?;
+                self.spec.machine = machine;
+            }
+            Change::Level(level) => {
+                journal::begin(level);
+                self.spec.diagnostics.level = level;
+            }
             Change::Network(endpoint) => {
                 self.network.add(&endpoint)?;
                 self.spec.networks.push(endpoint);
