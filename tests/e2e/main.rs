@@ -6,6 +6,7 @@ mod copy;
 mod debian;
 mod dhcp;
 mod disk;
+mod disks;
 mod exit_code;
 mod failure;
 mod firewall;
@@ -19,17 +20,21 @@ mod output;
 mod ownlog;
 mod pipes;
 mod pods;
+mod powercut;
 mod process;
 mod reload;
 mod restart;
 mod resume;
 mod serve;
+mod services;
 mod sessions;
 mod signals;
 mod stdin;
 mod stop;
+mod syslog;
 mod terminal;
 mod tidy;
+mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
 fn skip(name: &str, reason: &str) {

@@ -171,6 +171,10 @@ impl Agent {
     pub(crate) fn handle_children(&mut self) {
         let now = clock::now();
         for (pid, ending) in guest::reap::ended_children() {
+            if let Some((id, reply)) = self.chores.ended(pid) {
+                self.reply(id, reply);
+                continue;
+            }
             let poller = &self.outside.poller;
             let health = self.members.iter_mut().find_map(|member| {
                 member.health.as_mut()?.reaped(pid, ending, member.process.health.as_ref(), poller, now)
@@ -256,6 +260,9 @@ impl Agent {
     fn flush(&mut self) {
         self.teller.changed = true;
         self.sessions.abandon(&mut self.outside.io());
+        if let Some(syslog) = &mut self.outside.syslog {
+            syslog.end_all(clock::now());
+        }
         self.goal = Goal::Flush { until: clock::now() + FLUSH };
     }
 }

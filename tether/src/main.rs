@@ -8,6 +8,7 @@
 mod account;
 mod agent;
 mod boot;
+mod chores;
 mod copies;
 mod health;
 mod launch;
@@ -26,6 +27,8 @@ mod session;
 mod sessions;
 mod status;
 mod stream;
+mod syslog;
+mod volumes;
 
 use guest::events::Signals;
 use guest::pipe::Pipe;

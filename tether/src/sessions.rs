@@ -258,7 +258,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn io(&mut self, now: Duration) -> Io<'_> {
-            Io { link: &mut self.link, poller: &self.poller, log: None, buffer: &mut self.buffer, now }
+            Io { link: &mut self.link, poller: &self.poller, log: None, syslog: None, buffer: &mut self.buffer, now }
         }
 
         pub(crate) fn running(&mut self, id: SessionId, attached: bool) -> (Session, Process) {

@@ -56,6 +56,9 @@ impl Session {
                     io.link.finish(output.channel);
                 }
                 self.outputs.remove(at).close(io.poller);
+                if let Some(syslog) = &mut io.syslog {
+                    syslog.end(self.id, which);
+                }
             }
             Ok(count) => {
                 if self.attached {
@@ -63,6 +66,11 @@ impl Session {
                 }
                 if let (Some(member), Some(log)) = (member(self.id), &mut io.log) {
                     log.write(member, output.which.in_log(), &io.buffer[..count]);
+                }
+                if member(self.id).is_some()
+                    && let Some(syslog) = &mut io.syslog
+                {
+                    syslog.write(self.id, self.number(), which, &io.buffer[..count]);
                 }
                 if let Phase::Draining(drain) = &mut self.phase {
                     drain.quiet_since = io.now;
@@ -73,7 +81,7 @@ impl Session {
     }
 }
 
-/// How much of an output may be read now: as much as each of those who want it takes.
+/// How much of an output may be read now: as much as each of those who want it takes. A syslog server has no say.
 pub(super) fn room(id: SessionId, attached: bool, output: &Stream, io: &Io<'_>) -> usize {
     let link = (attached && !output.unwanted).then(|| io.link.room(output.channel));
     let log = io.log.as_ref().filter(|_| member(id).is_some()).map(|log| log.room());
