@@ -33,6 +33,7 @@ mod serve;
 mod services;
 mod sessions;
 mod signals;
+mod spec;
 mod stdin;
 mod stop;
 mod syslog;

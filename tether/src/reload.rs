@@ -3,10 +3,11 @@
 //! What can be added or changed is listed in [`Change`]; everything else is refused, by the name of its key, and then nothing is done. This file is the one
 //! place that calls what changes a running machine.
 
+use std::collections::VecDeque;
 use std::fmt;
 
-use guest::journal;
-use wire::message::SessionId;
+use guest::{journal, say};
+use wire::message::{Reply, SessionId};
 use wire::spec::{
     Capabilities, Diagnostics, Endpoint, Level, LinkSpec, Machine, Mount, Names, Process, Rights, Root, Spec,
 };
@@ -14,6 +15,7 @@ use wire::status::Failure;
 use wire::vmx::Dictionary;
 
 use crate::agent::{Agent, Goal};
+use crate::chores;
 use crate::limits;
 use crate::members::{Member, checker};
 
@@ -145,6 +147,27 @@ fn compare_process(name: &str, old: &Process, new: &Process) -> Result<Option<Ch
     Ok((new != old).then(|| Change::Rules(name.into(), new.clone())))
 }
 
+/// A spec that is being taken over.
+pub(crate) struct Reloading {
+    /// What is to be answered, unless nobody has asked.
+    request: Option<u64>,
+    /// What is still to be done; the first of it may be under way.
+    left: VecDeque<Change>,
+    done: Vec<String>,
+}
+
+impl Reloading {
+    /// Of its chore.
+    fn number(&self) -> u64 {
+        self.request.unwrap_or(u64::MAX)
+    }
+
+    fn broken(&self, at: impl fmt::Display, reason: &str) -> String {
+        let done = if self.done.is_empty() { "nothing".into() } else { self.done.join(", ") };
+        format!("{at}: {reason}; done before that: {done}")
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -158,10 +181,22 @@ impl fmt::Display for Change {
 }
 
 impl Agent {
-    /// Takes over what `keys`, a whole spec, or the store if they are empty, ask for; all of it, or nothing. Where something fails on the way, it says what was done before.
-    pub(crate) fn reload(&mut self, keys: &str) -> Result<(), String> {
+    /// Takes over what `keys`, a whole spec, or the store if they are empty, ask for; all of it, or nothing. Where something fails on the way, it says what was done
+    /// before. `None` when that takes a while: the request is answered then.
+    pub(crate) fn reload(&mut self, request: Option<u64>, keys: &str) -> Option<Result<(), String>> {
+        match self.changes(keys) {
+            Ok(left) => self.go_on(Reloading { request, left, done: Vec::new() }),
+            Err(reason) => Some(Err(reason)),
+        }
+    }
+
+    /// All that has to be done, if all of it can be.
+    fn changes(&self, keys: &str) -> Result<VecDeque<Change>, String> {
         if !matches!(self.goal, Goal::Serve) {
             return Err(format!("container {} is stopping", self.spec.id));
+        }
+        if self.reloading.is_some() {
+            return Err("another spec is being taken over: ask again when that is done".into());
         }
         let keys = match keys.is_empty() {
             true => self.store.read().map_err(|error| error.to_string())?,
@@ -170,40 +205,73 @@ impl Agent {
         let spec = wire::guestinfo::read(&keys).map_err(|error| error.to_string())?;
         let changes = compare(&self.spec, &spec)?;
         for change in &changes {
-            self.check_possible(change)?;
-        }
-        let mut done = Vec::new();
-        for change in changes {
-            let what = change.to_string();
-            if let Err(failure) = self.apply(change) {
-                let done = if done.is_empty() { "nothing".into() } else { done.join(", ") };
-                return Err(format!("{what}: {failure}; done before that: {done}"));
+            if let Change::Add(name, _) = change
+                && self.members.iter().any(|member| member.name == *name)
+            {
+                return Err(format!("{change}: the last session of that name has not yet ended"));
             }
-            done.push(what);
         }
-        Ok(())
+        Ok(changes.into())
     }
 
-    /// What the spec alone cannot tell.
-    fn check_possible(&self, change: &Change) -> Result<(), String> {
-        match change {
-            Change::Add(name, _) if self.members.iter().any(|member| member.name == *name) => {
-                Err(format!("{change}: the last session of that name has not yet ended"))
+    /// Does what is left, up to what takes a while.
+    fn go_on(&mut self, mut reloading: Reloading) -> Option<Result<(), String>> {
+        while let Some(change) = reloading.left.pop_front() {
+            if let Change::Mount(mount) = &change {
+                let wanted = mount.clone();
+                let work = move || match chores::add(&wanted) {
+                    Ok(()) => Reply::Done,
+                    Err(failure) => Reply::Refused { reason: failure.to_string() },
+                };
+                if let Err(reason) = self.chores.begin(reloading.number(), work) {
+                    return Some(Err(reloading.broken(&change, &reason)));
+                }
+                reloading.left.push_front(change);
+                self.reloading = Some(reloading);
+                return None;
             }
-            Change::Mount(_) => Err(format!("{change}: this version cannot change it while the machine runs")),
-            Change::Network(_)
-            | Change::Limits(_)
-            | Change::Level(_)
-            | Change::Add(..)
-            | Change::Remove(_)
-            | Change::Rules(..) => Ok(()),
+            let what = change.to_string();
+            if let Err(failure) = self.apply(change) {
+                return Some(Err(reloading.broken(&what, &failure.reason)));
+            }
+            reloading.done.push(what);
+        }
+        Some(Ok(()))
+    }
+
+    /// A chore is done: the answer to its request, and whose that is, unless there is more to do.
+    pub(crate) fn chore_ended(&mut self, number: u64, reply: Reply) -> Option<(u64, Reply)> {
+        let Some(mut reloading) = self.reloading.take_if(|reloading| reloading.number() == number) else {
+            return Some((number, reply));
+        };
+        let request = reloading.request;
+        let outcome = match (reloading.left.pop_front(), reply) {
+            (Some(change), Reply::Refused { reason }) => Some(Err(reloading.broken(&change, &reason))),
+            (Some(Change::Mount(mount)), _) => {
+                reloading.done.push(format!("mounts|{}", mount.name));
+                self.spec.mounts.push(mount);
+                self.go_on(reloading)
+            }
+            _ => self.go_on(reloading),
+        };
+        let reply = match outcome? {
+            Ok(()) => Reply::Done,
+            Err(reason) => Reply::Refused { reason },
+        };
+        match (request, reply) {
+            (Some(request), reply) => Some((request, reply)),
+            (None, Reply::Refused { reason }) => {
+                say!(Warn, "the spec is not taken over: {reason}");
+                None
+            }
+            (None, _) => None,
         }
     }
 
     fn apply(&mut self, change: Change) -> Result<(), Failure> {
         self.teller.changed = true;
         match change {
-            // refused by `check_possible`
+            // a chore does it
             Change::Mount(_) => {}
             Change::Limits(machine) => {
                 limits::change(&machine, &self.cgroup)?;
