@@ -34,6 +34,7 @@ mod serve;
 mod services;
 mod sessions;
 mod signals;
+mod spec;
 mod stdin;
 mod stop;
 mod syslog;
