@@ -24,7 +24,7 @@ fn memory() -> Result<()> {
     let (_dir, disk) = busybox_disk();
     let spec = script(LinkDevice::Virtio, "exec sleep 100000");
     let mut host = Host::boot(Machine::new(&spec, Some(disk)), &spec);
-    let mut resident = |host: &mut Host| -> Result<u64> {
+    let resident = |host: &mut Host| -> Result<u64> {
         let text = host.shell("awk '/VmRSS/ { print $2 }' /proc/1/status");
         text.trim().parse().with_context(|| text.clone())
     };

@@ -5,6 +5,7 @@
 pub mod artifacts;
 pub mod cable;
 pub mod dhcp;
+pub mod disks;
 pub mod host;
 pub mod images;
 pub mod line;

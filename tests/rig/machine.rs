@@ -306,7 +306,7 @@ impl Powered {
         assert!(count > 0, "the machine is gone; console: {}", self.console());
     }
 
-    /// Presses the machine's power button: QEMU's QMP reference, `system_powerdown`.
+    /// Presses the machine's power button.
     pub fn press_power_button(&self) {
         Qmp::connect(&self.path("qmp")).execute("system_powerdown", "{}");
     }

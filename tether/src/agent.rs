@@ -22,6 +22,7 @@ use wire::spec::Spec;
 use wire::status::Failure;
 
 use crate::boot::{BootError, Machine};
+use crate::chores::Chores;
 use crate::health;
 use crate::line::Line;
 use crate::machine::Hardware;
@@ -92,6 +93,7 @@ pub(crate) struct Agent {
     pub(crate) members: Vec<Member>,
     pub(crate) outside: Outside,
     pub(crate) goal: Goal,
+    pub(crate) chores: Chores,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
@@ -174,6 +176,7 @@ impl Agent {
             members,
             outside,
             goal: Goal::Serve,
+            chores: Chores::default(),
             cgroup,
             network,
             ending: Ending::default(),
@@ -311,8 +314,10 @@ impl Agent {
         match Message::decode(bytes) {
             Ok(Message::Request { id, request }) => {
                 say!(Trace, "the host asks"; request = request.name(), id = id);
-                let reply = self.serve(request);
-                self.reply(id, reply);
+                // of what takes time, the answer comes later
+                if let Some(reply) = self.serve(id, request) {
+                    self.reply(id, reply);
+                }
             }
             Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
             Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
@@ -320,7 +325,7 @@ impl Agent {
         }
     }
 
-    fn reply(&mut self, id: u64, reply: Reply) {
+    pub(crate) fn reply(&mut self, id: u64, reply: Reply) {
         let mut bytes = Message::Reply { id, reply }.encode();
         if bytes.len() > MAX_ENCODED {
             let reason = format!("the answer has {} bytes, more than a message can hold", bytes.len());

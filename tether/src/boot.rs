@@ -112,7 +112,7 @@ fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &
     network.set_up(spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
-    limits::set(spec)?;
+    limits::set(spec, cgroup)?;
     machine::lock()?;
     root::enter()
 }

@@ -142,11 +142,11 @@ impl Agent {
         for (id, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
             self.ended(id, exit, now);
         }
-        let (sessions, outside) = (&mut self.sessions, &mut self.outside);
+        let sessions = &mut self.sessions;
         self.members.retain(|member| {
             let gone = member.removed && member.over;
             if gone {
-                sessions.remove(member.id, &mut outside.line.link);
+                sessions.release(member.id);
             }
             !gone
         });
@@ -171,6 +171,10 @@ impl Agent {
     pub(crate) fn handle_children(&mut self) {
         let now = clock::now();
         for (pid, ending) in guest::reap::ended_children() {
+            if let Some((id, reply)) = self.chores.ended(pid) {
+                self.reply(id, reply);
+                continue;
+            }
             let poller = &self.outside.poller;
             let health = self.members.iter_mut().find_map(|member| {
                 member.health.as_mut()?.reaped(pid, ending, member.process.health.as_ref(), poller, now)

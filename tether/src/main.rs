@@ -8,6 +8,7 @@
 mod account;
 mod agent;
 mod boot;
+mod chores;
 mod copies;
 mod health;
 mod launch;
@@ -27,6 +28,7 @@ mod sessions;
 mod status;
 mod stream;
 mod syslog;
+mod volumes;
 
 use guest::events::Signals;
 use guest::pipe::Pipe;

@@ -1,4 +1,4 @@
-//! What the host asks of a running guest, and the answers. Each is given at once; what takes time is told by an event later.
+//! What the host asks of a running guest, and the answers. Each is given at once, but for what [`crate::chores`] does; what takes longer is told by an event.
 
 use std::io;
 
@@ -6,6 +6,7 @@ use guest::power::Ending;
 use wire::message::{Exec, Reply, Request, SessionId, Work};
 
 use crate::agent::{Agent, Goal};
+use crate::chores;
 use crate::copies::{self, Copy};
 use crate::launch::{self, Launched};
 use crate::machine;
@@ -14,8 +15,13 @@ use crate::session::Session;
 use crate::sessions::close_channels;
 
 impl Agent {
-    pub(crate) fn serve(&mut self, request: Request) -> Reply {
-        self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })
+    /// The answer; `None` when it comes later.
+    pub(crate) fn serve(&mut self, id: u64, request: Request) -> Option<Reply> {
+        let begun = match request {
+            Request::Trim => self.chores.begin(id, chores::trim),
+            request => return Some(self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })),
+        };
+        begun.err().map(|reason| Reply::Refused { reason })
     }
 
     /// The answer, or why there is none.
@@ -41,6 +47,7 @@ impl Agent {
                 self.ending = Ending::Reboot;
                 self.stop();
             }
+            // answered later, above
             Request::Trim => return Ok(Reply::Unsupported),
         }
         Ok(Reply::Done)

@@ -2,6 +2,7 @@
 
 pub mod devices;
 pub mod kernel;
+pub mod mount;
 pub mod net;
 pub mod process;
 pub mod seccomp;
