@@ -142,11 +142,11 @@ impl Agent {
         for (id, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
             self.ended(id, exit, now);
         }
-        let (sessions, outside) = (&mut self.sessions, &mut self.outside);
+        let sessions = &mut self.sessions;
         self.members.retain(|member| {
             let gone = member.removed && member.over;
             if gone {
-                sessions.remove(member.id, &mut outside.line.link);
+                sessions.release(member.id);
             }
             !gone
         });

@@ -9,7 +9,7 @@
 //! A process that follows another in its session goes on where that one's streams were: its output at the next offset, its input with what the last one's pipe had not
 //! taken. What the pipe had, and the last one did not read, is lost with it.
 //!
-//! Output goes to the link while the session is attached, and the main session's to the log if there is one; whoever of them takes least decides how
+//! Output goes to the link while the session is attached, and that of the spec's own sessions to the log if there is one; whoever of them takes least decides how
 //! much is read; with nobody to take it, it is read and dropped.
 //!
 //! Output is drained after the process has ended, because its last words are still in the pipes, and a grandchild may hold them open: until the end of
@@ -28,11 +28,12 @@ use guest::log::Log;
 use guest::sys::{process, terminal};
 use nix::unistd::Pid;
 use wire::link::Link;
-use wire::message::{MAIN, SessionId, SessionInfo, SessionState};
+use wire::log::member;
+use wire::message::{SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
-use self::flow::{is_of_spec, room};
+use self::flow::room;
 use crate::launch::Launched;
 use crate::pipes::Streams;
 use crate::stream::{Stream, Which};
@@ -88,7 +89,7 @@ struct Drain {
 pub(crate) struct Io<'a> {
     pub(crate) link: &'a mut Link,
     pub(crate) poller: &'a Poller,
-    /// The main session's, if its output is logged.
+    /// Of the spec's own sessions, if their output is logged.
     pub(crate) log: Option<&'a mut Log>,
     /// Where the lines of the spec's sessions go as well.
     pub(crate) syslog: Option<&'a mut Syslog>,
@@ -301,7 +302,7 @@ impl Session {
     /// whose output goes elsewhere anyway is left in peace.
     pub(crate) fn refuse(&mut self, which: Which, io: &Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
-        let is_logged = (self.id == MAIN && io.log.is_some()) || (is_of_spec(self.id) && io.syslog.is_some());
+        let is_logged = member(self.id).is_some() && (io.log.is_some() || io.syslog.is_some());
         match self.terminal.is_some() || is_logged || !self.attached {
             true => self.outputs[at].unwanted = true,
             false => self.outputs.remove(at).close(io.poller),
