@@ -15,7 +15,7 @@ impl Cgroup {
     pub fn child(&self, name: &str) -> Cgroup {
         let copy = |file: &Option<File>| file.as_ref().and_then(|file| file.try_clone().ok());
         let inherited = Cgroup {
-            procs: copy(&self.procs),
+            procs: self.procs.iter().filter_map(|file| file.try_clone().ok()).collect(),
             // kills are counted where the limit is
             memory_events: copy(&self.memory_events),
             ..Cgroup::default()
@@ -30,7 +30,11 @@ impl Cgroup {
             Some((open("cgroup.procs")?, open("cgroup.kill")?))
         });
         match made {
-            Some((procs, kill)) => Cgroup { procs: Some(procs), kill: Some(kill), ..inherited },
+            Some((procs, kill)) => {
+                let mut group = Cgroup { kill: Some(kill), ..inherited };
+                group.procs.push(procs);
+                group
+            }
             None => inherited,
         }
     }
@@ -50,7 +54,7 @@ mod tests {
     #[test]
     fn without_control_groups_there_is_nothing_to_kill() {
         let child = Cgroup::default().child("one");
-        assert!(child.procs_fd().is_none() && !child.kill());
+        assert!(child.procs().is_empty() && !child.kill());
     }
 
     #[test]
@@ -65,7 +69,9 @@ mod tests {
         let inner = outer.child("one");
         let start = |group: &Cgroup| {
             let child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-            nix::unistd::write(group.procs_fd().unwrap(), child.id().to_string().as_bytes()).unwrap();
+            for procs in group.procs() {
+                nix::unistd::write(procs, child.id().to_string().as_bytes()).unwrap();
+            }
             child
         };
         let (mut one, mut other) = (start(&inner), start(&outer));

@@ -62,9 +62,9 @@ pub enum Stdio<'a> {
 /// What files may not be made with unless the process says otherwise: docker's, and the kernel's own at boot.
 const UMASK: u32 = 0o022;
 
-/// Starts a process in a session of its own, with default signal handling, in the control group whose `cgroup.procs` is given. Returns once it has
+/// Starts a process in a session of its own, with default signal handling, in the control group whose `cgroup.procs` is the last of those given, by way of the others. Returns once it has
 /// exec'ed, or has failed to.
-pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Pid, SpawnError> {
+pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: &[BorrowedFd<'_>]) -> Result<Pid, SpawnError> {
     // pointers and texts are made before the fork: the child must not allocate
     let argv = pointers(&program.argv);
     let env = pointers(&program.env);
@@ -81,7 +81,7 @@ pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: Option<BorrowedFd<'_>
 /// The child is PID 1's copy and may do all that PID 1 may. That is sound, allocation and all, since PID 1 has one thread: no lock is held by another.
 pub fn run_in_child(
     stdio: &Stdio<'_>,
-    cgroup: Option<BorrowedFd<'_>>,
+    cgroup: &[BorrowedFd<'_>],
     work: impl FnOnce() -> i32,
 ) -> Result<Pid, SpawnError> {
     start(|| {
@@ -144,7 +144,7 @@ fn become_program(
     env: &[*const libc::c_char],
     oom_score: &CString,
     stdio: &Stdio<'_>,
-    cgroup: Option<BorrowedFd<'_>>,
+    cgroup: &[BorrowedFd<'_>],
 ) -> Result<Infallible, Failed> {
     let Program { executable, dir, uid, gid, groups, rights, .. } = program;
     join(cgroup)?;
@@ -211,11 +211,11 @@ fn check(path: &CStr) -> Result<(), Failed> {
 }
 
 /// Before anything that takes rights away.
-fn join(cgroup: Option<BorrowedFd<'_>>) -> Result<(), Failed> {
-    match cgroup.map(|procs| nix::unistd::write(procs, b"0")) {
-        None | Some(Ok(_)) => Ok(()),
-        Some(Err(errno)) => Err(Step::Cgroup.failed(errno)),
-    }
+fn join(cgroup: &[BorrowedFd<'_>]) -> Result<(), Failed> {
+    cgroup.iter().try_for_each(|procs| match nix::unistd::write(procs, b"0") {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Step::Cgroup.failed(errno)),
+    })
 }
 
 /// Closes every descriptor but 0, 1 and 2, the one that reports failures too: that tells the parent that there was none. Or marks them to be closed
