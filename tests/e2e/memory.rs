@@ -46,7 +46,9 @@ fn shrinks_to(host: &mut Host, kib: u64) -> Duration {
 fn what_a_process_frees_goes_back_to_the_host() {
     let (_dir, mut host) = boot(false);
     let small = resident(&host);
-    host.shell("mkdir /m && mount -t tmpfs -o size=150m none /m && dd if=/dev/urandom of=/m/x bs=1M count=100 2>/dev/null");
+    host.shell(
+        "mkdir /m && mount -t tmpfs -o size=150m none /m && dd if=/dev/urandom of=/m/x bs=1M count=100 2>/dev/null",
+    );
     let large = resident(&host);
     assert!(large > small + 90 * MIB, "{small} and {large} KiB");
     host.shell("rm /m/x");
@@ -70,7 +72,8 @@ fn a_balloon_takes_what_the_host_asks_for() {
 fn files_that_an_idle_container_has_not_used_lately_leave_memory() {
     let (_dir, mut host) = boot(true);
     host.shell("dd if=/dev/urandom of=/x bs=1M count=30 2>/dev/null; sync; cat /x > /dev/null");
-    let cached = "awk '/^inactive_file|^active_file/ { sum += $2 } END { print int(sum / 1024) }' /sys/fs/cgroup/memory.stat";
+    let cached =
+        "awk '/^inactive_file|^active_file/ { sum += $2 } END { print int(sum / 1024) }' /sys/fs/cgroup/memory.stat";
     let before: u64 = host.shell(cached).trim().parse().unwrap();
     let large = resident(&host);
     let took = shrinks_to(&mut host, large - 20 * MIB);

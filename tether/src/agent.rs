@@ -211,7 +211,7 @@ impl Agent {
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             // what it takes is sent before each wait
-            Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
+            Event::Uevents => self.hardware.handle_changes(),
             // pressure has stirred
             Event::Button | Event::Log | Event::Pressure => {}
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),

@@ -11,7 +11,6 @@ use guest::events::{Interest, Poller};
 use guest::hotplug::Processors;
 use guest::protection::{self, Share};
 use guest::reclaim::Reclaim;
-use guest::sys::kernel;
 use guest::uevents::{Change, Uevents};
 use guest::{clock, filter, kernel_log};
 use wire::message::{Event, Message, Reply};
@@ -19,7 +18,6 @@ use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
 
 use crate::boot::machine;
-use crate::line::Line;
 
 /// What PID 1 holds of its machine. A machine without one of them is a machine all the same.
 #[derive(Default)]
@@ -58,18 +56,11 @@ impl Hardware {
     }
 
     /// Devices have come or gone.
-    pub(crate) fn handle_changes(&mut self, line: &mut Line) {
+    pub(crate) fn handle_changes(&mut self) {
         for change in self.uevents.iter().flat_map(Uevents::changes).collect::<Vec<_>>() {
             match change {
                 Change::Processors => self.use_processors(),
                 Change::Memory => drop(warned("the container cannot use what memory came", self.share.fit())),
-                Change::Generation => {
-                    eprintln!("tether: the machine is a copy of another: its random numbers begin anew");
-                    // the kernel has mixed the new generation into its own generator before it told
-                    if let Some(seed) = warned("the link's keys are the other one's", kernel::random()) {
-                        line.begin_anew(seed);
-                    }
-                }
                 // what the spec asks of them is looked at when it is read
                 Change::Disk(_) | Change::Interface(_) => {}
             }
