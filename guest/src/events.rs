@@ -67,6 +67,13 @@ impl Poller {
     }
 }
 
+/// It is readable while something has happened that nobody has heard: a set can be watched by another set.
+impl AsFd for Poller {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
 impl Interest {
     pub const READ: Interest = Interest { readable: true, writable: false, priority: false, edge: false };
 

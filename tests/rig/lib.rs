@@ -3,6 +3,9 @@
 //! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
 
 pub mod artifacts;
+pub mod cable;
+pub mod dhcp;
+pub mod disks;
 pub mod host;
 pub mod images;
 pub mod line;
@@ -13,3 +16,4 @@ pub mod stream;
 pub mod terminal;
 pub mod vch;
 pub mod vsock;
+pub mod wire;

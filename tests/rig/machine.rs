@@ -32,6 +32,8 @@ pub struct Machine {
     pub extra: Vec<String>,
     /// The console's port, and not the link's device, is what [`Powered::socket`] holds.
     pub console_on_socket: bool,
+    /// The console's port is a socket that QEMU makes there, and waits at; nothing is recorded of it.
+    pub console_at: Option<PathBuf>,
     /// The link's serial port is connected by TCP, as ESXi does it.
     pub link_over_tcp: bool,
     /// The link's device connects to who listens at this unix socket, again and again; [`Powered::socket`] is the console's.
@@ -66,6 +68,7 @@ impl Machine {
             guestinfo: Some(wire::guestinfo::write(spec).to_string()),
             extra: Vec::new(),
             console_on_socket: false,
+            console_at: None,
             link_over_tcp: false,
             link_connects: None,
         }
@@ -109,7 +112,11 @@ impl Machine {
                     Some(tcp) => format!("host=127.0.0.1,port={}", tcp.local_addr().expect("a port").port()),
                     None => socket,
                 };
-                (format!("socket,id=link,{link}"), format!("file,id=console,path={}", path("console")))
+                let console = match &self.console_at {
+                    Some(at) => format!("socket,id=console,path={},server=on,wait=on", at.display()),
+                    None => format!("file,id=console,path={}", path("console")),
+                };
+                (format!("socket,id=link,{link}"), console)
             }
         };
         if vsock.is_none() {
@@ -179,6 +186,8 @@ pub struct Powered {
 pub struct Seen {
     pub stdout: Vec<u8>,
     pub messages: Vec<Told>,
+    /// Those of the messages that are JSON.
+    pub statuses: Vec<String>,
     pub first_byte: Option<Duration>,
     pub noise: u64,
 }
@@ -240,6 +249,7 @@ impl Powered {
             while let Some(event) = link.poll_event() {
                 match event {
                     Event::Message(bytes) => match Message::decode(&bytes) {
+                        Ok(Message::Event(Told::Status(text))) => seen.statuses.push(text),
                         Ok(Message::Event(told)) => seen.messages.push(told),
                         other => panic!("unexpected message {other:?}"),
                     },
@@ -296,7 +306,7 @@ impl Powered {
         assert!(count > 0, "the machine is gone; console: {}", self.console());
     }
 
-    /// Presses the machine's power button: QEMU's QMP reference, `system_powerdown`.
+    /// Presses the machine's power button.
     pub fn press_power_button(&self) {
         Qmp::connect(&self.path("qmp")).execute("system_powerdown", "{}");
     }

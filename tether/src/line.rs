@@ -8,7 +8,7 @@ use guest::clock;
 use guest::events::Happened;
 use guest::pipe::{Pipe, Progress};
 use guest::sys::kernel;
-use wire::link::{Event, Link, Role, Security};
+use wire::link::{CONTROL, Event, Link, Role, Security};
 use wire::message::Message;
 use wire::spec::Spec;
 
@@ -52,6 +52,9 @@ impl Pause {
 /// As much as virtio-serial hands over at once.
 const READ: usize = 32 * 1024;
 
+/// The most bytes of messages that a host has not heard when it is told some that it can ask for as well.
+const UNHEARD: u64 = 16 * 1024;
+
 impl Line {
     pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
         let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed };
@@ -66,6 +69,11 @@ impl Line {
 
     pub(crate) fn pipe(&self) -> &Pipe {
         &self.pipe
+    }
+
+    /// The host takes what it is told: what it can ask for later is told only then, and kept for nobody.
+    pub(crate) fn has_room_for_news(&self) -> bool {
+        self.link.written(CONTROL) - self.link.delivered(CONTROL) < UNHEARD
     }
 
     pub(crate) fn tell(&mut self, message: &Message) {

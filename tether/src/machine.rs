@@ -7,38 +7,37 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use guest::cgroup::Cgroup;
 use guest::events::{Interest, Poller};
 use guest::hotplug::Processors;
-use guest::protection::{self, Share};
+use guest::protection;
 use guest::reclaim::Reclaim;
 use guest::uevents::{Change, Uevents};
-use guest::{clock, filter, kernel_log};
+use guest::{clock, filter, kernel_log, say};
 use wire::message::{Event, Message, Reply};
 use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
 
 use crate::boot::machine;
+use crate::limits;
 
 /// What PID 1 holds of its machine. A machine without one of them is a machine all the same.
 #[derive(Default)]
 pub(crate) struct Hardware {
     uevents: Option<Uevents>,
     processors: Option<Processors>,
-    share: Share,
     reclaim: Option<Reclaim>,
 }
 
 impl Hardware {
-    /// Divides the machine between PID 1 and the container, and takes into use what was plugged in before anybody listened.
+    /// Sets PID 1 apart from the container, and takes into use what was plugged in before anybody listened.
     pub(crate) fn open(spec: &Spec) -> Result<Hardware, Failure> {
         // before its files belong to the container
         let reclaim = spec.machine.reclaim.then(Reclaim::open).flatten();
-        let share = Share::divide(spec.machine.memory, spec.machine.pids)
-            .map_err(|error| machine("cannot keep PID 1 apart from its container", &error))?;
+        protection::set_apart().map_err(|error| machine("cannot keep PID 1 apart from its container", &error))?;
         let hardware = Hardware {
             uevents: warned("devices that come are not noticed", Uevents::open()),
             processors: warned("processors that come are not used", Processors::open()),
-            share,
             reclaim,
         };
         hardware.use_processors();
@@ -56,11 +55,15 @@ impl Hardware {
     }
 
     /// Devices have come or gone.
-    pub(crate) fn handle_changes(&mut self) {
+    pub(crate) fn handle_changes(&self, spec: &Spec, cgroup: &Cgroup) {
         for change in self.uevents.iter().flat_map(Uevents::changes).collect::<Vec<_>>() {
             match change {
                 Change::Processors => self.use_processors(),
-                Change::Memory => drop(warned("the container cannot use what memory came", self.share.fit())),
+                Change::Memory => {
+                    if let Err(failure) = limits::change(&spec.machine, cgroup) {
+                        say!(Warn, "the container cannot use what memory came: {failure}");
+                    }
+                }
                 // what the spec asks of them is looked at when it is read
                 Change::Disk(_) | Change::Interface(_) => {}
             }
@@ -70,7 +73,7 @@ impl Hardware {
     fn use_processors(&self) {
         let came = self.processors.as_ref().map_or(Ok(0), Processors::bring_online);
         if let Some(count @ 1..) = warned("a processor stays offline", came) {
-            eprintln!("tether: {count} more processors");
+            say!(Info, "{count} more processors");
         }
     }
 
@@ -131,14 +134,13 @@ pub(crate) fn keep_port(port: impl AsFd) {
 /// Says that PID 1 has a bug: on the console, and on the link's serial port, as text, which is noise to a program and tells a person who looks there. It cannot
 /// go as a message, because the link may be what is broken.
 pub(crate) fn report_bug(what: &dyn std::fmt::Display) {
-    let line = format!("tether: bug: {what}");
-    eprintln!("{line}");
+    say!(Error, "bug: {what}");
     if let Some(port) = PORT.get() {
-        let _unheard = nix::unistd::write(port, format!("\r\n{line}\r\n\0").as_bytes());
+        let _unheard = nix::unistd::write(port, format!("\r\ntether: bug: {what}\r\n\0").as_bytes());
     }
 }
 
 /// What is not worth a failure is said on the console.
 fn warned<T>(consequence: &str, result: io::Result<T>) -> Option<T> {
-    result.inspect_err(|error| eprintln!("tether: {consequence}: {error}")).ok()
+    result.inspect_err(|error| say!(Warn, "{consequence}: {error}")).ok()
 }

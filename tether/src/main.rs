@@ -8,22 +8,32 @@
 mod account;
 mod agent;
 mod boot;
+mod chores;
 mod copies;
+mod health;
 mod launch;
+mod life;
 mod limits;
 mod line;
 mod machine;
+mod members;
 mod network;
 mod pipes;
+mod reload;
 mod requests;
+mod restart;
 mod root;
 mod session;
 mod sessions;
+mod status;
 mod stream;
+mod syslog;
+mod volumes;
 
 use guest::events::Signals;
 use guest::pipe::Pipe;
 use guest::power::{self, Ending};
+use guest::say;
 use wire::spec::{LinkDevice, SPEED};
 
 fn main() {
@@ -42,12 +52,12 @@ fn main() {
     let outcome = boot::boot(signals).and_then(|machine| agent::Agent::new(machine)?.run());
     let ending = outcome.unwrap_or_else(|error| {
         let chain: Vec<String> = boot::chain(&error).collect();
-        let line = format!("tether: {}", chain.join(": "));
-        eprintln!("{line}");
+        let reason = chain.join(": ");
+        say!(Error, "{reason}");
         // Without a spec nobody knows which device is the link. On the usual one, text is noise to a program, and
         // tells a person who looks at that port what is wrong.
         if let Ok(port) = Pipe::open(LinkDevice::Serial, SPEED) {
-            port.write(format!("\r\n{line}\r\n\0").as_bytes());
+            port.write(format!("\r\ntether: {reason}\r\n\0").as_bytes());
         }
         Ending::PowerOff
     });

@@ -4,15 +4,19 @@
 //! an element may hold `|`, a JSON array under `<key>~json`, which is the one that counts. An empty string is `<nil>`, since vSphere
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
+mod amount;
+mod base64;
 mod disks;
 mod machine;
 mod network;
 mod node;
 mod process;
+mod rights;
 mod signal;
 
 use std::collections::BTreeMap;
 
+pub use rights::{capability_name, limit_name};
 pub use signal::signal_number;
 
 use self::node::{Node, Writer};
@@ -22,6 +26,8 @@ use crate::vmx::Dictionary;
 
 const BASE: &str = "guestinfo.vice.";
 const OLD_BASE: &str = "guestinfo.";
+/// The key under which the guest tells its [`crate::status::Status`]: with a `.` where others have a `/`, so that it may write it.
+pub const STATUS: &str = "guestinfo.vice..status";
 const NIL: &str = "<nil>";
 
 /// Why keys are no [`Spec`]. It names the key.

@@ -4,6 +4,9 @@ use super::{BASE, NIL, SpecError};
 use crate::spec::TermSize;
 use crate::vmx::Dictionary;
 
+/// So many characters of a value are shown in an error.
+const MOST_SHOWN: usize = 100;
+
 /// The keys below a path.
 pub(super) struct Node<'a> {
     pub(super) keys: &'a Dictionary,
@@ -22,7 +25,6 @@ impl Node<'_> {
     }
 
     /// What `parse` makes of a value that is there.
-    #[allow(dead_code)] // TEMP
     pub(super) fn parsed<T>(
         &self,
         key: &str,
@@ -44,7 +46,11 @@ impl Node<'_> {
     }
 
     pub(super) fn required(&self, key: &str) -> Result<String, SpecError> {
-        self.text(key).ok_or_else(|| SpecError::Missing(format!("{}{key}", self.path)))
+        self.text(key).ok_or_else(|| self.missing(key))
+    }
+
+    pub(super) fn missing(&self, key: &str) -> SpecError {
+        SpecError::Missing(format!("{}{key}", self.path))
     }
 
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
@@ -78,7 +84,12 @@ impl Node<'_> {
     pub(super) fn invalid(&self, key: &str, value: &str, expected: &'static str) -> SpecError {
         // an environment holds secrets, a key is one, and this text is published
         let value = if key.starts_with("cmd/Env") || key == "link/key" { "..." } else { value };
-        SpecError::Invalid { key: format!("{}{key}", self.path), value: value.into(), expected }
+        // one line for a person
+        let value = match value.char_indices().nth(MOST_SHOWN) {
+            Some((end, _)) => format!("{}...", &value[..end]),
+            None => value.into(),
+        };
+        SpecError::Invalid { key: format!("{}{key}", self.path), value, expected }
     }
 }
 
