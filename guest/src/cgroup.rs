@@ -8,9 +8,11 @@ mod child;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use crate::sys::spawn::Group;
 
 use crate::sys::spawn::{Stdio, run_in_child};
 
@@ -27,6 +29,8 @@ pub struct Cgroup {
     dir: Option<File>,
     kill: Option<File>,
     procs: Option<File>,
+    /// Of the group that it lies in, which a process has to join before.
+    outer_procs: Option<File>,
     pub(crate) memory_current: Option<File>,
     pub(crate) memory_max: Option<File>,
     pub(crate) memory_peak: Option<File>,
@@ -77,6 +81,7 @@ impl Cgroup {
         Ok(Cgroup {
             dir: open("."),
             kill: OpenOptions::new().write(true).open(group.join("cgroup.kill")).ok(),
+            outer_procs: None,
             procs: Some(OpenOptions::new().write(true).open(group.join("cgroup.procs"))?),
             memory_current: open("memory.current"),
             memory_max: limit("memory.max"),
@@ -92,8 +97,9 @@ impl Cgroup {
     }
 
     /// A process that writes `0` here is in the group from then on.
-    pub fn procs_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.procs.as_ref().map(|file| file.as_fd())
+    pub fn procs_fd(&self) -> Option<Group<'_>> {
+        let outer = self.outer_procs.as_ref().map(|file| file.as_fd());
+        Some(Group { outer, procs: self.procs.as_ref()?.as_fd() })
     }
 
     /// Bounds what the container uses from now on. A limit that is not there is no failure: the kernel lacks its controller.
@@ -179,7 +185,7 @@ mod tests {
         let cgroup = Cgroup::create_below(&place).unwrap();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let pid = child.id().to_string();
-        nix::unistd::write(cgroup.procs_fd().unwrap(), pid.as_bytes()).unwrap();
+        nix::unistd::write(cgroup.procs_fd().unwrap().procs, pid.as_bytes()).unwrap();
         cgroup.limit(&Limits { memory: 64 << 20, cpus: Some(1500), pids: 7 }).unwrap();
         for (name, expected) in [("memory.max", "67108864"), ("cpu.max", "150000 100000"), ("pids.max", "7")] {
             // a controller that this machine does not have here limits nothing

@@ -16,7 +16,27 @@ const VIC_STOP: Duration = Duration::from_secs(10);
 
 pub(crate) fn bench() -> Result<()> {
     memory()?;
+    orphans()?;
     stop()
+}
+
+/// Processes whose parents have ended before them: from the first to the last one's burial.
+fn orphans() -> Result<()> {
+    let (_dir, disk) = busybox_disk();
+    let spec = script(LinkDevice::Virtio, "exec sleep 100000");
+    let mut host = Host::boot(Machine::new(&spec, Some(disk)), &spec);
+    host.shell("true");
+    let began = Instant::now();
+    let text = host.shell(
+        "i=0; while [ $i -lt 1000 ]; do (j=0; while [ $j -lt 100 ]; do : & j=$((j + 1)); done); i=$((i + 1)); done
+        awk '/^processes/ { print $2 }' /proc/stat
+        while grep -q ') Z ' /proc/[0-9]*/stat 2>/dev/null; do sleep 0.05; done; echo clean",
+    );
+    let time = began.elapsed();
+    let (forks, clean) = text.split_once('\n').context("two lines")?;
+    anyhow::ensure!(clean == "clean\n" && forks.parse::<u64>()? > 100_000, "{text}");
+    println!("| 100,000 orphans, forked and buried, no zombie left | {:.1} s | | | |", time.as_secs_f64());
+    Ok(())
 }
 
 /// Memory of PID 1 with sessions that run and say nothing.

@@ -131,7 +131,8 @@ fn a_lease_is_renewed_changed_taken_back_and_given_back() {
     wire.wait_for("an announcement", before, |frame| is_announcement(frame, HARDWARE, [10, 0, 0, 77]).then_some(()));
     // at the end it is free again
     assert_eq!(host.request(Request::PowerOff), wire::message::Reply::Done);
-    let release = asked(&wire, before, RELEASE);
+    let release =
+        host.wait("a release", |_| wire.find(before, |frame| Asked::read(frame).filter(|asked| asked.kind == RELEASE)));
     assert_eq!((release.own, release.to, release.to_mac), (Ipv4Addr::new(10, 0, 0, 77), SERVER, renewal.to_mac));
     assert_eq!(release.option(54), Some(&SERVER.octets()[..]));
 }

@@ -109,6 +109,10 @@ fn python(program: &str, arguments: Vec<String>) -> Vec<String> {
     words
 }
 
+fn exec(argv: Vec<String>) -> Exec {
+    Exec { argv, ..rig::host::sh("") }
+}
+
 /// A machine whose programs listen, and say so.
 fn listening(machine: u8, networks: Vec<Endpoint>) -> Spec {
     let mut arguments: Vec<String> = LISTENED.split(' ').map(String::from).collect();
@@ -153,8 +157,7 @@ fn try_all(host: &mut Host, probes: &[Probe]) {
         [&probe.words[..], &[expected.into()]].concat().join(" ")
     };
     let arguments = probes.iter().map(argument).collect();
-    let exec = Exec { argv: python(include_str!("firewall/probe.py"), arguments), ..rig::host::sh("") };
-    let ran = host.run(Work::Exec(exec));
+    let ran = host.run(Work::Exec(exec(python(include_str!("firewall/probe.py"), arguments))));
     assert_eq!((ran.exit.ending.code(), ran.stderr.as_str()), (0, ""), "{ran:?}");
     let mut wrong = String::new();
     let mut answers = ran.stdout.lines();
@@ -222,10 +225,17 @@ fn all_trust_levels_against_real_packets_between_two_machines() {
     let flags = guest.shell("cat $(dirname $(grep -l 52:54:00:01:00:09 /sys/class/net/*/address))/flags");
     let flags = u32::from_str_radix(flags.trim_end().trim_start_matches("0x"), 16).unwrap();
     assert_eq!(flags & 1, 0, "it is up: {flags:x}");
+    // root in the container may not touch it
+    let undo = exec(python(include_str!("firewall/undo.py"), Vec::new()));
+    assert_eq!(guest.run(Work::Exec(undo)).stdout, "Operation not permitted\n");
     // a small machine remembers more connections than its kernel would by itself, which is one in 128 KiB
     let bound: u32 = guest.shell("cat /proc/sys/net/netfilter/nf_conntrack_max").trim_end().parse().unwrap();
     assert!(bound >= 8192, "{bound}");
 }
+
+/// A kernel that begins without nf_tables: Linux, admin-guide/kernel-parameters.txt.
+const WITHOUT: [&str; 2] =
+    ["-append", "console=ttyS1 quiet panic=-1 no_timer_check initcall_blacklist=nf_tables_module_init"];
 
 #[test]
 fn a_firewall_that_cannot_be_set_is_a_failed_start() {
@@ -234,13 +244,23 @@ fn a_firewall_that_cannot_be_set_is_a_failed_start() {
     let shell = script(LinkDevice::Virtio, "echo started");
     let mut machine = Machine::new(&Spec { networks: vec![guarded(0, Trust::Open)], ..shell }, Some(disk));
     machine.extra = cable.plug(mac(1, 0));
-    // the kernel begins without this part of it: Linux, admin-guide/kernel-parameters.txt
-    let arguments = "console=ttyS1 quiet panic=-1 no_timer_check initcall_blacklist=nf_tables_module_init";
-    machine.extra.extend(["-append".into(), arguments.into()]);
+    machine.extra.extend(WITHOUT.map(String::from));
     let seen = machine.power_on().serve(Tuning::FAST);
     let Some(Event::Failed(failure)) = seen.messages.last() else { panic!("{:?}", seen.messages) };
     let reason = "cannot set the firewall: this kernel has no nf_tables (it needs CONFIG_NF_TABLES_INET)";
     assert_eq!((failure.kind, failure.reason.as_str()), (FailureKind::Machine, reason));
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "");
     assert_eq!(cable.sent_by(mac(1, 0)), [], "and it has sent nothing before");
+}
+
+#[test]
+fn a_machine_on_no_network_spends_nothing_on_a_firewall() {
+    let (_dir, disk) = busybox_disk();
+    let mut cable = Cable::new("wire");
+    let mut machine = Machine::new(&script(LinkDevice::Virtio, "echo started"), Some(disk));
+    machine.extra = cable.plug(mac(1, 0));
+    machine.extra.extend(WITHOUT.map(String::from));
+    let seen = machine.power_on().serve(Tuning::FAST);
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), "started\n", "{:?}", seen.messages);
+    assert_eq!(cable.sent_by(mac(1, 0)), [], "nobody has asked for this card");
 }

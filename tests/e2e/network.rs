@@ -195,7 +195,7 @@ fn a_card_can_be_added_while_the_container_runs() {
     let spec = on(Vec::new());
     let wire = Wire::silent();
     let mut machine = Machine::new(&spec, Some(disk));
-    machine.extra.extend(["-device".into(), "pcie-root-port,id=port,chassis=1".into()]);
+    machine.extra.extend(["-device".into(), "pcie-root-port,id=root1,chassis=1".into()]);
     machine.extra.extend(wire.netdev("late"));
     let mut host = Host::boot(machine, &spec);
     assert!(!host.shell("ip addr").contains("eth0"));
@@ -208,7 +208,7 @@ fn a_card_can_be_added_while_the_container_runs() {
     let wanted = Spec { networks: vec![late], ..spec.clone() };
     host.order(Request::Reload { keys: wire::guestinfo::write(&wanted).to_string().as_str().into() });
     let arguments =
-        r#"{"driver": "virtio-net-pci", "id": "late", "netdev": "late", "bus": "port", "mac": "52:54:00:00:00:03"}"#;
+        r#"{"driver": "virtio-net-pci", "id": "late", "netdev": "late", "bus": "root1", "mac": "52:54:00:00:00:03"}"#;
     rig::qmp::Qmp::connect(&host.machine.path("qmp")).execute("device_add", arguments);
     wire.wait_for("an announcement", 0, |frame| is_announcement(frame, hardware(3), [10, 3, 0, 2]).then_some(()));
     holds(&host.shell("ip addr"), &["late0: <BROADCAST,MULTICAST,UP", "inet 10.3.0.2/24"]);

@@ -158,6 +158,11 @@ fn a_process_is_not_pid_1_and_its_orphans_are_nobodys_burden() {
     let lines: Vec<&str> = text.lines().collect();
     assert_ne!(lines[0], "1");
     assert_eq!(lines[1..], ["1", "alive"], "{text}");
+    let text = host.shell(
+        "i=0; while [ $i -lt 50 ]; do (j=0; while [ $j -lt 100 ]; do : & j=$((j + 1)); done); i=$((i + 1)); done
+        while grep -q ') Z ' /proc/[0-9]*/stat 2>/dev/null; do sleep 0.05; done; echo clean",
+    );
+    assert_eq!(text, "clean\n");
     // a signal that nobody expects ends a process as it would anywhere
     host.order(Request::Signal { session: MAIN, signal: 15 });
     assert_eq!(host.exit(MAIN).ending, Ending::Signaled { signal: 15, core: false });

@@ -4,7 +4,7 @@ use rig::host::Host;
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use wire::message::{FIRST_OTHER, MAIN, Reply, Request, SessionId, SpecText};
-use wire::spec::{LinkDevice, Restart, Spec};
+use wire::spec::{DiskId, LinkDevice, Mount, Restart, Source, Spec};
 use wire::status::{Ending, ProcessState};
 
 fn boot(text: &str) -> (tempfile::TempDir, Spec, Host) {
@@ -95,6 +95,32 @@ fn a_process_gets_another_restart_policy_and_another_stop_signal() {
     host.shell("sleep 1");
     host.order(Request::PowerOff);
     assert_eq!(host.exit(MAIN).ending, Ending::Exited { code: 1 });
+}
+
+#[test]
+fn limits_and_mounts_change_while_the_machine_runs() {
+    let (_dir, mut spec, mut host) = boot("exec sleep 100000");
+    spec.machine.pids = Some(77);
+    spec.machine.memory = Some(100 << 20);
+    let source = Source::Memory { size: 1 << 20, mode: 0o755, exec: false };
+    let destination = "/late/mount".into();
+    spec.mounts.push(Mount { name: "late".into(), source, destination, read_only: false, seed: false });
+    host.order(reload(&spec));
+    let Reply::Stats(stats) = host.request(Request::Stats) else { panic!("no figures") };
+    assert_eq!((stats.pids_limit, stats.memory.limit), (77, 100 << 20));
+    assert_eq!(host.shell("awk '$2 == \"/late/mount\" { print $3 }' /proc/mounts"), "tmpfs\n");
+    // a mount that is there stays; one that cannot be is a reason that says what was done
+    let mut other = spec.clone();
+    other.mounts[0].read_only = true;
+    refused(&mut host, reload(&other), &["mounts|late"]);
+    let mut other = spec.clone();
+    other.machine.pids = Some(88);
+    let source = Source::Disk(DiskId::Label("nosuch".into()));
+    let destination = "/never".into();
+    other.mounts.push(Mount { name: "never".into(), source, destination, read_only: false, seed: false });
+    refused(&mut host, reload(&other), &["mounts|never", "nosuch", "done before that: nothing"]);
+    let Reply::Stats(stats) = host.request(Request::Stats) else { panic!("no figures") };
+    assert_eq!(stats.pids_limit, 77);
 }
 
 #[test]

@@ -89,6 +89,11 @@ impl Disks {
         self.arguments.extend(["-drive".into(), drive, "-device".into(), format!("{device},drive={id}")]);
     }
 
+    /// Gives QEMU more arguments.
+    pub fn extra(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|argument| argument.to_string()));
+    }
+
     /// QEMU's arguments for everything that is attached.
     pub fn arguments(&self) -> Vec<String> {
         self.arguments.clone()

@@ -148,7 +148,12 @@ impl Host {
     pub fn create(&mut self, work: Work) -> SessionId {
         let (session, id) = self.begin(work);
         let reply = self.answer(id);
-        assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+        assert!(
+            matches!(reply, Reply::Started { .. }),
+            "{reply:?}; told: {:?}; console: {}",
+            self.told,
+            self.machine.console()
+        );
         session
     }
 

@@ -10,6 +10,7 @@ pub mod host;
 pub mod images;
 pub mod line;
 pub mod machine;
+pub mod nfs;
 pub mod qmp;
 pub mod serve;
 pub mod stream;

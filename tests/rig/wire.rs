@@ -82,6 +82,11 @@ impl Wire {
         self.heard.frames.lock().expect("no panic").len()
     }
 
+    /// What `find` finds first in the frames that have come, behind the first `after`.
+    pub fn find<T>(&self, after: usize, find: impl FnMut(&Vec<u8>) -> Option<T>) -> Option<T> {
+        self.heard.frames.lock().expect("no panic").iter().skip(after).find_map(find)
+    }
+
     /// Waits for a frame, behind the first `after`, in which `find` finds something.
     pub fn wait_for<T>(&self, what: &str, after: usize, mut find: impl FnMut(&[u8]) -> Option<T>) -> T {
         let began = std::time::Instant::now();

@@ -10,7 +10,6 @@ use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
 use guest::guestinfo::Store;
-use guest::log::Log;
 use guest::power::Ending;
 use guest::power_button::PowerButton;
 use guest::{journal, say};
@@ -24,11 +23,11 @@ use wire::status::Failure;
 use crate::boot::{BootError, Machine};
 use crate::chores::Chores;
 use crate::health;
-use crate::line::Line;
 use crate::machine::Hardware;
 use crate::members::Member;
 use crate::network::Network;
-use crate::session::Io;
+use crate::outside::Outside;
+use crate::reload::Reloading;
 use crate::sessions::Sessions;
 use crate::status::Teller;
 use crate::syslog::Syslog;
@@ -94,6 +93,8 @@ pub(crate) struct Agent {
     pub(crate) outside: Outside,
     pub(crate) goal: Goal,
     pub(crate) chores: Chores,
+    /// Another spec, on its way.
+    pub(crate) reloading: Option<Reloading>,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
@@ -108,46 +109,6 @@ pub(crate) struct Agent {
     hardware: Hardware,
     signals: Signals,
     button: Option<PowerButton>,
-}
-
-/// What bytes of sessions go through on their way out and in.
-pub(crate) struct Outside {
-    pub(crate) line: Line,
-    pub(crate) poller: Poller,
-    log: Option<Log>,
-    /// None where none is asked for.
-    pub(crate) syslog: Option<Syslog>,
-    buffer: Box<[u8]>,
-}
-
-impl Outside {
-    pub(crate) fn io(&mut self) -> Io<'_> {
-        let Outside { line, poller, log, syslog, buffer } = self;
-        Io { link: &mut line.link, poller, log: log.as_mut(), syslog: syslog.as_mut(), buffer, now: clock::now() }
-    }
-
-    /// Sends what the devices take, for a while; true if the link has more that could go at once.
-    fn transmit(&mut self) -> bool {
-        journal::transmit();
-        if let Some(syslog) = &mut self.syslog {
-            syslog.transmit(clock::now());
-        }
-        let more = self.line.transmit();
-        let Some(log) = &mut self.log else { return more };
-        if let Err(error) = log.transmit() {
-            say!(Error, "the log's device is gone, and nothing more is logged: {error}");
-            // an error means that it is not watched
-            let _unwatched = self.poller.remove(&*log);
-            self.log = None;
-        }
-        more
-    }
-
-    fn is_flushed(&self) -> bool {
-        self.line.link.is_flushed()
-            && self.log.as_ref().is_none_or(Log::is_flushed)
-            && self.syslog.as_ref().is_none_or(|syslog| syslog.is_done(clock::now()))
-    }
 }
 
 impl Agent {
@@ -177,6 +138,7 @@ impl Agent {
             outside,
             goal: Goal::Serve,
             chores: Chores::default(),
+            reloading: None,
             cgroup,
             network,
             ending: Ending::default(),
@@ -339,7 +301,7 @@ impl Agent {
             match signal {
                 Signal::SIGCHLD => self.handle_children(),
                 Signal::SIGHUP => {
-                    if let Err(reason) = self.reload("") {
+                    if let Some(Err(reason)) = self.reload(None, "") {
                         say!(Warn, "the spec is not taken over: {reason}");
                     }
                 }

@@ -76,7 +76,6 @@ pub(crate) fn trim() -> Reply {
 }
 
 /// Mounts what a running container is given, and waits for its disk as long as a boot would. For a chore.
-#[allow(dead_code)] // the reload's
 pub(crate) fn add(mount: &Mount) -> Result<(), Failure> {
     volumes::find_and_mount(&[mount], Path::new("/"))
 }

@@ -172,7 +172,9 @@ impl Agent {
         let now = clock::now();
         for (pid, ending) in guest::reap::ended_children() {
             if let Some((id, reply)) = self.chores.ended(pid) {
-                self.reply(id, reply);
+                if let Some((id, reply)) = self.chore_ended(id, reply) {
+                    self.reply(id, reply);
+                }
                 continue;
             }
             let poller = &self.outside.poller;

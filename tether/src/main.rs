@@ -18,6 +18,7 @@ mod line;
 mod machine;
 mod members;
 mod network;
+mod outside;
 mod pipes;
 mod reload;
 mod requests;

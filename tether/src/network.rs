@@ -21,7 +21,7 @@ use guest::net::card;
 use guest::net::dhcp::{Asker, News};
 use guest::net::firewall;
 use guest::net::stack::{Stack, Watch};
-use guest::{clock, image, mounts};
+use guest::{clock, image, mounts, say};
 use wire::spec::{Endpoint, Names, Spec};
 use wire::status::{EndpointStatus, Failure, FailureKind};
 
@@ -87,7 +87,10 @@ impl Network {
             let link = link.map_err(|error| machine(&format!("network {}", endpoint.name), &error))?;
             self.name(&mut stack, endpoint.clone(), link)?;
         }
-        self.guard()?;
+        // a machine on no network has none to be guarded from: its cards stay down
+        if !self.placed.is_empty() {
+            self.guard()?;
+        }
         self.placed.iter().try_for_each(|placed| placed.set_up(&mut stack))?;
         if !self.placed.is_empty() {
             let indices: Vec<u32> = self.placed.iter().map(|placed| placed.link.index).collect();
@@ -147,7 +150,7 @@ impl Network {
             }
         }
         if let Err(failure) = self.take_news() {
-            guest::say!(Warn, "{failure}");
+            say!(Error, "{failure}");
         }
     }
 
@@ -183,7 +186,7 @@ impl Network {
         self.set_up_last(stack).inspect_err(|_| {
             self.placed.pop();
             if let Err(failure) = self.guard() {
-                guest::say!(Warn, "{failure}");
+                say!(Error, "{failure}");
             }
         })
     }
@@ -227,9 +230,9 @@ impl Network {
             });
             match come {
                 Ok(false) if now < until => self.awaited.push((endpoint, until)),
-                Ok(false) => guest::say!(Warn, "a card has not come after {CARD_BOUND:?}"; network = endpoint.name),
+                Ok(false) => say!(Error, "network {}: its card has not come after 10 s", endpoint.name),
                 Ok(true) => {}
-                Err(failure) => guest::say!(Warn, "{failure}"),
+                Err(failure) => say!(Error, "{failure}"),
             }
         }
         if self.awaited.is_empty() {
@@ -292,7 +295,7 @@ impl Network {
             outcome = outcome.and(open().and_then(|mut stack| match news {
                 News::Bound(lease) => placed.bind(&mut stack, lease),
                 News::Lost => {
-                    guest::say!(Warn, "an address is lost"; network = placed.endpoint.name);
+                    say!(Warn, "network {}: its address is lost", placed.endpoint.name);
                     placed.lose(&mut stack)
                 }
             }));
@@ -338,7 +341,7 @@ impl Network {
         for (file, text) in files.iter().zip(self.texts()) {
             let written = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.set_len(text.len() as u64));
             if let Err(error) = written {
-                guest::say!(Warn, "cannot write who is who: {error}");
+                say!(Warn, "cannot write who is who: {error}");
             }
         }
     }

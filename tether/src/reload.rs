@@ -3,14 +3,20 @@
 //! What can be added or changed is listed in [`Change`]; everything else is refused, by the name of its key, and then nothing is done. This file is the one
 //! place that calls what changes a running machine.
 
+use std::collections::VecDeque;
 use std::fmt;
 
-use wire::message::SessionId;
-use wire::spec::{Capabilities, Diagnostics, Endpoint, LinkSpec, Machine, Mount, Names, Process, Rights, Root, Spec};
+use guest::{journal, say};
+use wire::message::{Reply, SessionId};
+use wire::spec::{
+    Capabilities, Diagnostics, Endpoint, Level, LinkSpec, Machine, Mount, Names, Process, Rights, Root, Spec,
+};
 use wire::status::Failure;
 use wire::vmx::Dictionary;
 
 use crate::agent::{Agent, Goal};
+use crate::chores;
+use crate::limits;
 use crate::members::{Member, checker};
 
 /// Something that a running machine can take over from another spec.
@@ -19,6 +25,8 @@ pub(crate) enum Change {
     Mount(Mount),
     Network(Endpoint),
     Limits(Machine),
+    /// How much tether says.
+    Level(Level),
     /// A session that there was not.
     Add(String, Process),
     /// A session that there is to be no more.
@@ -62,11 +70,11 @@ pub(crate) fn compare(old: &Spec, new: &Spec) -> Result<Vec<Change>, String> {
     check("names/hosts", *hosts == old.names.hosts)?;
     check("names/search", *search == old.names.search)?;
     check("names/options", *options == old.names.options)?;
-    check("diagnostics/debug", *level == old.diagnostics.level)?;
     check("diagnostics/syslog", *syslog == old.diagnostics.syslog)?;
     let mut changes = added("mounts", &old.mounts, mounts, |mount| &mount.name, Change::Mount)?;
     changes.extend(added("networks", &old.networks, networks, |network| &network.name, Change::Network)?);
     changes.extend(compare_machine(&old.machine, machine)?);
+    changes.extend((*level != old.diagnostics.level).then_some(Change::Level(*level)));
     let gone = old.others.keys().filter(|name| !others.contains_key(*name));
     changes.extend(gone.map(|name| Change::Remove(name.clone())));
     changes.extend(compare_process(&old.id, &old.main, main)?);
@@ -102,9 +110,11 @@ fn added<T: Clone + PartialEq>(
 }
 
 fn compare_machine(old: &Machine, new: &Machine) -> Result<Option<Change>, String> {
-    let Machine { memory: _, cpus: _, pids: _, shm_size, sysctls, reclaim: _ } = new;
-    check("machine/shm", *shm_size == old.shm_size)?;
-    check("machine/sysctls", *sysctls == old.sysctls)?;
+    let Machine { memory: _, cpus: _, pids: _, shm_size: _, sysctls, reclaim } = new;
+    // nobody knows what a parameter was before it was set
+    let kept = old.sysctls.iter().all(|(name, _)| sysctls.iter().any(|(known, _)| known == name));
+    check("machine/sysctls", kept)?;
+    check("machine/reclaim", *reclaim == old.reclaim)?;
     Ok((new != old).then(|| Change::Limits(new.clone())))
 }
 
@@ -137,22 +147,56 @@ fn compare_process(name: &str, old: &Process, new: &Process) -> Result<Option<Ch
     Ok((new != old).then(|| Change::Rules(name.into(), new.clone())))
 }
 
+/// A spec that is being taken over.
+pub(crate) struct Reloading {
+    /// What is to be answered, unless nobody has asked.
+    request: Option<u64>,
+    /// What is still to be done; the first of it may be under way.
+    left: VecDeque<Change>,
+    done: Vec<String>,
+}
+
+impl Reloading {
+    /// Of its chore.
+    fn number(&self) -> u64 {
+        self.request.unwrap_or(u64::MAX)
+    }
+
+    fn broken(&self, at: impl fmt::Display, reason: &str) -> String {
+        let done = if self.done.is_empty() { "nothing".into() } else { self.done.join(", ") };
+        format!("{at}: {reason}; done before that: {done}")
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Mount(mount) => write!(f, "mounts|{}", mount.name),
             Change::Network(network) => write!(f, "networks|{}", network.name),
             Change::Limits(_) => f.write_str("machine"),
+            Change::Level(_) => f.write_str("diagnostics/debug"),
             Change::Add(name, _) | Change::Remove(name) | Change::Rules(name, _) => write!(f, "sessions|{name}"),
         }
     }
 }
 
 impl Agent {
-    /// Takes over what `keys`, a whole spec, or the store if they are empty, ask for; all of it, or nothing. Where something fails on the way, it says what was done before.
-    pub(crate) fn reload(&mut self, keys: &str) -> Result<(), String> {
+    /// Takes over what `keys`, a whole spec, or the store if they are empty, ask for; all of it, or nothing. Where something fails on the way, it says what was done
+    /// before. `None` when that takes a while: the request is answered then.
+    pub(crate) fn reload(&mut self, request: Option<u64>, keys: &str) -> Option<Result<(), String>> {
+        match self.changes(keys) {
+            Ok(left) => self.go_on(Reloading { request, left, done: Vec::new() }),
+            Err(reason) => Some(Err(reason)),
+        }
+    }
+
+    /// All that has to be done, if all of it can be.
+    fn changes(&self, keys: &str) -> Result<VecDeque<Change>, String> {
         if !matches!(self.goal, Goal::Serve) {
             return Err(format!("container {} is stopping", self.spec.id));
+        }
+        if self.reloading.is_some() {
+            return Err("another spec is being taken over: ask again when that is done".into());
         }
         let keys = match keys.is_empty() {
             true => self.store.read().map_err(|error| error.to_string())?,
@@ -161,38 +205,82 @@ impl Agent {
         let spec = wire::guestinfo::read(&keys).map_err(|error| error.to_string())?;
         let changes = compare(&self.spec, &spec)?;
         for change in &changes {
-            self.check_possible(change)?;
-        }
-        let mut done = Vec::new();
-        for change in changes {
-            let what = change.to_string();
-            if let Err(failure) = self.apply(change) {
-                let done = if done.is_empty() { "nothing".into() } else { done.join(", ") };
-                return Err(format!("{what}: {failure}; done before that: {done}"));
+            if let Change::Add(name, _) = change
+                && self.members.iter().any(|member| member.name == *name)
+            {
+                return Err(format!("{change}: the last session of that name has not yet ended"));
             }
-            done.push(what);
         }
-        Ok(())
+        Ok(changes.into())
     }
 
-    /// What the spec alone cannot tell.
-    fn check_possible(&self, change: &Change) -> Result<(), String> {
-        match change {
-            Change::Add(name, _) if self.members.iter().any(|member| member.name == *name) => {
-                Err(format!("{change}: the last session of that name has not yet ended"))
+    /// Does what is left, up to what takes a while.
+    fn go_on(&mut self, mut reloading: Reloading) -> Option<Result<(), String>> {
+        while let Some(change) = reloading.left.pop_front() {
+            if let Change::Mount(mount) = &change {
+                let wanted = mount.clone();
+                let work = move || match chores::add(&wanted) {
+                    Ok(()) => Reply::Done,
+                    Err(failure) => Reply::Refused { reason: failure.to_string() },
+                };
+                if let Err(reason) = self.chores.begin(reloading.number(), work) {
+                    return Some(Err(reloading.broken(&change, &reason)));
+                }
+                reloading.left.push_front(change);
+                self.reloading = Some(reloading);
+                return None;
             }
-            Change::Mount(_) | Change::Limits(_) => {
-                Err(format!("{change}: this version cannot change it while the machine runs"))
+            let what = change.to_string();
+            if let Err(failure) = self.apply(change) {
+                return Some(Err(reloading.broken(&what, &failure.reason)));
             }
-            Change::Network(_) | Change::Add(..) | Change::Remove(_) | Change::Rules(..) => Ok(()),
+            reloading.done.push(what);
+        }
+        Some(Ok(()))
+    }
+
+    /// A chore is done: the answer to its request, and whose that is, unless there is more to do.
+    pub(crate) fn chore_ended(&mut self, number: u64, reply: Reply) -> Option<(u64, Reply)> {
+        let Some(mut reloading) = self.reloading.take_if(|reloading| reloading.number() == number) else {
+            return Some((number, reply));
+        };
+        let request = reloading.request;
+        let outcome = match (reloading.left.pop_front(), reply) {
+            (Some(change), Reply::Refused { reason }) => Some(Err(reloading.broken(&change, &reason))),
+            (Some(Change::Mount(mount)), _) => {
+                reloading.done.push(format!("mounts|{}", mount.name));
+                self.spec.mounts.push(mount);
+                self.go_on(reloading)
+            }
+            _ => self.go_on(reloading),
+        };
+        let reply = match outcome? {
+            Ok(()) => Reply::Done,
+            Err(reason) => Reply::Refused { reason },
+        };
+        match (request, reply) {
+            (Some(request), reply) => Some((request, reply)),
+            (None, Reply::Refused { reason }) => {
+                say!(Warn, "the spec is not taken over: {reason}");
+                None
+            }
+            (None, _) => None,
         }
     }
 
     fn apply(&mut self, change: Change) -> Result<(), Failure> {
         self.teller.changed = true;
         match change {
-            // refused by `check_possible`
-            Change::Mount(_) | Change::Limits(_) => {}
+            // a chore does it
+            Change::Mount(_) => {}
+            Change::Limits(machine) => {
+                limits::change(&machine, &self.cgroup)?;
+                self.spec.machine = machine;
+            }
+            Change::Level(level) => {
+                journal::begin(level);
+                self.spec.diagnostics.level = level;
+            }
             Change::Network(endpoint) => {
                 self.network.add(&endpoint)?;
                 self.spec.networks.push(endpoint);

@@ -19,6 +19,12 @@ impl Agent {
     pub(crate) fn serve(&mut self, id: u64, request: Request) -> Option<Reply> {
         let begun = match request {
             Request::Trim => self.chores.begin(id, chores::trim),
+            Request::Reload { keys } => {
+                return self.reload(Some(id), &keys.0).map(|outcome| match outcome {
+                    Ok(()) => Reply::Done,
+                    Err(reason) => Reply::Refused { reason },
+                });
+            }
             request => return Some(self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })),
         };
         begun.err().map(|reason| Reply::Refused { reason })
@@ -40,7 +46,6 @@ impl Agent {
             Request::Stats => return Ok(Reply::Stats(Box::new(guest::stats::read(&self.cgroup)))),
             Request::Inspect { path } => return self.inspect(&path),
             Request::Status => return Ok(Reply::Text(self.status())),
-            Request::Reload { keys } => self.reload(&keys.0)?,
             Request::SetClock { unix_ns } => return machine::set_clock(unix_ns),
             Request::KernelLog => return machine::kernel_log(),
             Request::Reboot => {
@@ -48,7 +53,7 @@ impl Agent {
                 self.stop();
             }
             // answered later, above
-            Request::Trim => return Ok(Reply::Unsupported),
+            Request::Trim | Request::Reload { .. } => return Ok(Reply::Unsupported),
         }
         Ok(Reply::Done)
     }

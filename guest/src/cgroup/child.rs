@@ -30,7 +30,9 @@ impl Cgroup {
             Some((open("cgroup.procs")?, open("cgroup.kill")?))
         });
         match made {
-            Some((procs, kill)) => Cgroup { procs: Some(procs), kill: Some(kill), ..inherited },
+            Some((procs, kill)) => {
+                Cgroup { outer_procs: copy(&self.procs), procs: Some(procs), kill: Some(kill), ..inherited }
+            }
             None => inherited,
         }
     }
@@ -46,6 +48,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::sys::spawn::Group;
 
     #[test]
     fn without_control_groups_there_is_nothing_to_kill() {
@@ -65,7 +68,10 @@ mod tests {
         let inner = outer.child("one");
         let start = |group: &Cgroup| {
             let child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-            nix::unistd::write(group.procs_fd().unwrap(), child.id().to_string().as_bytes()).unwrap();
+            let Group { outer, procs } = group.procs_fd().unwrap();
+            for procs in outer.into_iter().chain([procs]) {
+                nix::unistd::write(procs, child.id().to_string().as_bytes()).unwrap();
+            }
             child
         };
         let (mut one, mut other) = (start(&inner), start(&outer));

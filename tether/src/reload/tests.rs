@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use wire::handshake::LinkKey;
 use wire::spec::{
-    DiskId, HealthCheck, Level, Limit, LinkDevice, LogDevice, Nic, Restart, SPEED, Source, Syslog, TermSize, Top,
-    Transport, Trust,
+    DiskId, HealthCheck, Limit, LinkDevice, LogDevice, Nic, Restart, SPEED, Source, Syslog, TermSize, Top, Transport,
+    Trust,
 };
 
 use super::*;
@@ -15,6 +15,7 @@ fn spec() -> Spec {
     let process = |name: &str| Process::new(vec![name.into()]);
     let mut spec = Spec::new("c", link, process("main"));
     spec.others.insert("other".into(), process("other"));
+    spec.machine.sysctls.push(("a.b".into(), "1".into()));
     spec.mounts.push(mount("m"));
     spec.networks.push(network("n"));
     spec
@@ -82,9 +83,8 @@ fn what_a_machine_is_made_of_stays() {
     refused("names/hosts", |spec| spec.names.hosts.push(([1, 2, 3, 4].into(), "h".into())));
     refused("names/search", |spec| spec.names.search.push("s".into()));
     refused("names/options", |spec| spec.names.options.push("o".into()));
-    refused("machine/shm", |spec| spec.machine.shm_size = 1);
-    refused("machine/sysctls", |spec| spec.machine.sysctls.push(("a.b".into(), "1".into())));
-    refused("diagnostics/debug", |spec| spec.diagnostics.level = Level::Trace);
+    refused("machine/sysctls", |spec| spec.machine.sysctls.clear());
+    refused("machine/reclaim", |spec| spec.machine.reclaim = false);
     let server = ([1, 2, 3, 4], 514).into();
     refused("diagnostics/syslog", |spec| {
         spec.diagnostics.syslog = Some(Syslog { transport: Transport::Udp, server });
@@ -150,11 +150,14 @@ fn mounts_and_networks_are_added_and_neither_taken_away_nor_changed() {
 }
 
 #[test]
-fn limits_change() {
+fn limits_and_words_change() {
+    accepted("diagnostics/debug", |spec| spec.diagnostics.level = Level::Trace);
     accepted("machine", |spec| spec.machine.memory = Some(1));
     accepted("machine", |spec| spec.machine.cpus = Some(1));
     accepted("machine", |spec| spec.machine.pids = Some(1));
-    accepted("machine", |spec| spec.machine.reclaim = false);
+    accepted("machine", |spec| spec.machine.shm_size = 1);
+    accepted("machine", |spec| spec.machine.sysctls[0].1 = "2".into());
+    accepted("machine", |spec| spec.machine.sysctls.push(("c.d".into(), "1".into())));
 }
 
 #[test]

@@ -34,51 +34,70 @@ pub(super) fn read_endpoints(root: &Node<'_>) -> Result<Vec<Endpoint>, SpecError
 
 fn read_endpoint(root: &Node<'_>, node: &Node<'_>, name: String, alone: bool) -> Result<Endpoint, SpecError> {
     let old = vic::read(root, node, &name)?;
-    let given = each(node, "addresses", ADDRESSES, prefix)?;
-    // an address of VIC's may be one of several
-    if let Some(old) = old.address.filter(|old| !given.is_empty() && !given.contains(old)) {
-        return Err(node.invalid("ip/IP", &old.address.to_string(), "one of the `addresses` that are given too"));
-    }
-    let addresses = if given.is_empty() { old.address.into_iter().collect() } else { given };
-    let dhcp = node.flag("dhcp", addresses.is_empty() && !old.fixed)?;
-    if dhcp && old.fixed {
-        return Err(node.invalid("dhcp", "true", "possible: `static` says that nobody is asked"));
-    }
-    let gateways = same(node, "gateways", each(node, "gateways", ADDRESS, parse)?, old.gateways)?;
-    let default = node.flag("network/default", alone && !old.internal)?;
-    if default && old.internal {
-        return Err(node.invalid("network/default", "true", "possible: the network is `internal`"));
-    }
-    let routes = each(node, "routes", "a route, such as `192.168.0.0/16 via 10.0.0.1` or `10.1.0.0/16`", route)?;
-    let routes = same(node, "routes", routes, vic::routes(&old.destinations, &gateways))?;
-    let given = node.parsed("trust", "`published`, `open`, `closed`, `outbound` or `peers`", trust)?;
-    let trust = match (given, old.trust) {
-        (Some(given), Some(old)) if given != old => {
-            return Err(node.invalid("trust", text::trust_name(given), "what TrustLevel, or the network's type, says"));
-        }
-        (given, old) => given.or(old).unwrap_or_default(),
-    };
-    let endpoint = Endpoint {
+    // made whole and then filled: PID 1 is counted in bytes, and each half-made value would need its own way out
+    let mut endpoint = Endpoint {
         name,
         nic: read_nic(node)?,
         interface: read_interface(node)?,
-        addresses,
-        dhcp,
-        gateways,
-        default,
-        routes,
-        mtu: node.parsed("mtu", "a number of bytes from 68 to 65535", |text| {
-            text.parse().ok().filter(|mtu| (68..=65535).contains(mtu))
-        })?,
-        dns: same(node, "dns", each(node, "dns", ADDRESS, parse)?, old.dns)?,
-        trust,
-        pools: same(node, "pools", each(node, "pools", "a range, such as 10.0.0.1-10.0.0.9", pool)?, old.pools)?,
-        ports: each(node, "ports", "a port, such as `80/tcp`, `8080:80/tcp` or `5000-5010/udp`", port)?,
+        addresses: each(node, "addresses", ADDRESSES, prefix)?,
+        dhcp: false,
+        gateways: Vec::new(),
+        default: false,
+        routes: Vec::new(),
+        mtu: None,
+        dns: Vec::new(),
+        trust: Trust::default(),
+        pools: Vec::new(),
+        ports: Vec::new(),
     };
+    read_addresses(node, &mut endpoint, &old, alone)?;
+    let routes = each(node, "routes", "a route, such as `192.168.0.0/16 via 10.0.0.1` or `10.1.0.0/16`", route)?;
+    endpoint.routes = same(node, "routes", routes, vic::routes(&old.destinations, &endpoint.gateways))?;
+    let bytes = |text: &str| text.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
+    endpoint.mtu = node.parsed("mtu", "a number of bytes from 68 to 65535", bytes)?;
+    endpoint.dns = same(node, "dns", each(node, "dns", ADDRESS, parse)?, old.dns)?;
+    endpoint.trust = read_trust(node, old.trust)?;
+    let pools = each(node, "pools", "a range, such as 10.0.0.1-10.0.0.9", pool)?;
+    endpoint.pools = same(node, "pools", pools, old.pools)?;
+    endpoint.ports = each(node, "ports", "a port, such as `80/tcp`, `8080:80/tcp` or `5000-5010/udp`", port)?;
     check(node, &endpoint)?;
     Ok(endpoint)
 }
 
+#[inline(never)]
+fn read_addresses(node: &Node<'_>, endpoint: &mut Endpoint, old: &vic::Old, alone: bool) -> Result<(), SpecError> {
+    // an address of VIC's may be one of several
+    match old.address {
+        Some(own) if endpoint.addresses.is_empty() => endpoint.addresses.push(own),
+        Some(own) if !endpoint.addresses.contains(&own) => {
+            return Err(node.invalid("ip/IP", &own.address.to_string(), "one of the `addresses` that are given too"));
+        }
+        _ => {}
+    }
+    endpoint.dhcp = node.flag("dhcp", endpoint.addresses.is_empty() && !old.fixed)?;
+    if endpoint.dhcp && old.fixed {
+        return Err(node.invalid("dhcp", "true", "possible: `static` says that nobody is asked"));
+    }
+    endpoint.gateways = same(node, "gateways", each(node, "gateways", ADDRESS, parse)?, old.gateways.clone())?;
+    endpoint.default = node.flag("network/default", alone && !old.internal)?;
+    if endpoint.default && old.internal {
+        return Err(node.invalid("network/default", "true", "possible: the network is `internal`"));
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn read_trust(node: &Node<'_>, old: Option<Trust>) -> Result<Trust, SpecError> {
+    let given = node.parsed("trust", "`published`, `open`, `closed`, `outbound` or `peers`", trust)?;
+    match (given, old) {
+        (Some(given), Some(old)) if given != old => {
+            Err(node.invalid("trust", text::trust_name(given), "what TrustLevel, or the network's type, says"))
+        }
+        (given, old) => Ok(given.or(old).unwrap_or_default()),
+    }
+}
+
+#[inline(never)]
 fn read_nic(node: &Node<'_>) -> Result<Nic, SpecError> {
     let mac = node.parsed("mac", "the hardware address of a card, such as 52:54:00:12:34:56", hardware)?;
     let slot = node.parsed("Common/id", "vSphere's number of a PCI slot", vic::slot)?;
@@ -92,6 +111,7 @@ fn read_nic(node: &Node<'_>) -> Result<Nic, SpecError> {
     }
 }
 
+#[inline(never)]
 fn read_interface(node: &Node<'_>) -> Result<Option<String>, SpecError> {
     const NAME: &str = "a name of an interface: at most 15 letters, digits and signs but `/` and `:`, and not `lo`";
     let fits = |name: &str| {
@@ -107,6 +127,7 @@ fn read_interface(node: &Node<'_>) -> Result<Option<String>, SpecError> {
 }
 
 /// What one network says against itself.
+#[inline(never)]
 fn check(node: &Node<'_>, endpoint: &Endpoint) -> Result<(), SpecError> {
     const REACHED: &str = "reached from this network: it is in none of its addresses' prefixes";
     let on_link = |address: IpAddr| {
@@ -145,6 +166,7 @@ fn check(node: &Node<'_>, endpoint: &Endpoint) -> Result<(), SpecError> {
 }
 
 /// What two networks say against each other.
+#[inline(never)]
 fn check_pair(node: &Node<'_>, one: &Endpoint, other: &Endpoint) -> Result<(), SpecError> {
     if one.name == other.name {
         return Err(node.invalid("", &one.name, "the name of one network only"));
@@ -178,6 +200,7 @@ fn check_pair(node: &Node<'_>, one: &Endpoint, other: &Endpoint) -> Result<(), S
 }
 
 /// A list, each element of which must be read.
+#[inline(never)]
 fn each<T>(
     node: &Node<'_>,
     key: &str,
@@ -189,6 +212,7 @@ fn each<T>(
 }
 
 /// What both grammars say, when they do not disagree.
+#[inline(never)]
 fn same<T: PartialEq>(node: &Node<'_>, key: &str, given: Vec<T>, old: Vec<T>) -> Result<Vec<T>, SpecError> {
     match (given.is_empty(), old.is_empty()) {
         (true, _) => Ok(old),

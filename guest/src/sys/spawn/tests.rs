@@ -53,7 +53,8 @@ fn a_failure_says_at_which_step() {
 fn a_group_that_cannot_be_joined_is_a_failure() {
     let null = std::fs::File::open("/dev/null").unwrap();
     let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
-    let failure = spawn(&program("/bin/true", &["true"]), &stdio, Some(null.as_fd())).unwrap_err();
+    let failure =
+        spawn(&program("/bin/true", &["true"]), &stdio, Some(Group { outer: None, procs: null.as_fd() })).unwrap_err();
     assert_eq!((failure.step, failure.error.raw_os_error()), (Step::Cgroup, Some(libc::EBADF)));
 }
 

@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::super::node::Node;
+use super::super::{base64, node::Node};
 use super::text::{is_usable, network, ordered};
 use crate::guestinfo::SpecError;
 use crate::spec::{Prefix, Route, Trust};
@@ -29,6 +29,7 @@ pub(super) fn path(name: &str) -> String {
     format!("networks|{}", name.replace('.', "/"))
 }
 
+#[inline(never)]
 pub(super) fn read(root: &Node<'_>, node: &Node<'_>, name: &str) -> Result<Old, SpecError> {
     let fixed = node.flag("static", false)?;
     let internal = node.flag("internal", false)?;
@@ -83,6 +84,7 @@ pub(super) fn read(root: &Node<'_>, node: &Node<'_>, name: &str) -> Result<Old, 
 
 impl Node<'_> {
     /// Whether it is a bridge; the key is one that a guest may write, and so holds dots.
+    #[inline(never)]
     fn network_type(&self, name: &str) -> Result<bool, SpecError> {
         let dotted = Node { keys: self.keys, path: format!("{}.", self.path.trim_end_matches('/')) };
         let key = format!("networks|{}.network.type", name.replace('/', "."));
@@ -122,16 +124,19 @@ fn level(text: &str) -> Option<Trust> {
 }
 
 /// How many elements a list of VIC's has that is not one of texts: its key holds one less.
+#[inline(never)]
 fn count(node: &Node<'_>, key: &str) -> Result<usize, SpecError> {
     let count = |text: &str| text.parse().ok().filter(|&last: &usize| last < 1000).map(|last| last + 1);
     Ok(node.parsed(key, "a number", count)?.unwrap_or(0))
 }
 
+#[inline(never)]
 fn required(node: &Node<'_>, key: &str) -> Result<IpAddr, SpecError> {
     let missing = || SpecError::Missing(format!("{}{key}", node.path));
     node.parsed(key, BYTES, address)?.ok_or_else(missing)
 }
 
+#[inline(never)]
 fn mask_below(node: &Node<'_>, path: &str, address: IpAddr) -> Result<u8, SpecError> {
     let key = format!("{path}Mask");
     let missing = || SpecError::Missing(format!("{}{key}", node.path));
@@ -139,16 +144,18 @@ fn mask_below(node: &Node<'_>, path: &str, address: IpAddr) -> Result<u8, SpecEr
 }
 
 /// An IPv4 address in 16 bytes is one in 4.
+#[inline(never)]
 fn address(text: &str) -> Option<IpAddr> {
-    let bytes = base64(text)?;
+    let bytes = base64::decode(text)?;
     if let Ok(bytes) = <[u8; 4]>::try_from(&bytes[..]) {
         return Some(IpAddr::V4(Ipv4Addr::from(bytes)));
     }
     Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).to_canonical())
 }
 
+#[inline(never)]
 fn mask(text: &str, address: IpAddr) -> Option<u8> {
-    let bytes = base64(text)?;
+    let bytes = base64::decode(text)?;
     let mask = match (address, bytes.len()) {
         (IpAddr::V4(_), 4) => &bytes[..],
         // twelve bytes of ones stand before the four that count
@@ -161,30 +168,4 @@ fn mask(text: &str, address: IpAddr) -> Option<u8> {
     let leading = mask.iter().position(|&byte| byte != 0xff).unwrap_or(mask.len());
     let rest_is_zero = mask.iter().skip(leading + 1).all(|&byte| byte == 0);
     (ones == all && rest_is_zero).then(|| u8::try_from(ones).unwrap_or(128))
-}
-
-/// RFC 4648, section 4, with its padding.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 || text.len() > 64 {
-        return None;
-    }
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from(bits >> held & 0xff).ok()?);
-        }
-    }
-    Some(bytes)
 }
