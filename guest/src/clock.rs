@@ -40,7 +40,7 @@ pub fn set_wall(unix_ns: i64) -> io::Result<bool> {
 
 fn is_off(ours: i64, theirs: i64) -> bool {
     let ahead = ours.saturating_sub(theirs);
-    ahead < -BEHIND_NS || ahead > AHEAD_NS
+    !(-BEHIND_NS..=AHEAD_NS).contains(&ahead)
 }
 
 /// A time of day, in nanoseconds since 1970, as RFC 3339 writes it: in UTC, with microseconds.

@@ -24,8 +24,6 @@ pub enum Change {
     Disk(String),
     /// A network interface has appeared.
     Interface(String),
-    /// The machine is another one with the same memory: a clone, or restored from a snapshot (Linux, drivers/virt/vmgenid.c).
-    Generation,
 }
 
 /// Of the kernel's own group; user space has another for its device daemon.
@@ -74,18 +72,16 @@ impl AsFd for Uevents {
 pub fn parse(message: &[u8]) -> Option<Change> {
     let mut texts = message.split(|&byte| byte == 0).map(std::str::from_utf8);
     let (_, path) = texts.next()?.ok()?.split_once('@')?;
-    let (mut action, mut subsystem, mut generation) = ("", "", false);
+    let (mut action, mut subsystem) = ("", "");
     for text in texts {
         match text.ok()?.split_once('=') {
             Some(("ACTION", value)) => action = value,
             Some(("SUBSYSTEM", value)) => subsystem = value,
-            Some(("NEW_VMGENID", _)) => generation = true,
             _ => {}
         }
     }
     let name = || path.rsplit('/').next().map(str::to_owned).filter(|name| !name.is_empty());
     match (action, subsystem) {
-        ("change", _) if generation => Some(Change::Generation),
         ("add", "cpu") => Some(Change::Processors),
         ("online" | "offline", "memory") => Some(Change::Memory),
         ("add", "block") => name().map(Change::Disk),
@@ -120,9 +116,6 @@ mod tests {
         check(&format!("add@{nic}|ACTION=add|SUBSYSTEM=net|INTERFACE=eth1|"), Some(Change::Interface("eth1".into())));
         // queues of a NIC are told of as well
         check(&format!("add@{nic}/queues/rx-0|ACTION=add|SUBSYSTEM=queues|"), None);
-        let vmgenid = "/devices/LNXSYSTM:00/LNXSYBUS:00/QEMUVGID:00";
-        check(&format!("change@{vmgenid}|ACTION=change|SUBSYSTEM=acpi|NEW_VMGENID=1|"), Some(Change::Generation));
-        check(&format!("change@{vmgenid}|ACTION=change|SUBSYSTEM=acpi|"), None);
     }
 
     #[test]

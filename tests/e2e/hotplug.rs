@@ -4,11 +4,12 @@ use rig::host::Host;
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use rig::qmp::Qmp;
-use wire::spec::LinkDevice;
+use wire::spec::{ALL_CAPABILITIES, LinkDevice};
 
 fn boot(extra: &[&str]) -> (tempfile::TempDir, Host, Qmp) {
     let (dir, disk) = busybox_disk();
-    let spec = script(LinkDevice::Virtio, "exec sleep 100000");
+    let mut spec = script(LinkDevice::Virtio, "exec sleep 100000");
+    spec.main.rights.capabilities.bounding = ALL_CAPABILITIES;
     let mut machine = Machine::new(&spec, Some(disk));
     machine.extra = extra.iter().map(|&word| word.to_owned()).collect();
     let mut host = Host::boot(machine, &spec);

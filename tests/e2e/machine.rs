@@ -8,13 +8,14 @@ use rig::machine::{Machine, script};
 use rig::qmp::Qmp;
 use rig::vch::shell;
 use wire::message::{Event, MAIN, Reply, Request};
-use wire::spec::{LinkDevice, Spec};
+use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
 use wire::status::FailureKind;
 
 /// A machine whose main process does nothing, and its host.
 fn idle() -> (tempfile::TempDir, Host) {
     let (dir, disk) = busybox_disk();
-    let spec = script(LinkDevice::Virtio, "exec sleep 100000");
+    let mut spec = script(LinkDevice::Virtio, "exec sleep 100000");
+    spec.main.rights.capabilities.bounding = ALL_CAPABILITIES;
     (dir, Host::boot(Machine::new(&spec, Some(disk)), &spec))
 }
 
@@ -141,7 +142,7 @@ fn a_pid_1_that_dies_ends_the_machine_and_the_user_is_told() {
     // root with every right writes nonsense over the program of PID 1
     let text = "set -- $(grep -m 1 ' r-xp ' /proc/1/maps | sed 's/[- ].*//'); echo up; sleep 1
         dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$((0x$1 / 4096)) count=64 conv=notrunc 2>&1; kill -HUP 1; sleep 100";
-    let output = shell(&[], text).output();
+    let output = shell(&["--privileged"], text).output();
     assert_eq!((output.code, output.text().as_str()), (125, "up\n"), "{output:?}");
     let reason = "the virtual machine ended before its process did: its console says: Kernel panic - not syncing: Attempted to kill init!";
     assert!(output.stderr.contains(reason), "{output:?}");

@@ -2,6 +2,7 @@
 
 mod appliance;
 mod boot;
+mod copies;
 mod copy;
 mod debian;
 mod dhcp;

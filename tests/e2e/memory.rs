@@ -7,7 +7,7 @@ use rig::host::{Host, PATIENCE};
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use rig::qmp::Qmp;
-use wire::spec::LinkDevice;
+use wire::spec::{ALL_CAPABILITIES, LinkDevice};
 
 const BALLOON: [&str; 2] = ["-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"];
 const MIB: u64 = 1024;
@@ -17,9 +17,9 @@ fn boot(reclaim: bool) -> (tempfile::TempDir, Host) {
     let (dir, disk) = busybox_disk();
     let mut spec = script(LinkDevice::Virtio, "exec sleep 100000");
     spec.machine.reclaim = reclaim;
+    spec.main.rights.capabilities.bounding = ALL_CAPABILITIES;
     let mut machine = Machine::new(&spec, Some(disk));
     machine.extra = BALLOON.map(String::from).to_vec();
-    // the spec's writer need not know the key for the default
     let mut host = Host::boot(machine, &spec);
     host.shell("true");
     (dir, host)

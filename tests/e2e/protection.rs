@@ -6,7 +6,7 @@ use rig::host::{Host, sh};
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use wire::message::{MAIN, Reply, Request, Work};
-use wire::spec::{LinkDevice, Spec};
+use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
 use wire::status::Ending;
 
 fn boot(spec: &Spec) -> (tempfile::TempDir, Host) {
@@ -14,9 +14,11 @@ fn boot(spec: &Spec) -> (tempfile::TempDir, Host) {
     (dir, Host::boot(Machine::new(spec, Some(disk)), spec))
 }
 
-/// A machine whose main process does nothing, and its host.
+/// A machine whose main process does nothing, and its host. Root of the container may do all that there is.
 fn idle() -> (tempfile::TempDir, Host) {
-    boot(&script(LinkDevice::Virtio, "exec sleep 100000"))
+    let mut spec = script(LinkDevice::Virtio, "exec sleep 100000");
+    spec.main.rights.capabilities.bounding = ALL_CAPABILITIES;
+    boot(&spec)
 }
 
 /// The machine is well: a program runs, and PID 1 stops it all when it is told to.
@@ -32,6 +34,20 @@ fn no_signal_of_the_container_ends_or_stops_pid_1() {
     // SIGINT, SIGTERM and SIGPWR ask it to stop, as they ask any init
     host.shell("for s in $(seq 1 64); do case $s in 2 | 15 | 30) ;; *) kill -$s 1 || echo $s; esac; done");
     assert_eq!(host.shell("awk '/State/ { print $2 }' /proc/1/status").trim().len(), 1);
+    is_well(&mut host);
+}
+
+#[test]
+fn root_of_a_container_does_not_look_into_pid_1() {
+    let (_dir, mut host) = boot(&script(LinkDevice::Virtio, "exec sleep 100000"));
+    let script = "for f in mem environ maps auxv stack; do cat /proc/1/$f >/dev/null 2>&1 && echo $f; done
+        ls /proc/1/fd /proc/1/cwd/ 2>/dev/null | head -n 1; echo x 2>/dev/null > /proc/1/mem && echo written; true";
+    assert_eq!(host.shell(script), "");
+    // it is its own that it does look into
+    assert_eq!(
+        host.shell("cat /proc/self/environ | tr '\\0' '\\n' | grep -c PATH=; ls /proc/self/fd | grep -cx 0"),
+        "1\n1\n"
+    );
     is_well(&mut host);
 }
 

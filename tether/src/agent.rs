@@ -228,7 +228,7 @@ impl Agent {
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
             Event::Network => self.handle_network(),
             // what it takes is sent before each wait
-            Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
+            Event::Uevents => self.hardware.handle_changes(&self.spec, &self.cgroup),
             // pressure has stirred
             Event::Button | Event::Log | Event::Pressure => {}
             Event::Syslog(happened) => {

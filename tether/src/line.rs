@@ -7,6 +7,7 @@ use std::time::Duration;
 use guest::clock;
 use guest::events::Happened;
 use guest::pipe::{Pipe, Progress};
+use guest::sys::kernel;
 use wire::link::{CONTROL, Event, Link, Role, Security};
 use wire::message::Message;
 use wire::spec::Spec;
@@ -84,6 +85,7 @@ impl Line {
         if happened.hangup {
             return self.disconnect();
         }
+        self.reseed();
         match self.contact {
             Contact::Up => {}
             Contact::Awaited => {
@@ -165,15 +167,11 @@ impl Line {
         self.link.poll_event()
     }
 
-    /// Draws other keys from here on, and agrees on new ones with the host: another machine has the old ones too.
-    pub(crate) fn begin_anew(&mut self, seed: [u8; 32]) {
-        self.link.reseed(seed);
-        if let Contact::Up = self.contact {
-            self.link.pipe_down();
-            self.outbox.clear();
-            self.gone = 0;
-            self.link.pipe_up(clock::now());
-        }
+    /// The keys of a greeting are drawn from what the kernel has at that time: a machine that was copied since has the same memory as its copy, and only the
+    /// kernel is told of it (drivers/virt/vmgenid.c).
+    fn reseed(&mut self) {
+        // what was drawn at boot is good enough for a machine that was not
+        let _drawn = kernel::random().map(|seed| self.link.reseed(seed));
     }
 
     fn disconnect(&mut self) {

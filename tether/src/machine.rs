@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use guest::cgroup::Cgroup;
 use guest::events::{Interest, Poller};
 use guest::hotplug::Processors;
-use guest::protection::{self, Share};
+use guest::protection;
 use guest::reclaim::Reclaim;
-use guest::sys::kernel;
 use guest::uevents::{Change, Uevents};
 use guest::{clock, filter, kernel_log, say};
 use wire::message::{Event, Message, Reply};
@@ -19,28 +19,25 @@ use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
 
 use crate::boot::machine;
-use crate::line::Line;
+use crate::limits;
 
 /// What PID 1 holds of its machine. A machine without one of them is a machine all the same.
 #[derive(Default)]
 pub(crate) struct Hardware {
     uevents: Option<Uevents>,
     processors: Option<Processors>,
-    share: Share,
     reclaim: Option<Reclaim>,
 }
 
 impl Hardware {
-    /// Divides the machine between PID 1 and the container, and takes into use what was plugged in before anybody listened.
+    /// Sets PID 1 apart from the container, and takes into use what was plugged in before anybody listened.
     pub(crate) fn open(spec: &Spec) -> Result<Hardware, Failure> {
         // before its files belong to the container
         let reclaim = spec.machine.reclaim.then(Reclaim::open).flatten();
-        let share = Share::divide(spec.machine.memory, spec.machine.pids)
-            .map_err(|error| machine("cannot keep PID 1 apart from its container", &error))?;
+        protection::set_apart().map_err(|error| machine("cannot keep PID 1 apart from its container", &error))?;
         let hardware = Hardware {
             uevents: warned("devices that come are not noticed", Uevents::open()),
             processors: warned("processors that come are not used", Processors::open()),
-            share,
             reclaim,
         };
         hardware.use_processors();
@@ -58,16 +55,13 @@ impl Hardware {
     }
 
     /// Devices have come or gone.
-    pub(crate) fn handle_changes(&mut self, line: &mut Line) {
+    pub(crate) fn handle_changes(&self, spec: &Spec, cgroup: &Cgroup) {
         for change in self.uevents.iter().flat_map(Uevents::changes).collect::<Vec<_>>() {
             match change {
                 Change::Processors => self.use_processors(),
-                Change::Memory => drop(warned("the container cannot use what memory came", self.share.fit())),
-                Change::Generation => {
-                    say!(Warn, "the machine is a copy of another: its random numbers begin anew");
-                    // the kernel has mixed the new generation into its own generator before it told
-                    if let Some(seed) = warned("the link's keys are the other one's", kernel::random()) {
-                        line.begin_anew(seed);
+                Change::Memory => {
+                    if let Err(failure) = limits::change(&spec.machine, cgroup) {
+                        say!(Warn, "the container cannot use what memory came: {failure}");
                     }
                 }
                 // what the spec asks of them is looked at when it is read

@@ -316,7 +316,7 @@ impl Link {
         }
     }
 
-    /// Keys are drawn from other randomness from here on: a machine that was copied has the same as its copy.
+    /// Keys are drawn from this randomness from here on: a machine that was copied has the same as its copy until then.
     pub fn reseed(&mut self, seed: [u8; 32]) {
         self.entropy = Entropy::new(seed);
     }

@@ -17,7 +17,7 @@ pub fn read_log(buffer: &mut [u8]) -> io::Result<usize> {
 /// 32 random bytes of the kernel's: getrandom(2). It waits until the generator is seeded, which it is once a machine has booted.
 pub fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    // JUSTIFICATION: std does not offer it, and /dev/random is the container's to replace.
+    // JUSTIFICATION: std does not offer it, and /dev/random would be the container's.
     // SAFETY: the kernel writes at most as many bytes as there are.
     match unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) } {
         // requests of up to 256 bytes are answered whole

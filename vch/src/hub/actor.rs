@@ -9,7 +9,7 @@
 mod clients;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -165,6 +165,10 @@ impl Actor {
                     status.opened += 1;
                     status.boot.replace(boot) != Some(boot)
                 });
+                // it may have slept, or be a copy of one that ran long ago
+                let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+                let unix_ns = i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX);
+                self.requests.send(Request::SetClock { unix_ns }, Asked::Nobody, &mut self.link);
                 if self.stage == Stage::Unopened {
                     self.stage = Stage::Listing;
                     self.requests.send(Request::List, Asked::List, &mut self.link);
@@ -246,7 +250,7 @@ impl Actor {
                 }
             }
             // when it fails the session is gone, and nothing comes of it either
-            Asked::Detach => {}
+            Asked::Detach | Asked::Nobody => {}
             Asked::Forget { session, answer } => {
                 let result = match reply {
                     Reply::Done => Ok(()),

@@ -11,11 +11,20 @@ use super::{Answer, Attachment, HubError};
 #[derive(Debug)]
 pub(super) enum Asked {
     Anyone(Answer<Reply>),
+    /// Nobody waits: whatever the answer is, nothing follows from it.
+    Nobody,
     List,
-    Create { session: SessionId, attachment: Option<Attachment>, answer: Answer<(SessionId, Option<Attachment>)> },
+    Create {
+        session: SessionId,
+        attachment: Option<Attachment>,
+        answer: Answer<(SessionId, Option<Attachment>)>,
+    },
     Attach(SessionId),
     Detach,
-    Forget { session: SessionId, answer: Answer<()> },
+    Forget {
+        session: SessionId,
+        answer: Answer<()>,
+    },
 }
 
 /// Requests under way. They survive a cut, as the link's messages do.
@@ -56,7 +65,7 @@ impl Asked {
             Asked::Anyone(answer) => drop(answer.send(Err(why))),
             Asked::Create { answer, .. } => drop(answer.send(Err(why))),
             Asked::Forget { answer, .. } => drop(answer.send(Err(why))),
-            Asked::List | Asked::Attach(_) | Asked::Detach => {}
+            Asked::Nobody | Asked::List | Asked::Attach(_) | Asked::Detach => {}
         }
     }
 }
