@@ -8,18 +8,21 @@ mod disk;
 mod exit_code;
 mod failure;
 mod hostile;
+mod limits;
 mod link;
 mod log;
 mod output;
 mod pipes;
 mod process;
 mod resume;
+mod rights;
 mod serve;
 mod sessions;
 mod signals;
 mod stdin;
 mod terminal;
 mod tidy;
+mod user;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
 fn skip(name: &str, reason: &str) {
