@@ -134,7 +134,8 @@ fn the_machines_limits_are_as_the_spec_says() {
     let Reply::Stats(stats) = host.request(Request::Stats) else { panic!("no figures") };
     // the shell, which was one of them, has gone
     assert_eq!(stats.pids, 49);
-    host.run(Work::Exec(Exec { argv: ["killall", "sleep"].map(String::from).to_vec(), ..sh("") }));
+    // the main process among them, and with it the machine
+    host.exec(Exec { argv: ["killall", "sleep"].map(String::from).to_vec(), ..sh("") });
     assert_eq!(host.exit(MAIN).ending.code(), 143);
 }
 

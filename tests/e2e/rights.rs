@@ -78,7 +78,6 @@ fn what_docker_withholds_from_root_is_withheld() {
         "hostname other",
         "chroot / mount -o remount,rw /sys",
         "mount -t proc none /tmp || mount -t sysfs none /tmp",
-        "swapon /tmp",
         "ip link set lo down",
     ] {
         refused(&mut host, script, "ermi");
