@@ -49,7 +49,7 @@ const NAMES: [&str; 16] = [
 ];
 
 /// Soft and hard.
-fn limit<'a>(text: &'a str, resource: u8) -> [&'a str; 2] {
+fn limit(text: &str, resource: u8) -> [&str; 2] {
     let name = NAMES[usize::from(resource)];
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
     let mut values = line.split_whitespace();

@@ -46,7 +46,7 @@ pub(crate) fn set(spec: &Spec, cgroup: &Cgroup) -> Result<(), Failure> {
 }
 
 /// Sets limits of a running machine: the spec is another one, or the machine has more memory than before. A kernel parameter that is not named any more stays as it is.
-#[allow(dead_code)] // TEMP
+#[allow(dead_code)] // until a reload calls it
 pub(crate) fn change(wanted: &Machine, cgroup: &Cgroup) -> Result<(), Failure> {
     apply(wanted, cgroup, Path::new("/"))
 }
