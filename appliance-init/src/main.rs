@@ -13,7 +13,7 @@ fn main() {
     let signals = Signals::block_all();
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("appliance-init: bug: {panic}");
-        power::now();
+        power::off();
     }));
     if std::process::id() != 1 {
         eprintln!("appliance-init: this is the init of the appliance: it runs as PID 1 of a virtual machine");

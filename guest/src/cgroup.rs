@@ -4,6 +4,8 @@
 //! whatever the container mounts over `/sys/fs/cgroup`, these are still the kernel's. The source of every name is the kernel's admin-guide/cgroup-v2.rst.
 //! What the figures mean is in `stats`.
 
+mod child;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -21,6 +23,9 @@ const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 /// The container's group. What the kernel lacks is `None`, and reads as empty.
 #[derive(Debug, Default)]
 pub struct Cgroup {
+    /// The group's directory.
+    dir: Option<File>,
+    kill: Option<File>,
     procs: Option<File>,
     pub(crate) memory_current: Option<File>,
     pub(crate) memory_max: Option<File>,
@@ -70,6 +75,8 @@ impl Cgroup {
         let open = |name: &str| File::open(group.join(name)).ok();
         let limit = |name: &str| OpenOptions::new().read(true).write(true).open(group.join(name)).ok();
         Ok(Cgroup {
+            dir: open("."),
+            kill: OpenOptions::new().write(true).open(group.join("cgroup.kill")).ok(),
             procs: Some(OpenOptions::new().write(true).open(group.join("cgroup.procs"))?),
             memory_current: open("memory.current"),
             memory_max: limit("memory.max"),

@@ -18,6 +18,8 @@ pub struct Poller(Epoll);
 pub struct Interest {
     pub readable: bool,
     pub writable: bool,
+    /// An exceptional condition: what is exceptional is the descriptor's to define.
+    pub priority: bool,
     /// Tell changes only. The owner must then read and write until it is told to wait.
     pub edge: bool,
 }
@@ -65,13 +67,21 @@ impl Poller {
     }
 }
 
+/// It is readable while something has happened that nobody has heard: a set can be watched by another set.
+impl AsFd for Poller {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
 impl Interest {
-    pub const READ: Interest = Interest { readable: true, writable: false, edge: false };
+    pub const READ: Interest = Interest { readable: true, writable: false, priority: false, edge: false };
 
     fn flags(self) -> EpollFlags {
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, self.readable);
         flags.set(EpollFlags::EPOLLOUT, self.writable);
+        flags.set(EpollFlags::EPOLLPRI, self.priority);
         flags.set(EpollFlags::EPOLLET, self.edge);
         flags
     }

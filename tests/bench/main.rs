@@ -1,8 +1,9 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench link` is the part that measures the link, alone. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench link` is the part that measures the link, and `bench guest` the guest's own, alone. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod floor;
+mod guest;
 mod link;
 mod raw;
 
@@ -24,8 +25,9 @@ fn main() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     println!("| what | median | against | median | ratio |\n|---|---|---|---|---|");
     match std::env::args().nth(1).as_deref() {
+        Some("guest") => return guest::bench(),
         Some("link") => return link::bench(scratch.path()),
-        Some(other) => bail!("no benchmark {other:?}: there is `link`, and all of them without an argument"),
+        Some(other) => bail!("no benchmark {other:?}: there are `guest` and `link`, and all without an argument"),
         None => {}
     }
     boot(scratch.path())?;
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
     throughput()?;
     disk(scratch.path())?;
     iso(scratch.path())?;
+    guest::bench()?;
     link::bench(scratch.path())
 }
 

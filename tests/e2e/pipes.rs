@@ -140,10 +140,18 @@ fn a_missing_link_device_is_named_on_the_console() {
         (
             LinkDevice::Vsock,
             LinkDevice::Virtio,
-            "tether: this machine has no vsock device (QEMU: -device vhost-vsock-pci",
+            "tether: error tether: this machine has no vsock device (QEMU: -device vhost-vsock-pci",
         ),
-        (LinkDevice::Virtio, LinkDevice::Serial, "tether: no virtio-serial port is named tether.link (QEMU: -device"),
-        (LinkDevice::Serial, LinkDevice::Virtio, "tether: this machine has no serial port /dev/ttyS0 (QEMU: -device"),
+        (
+            LinkDevice::Virtio,
+            LinkDevice::Serial,
+            "tether: error tether: no virtio-serial port is named tether.link (QEMU: -device",
+        ),
+        (
+            LinkDevice::Serial,
+            LinkDevice::Virtio,
+            "tether: error tether: this machine has no serial port /dev/ttyS0 (QEMU: -device",
+        ),
     ] {
         let mut machine = Machine::new(&script(link, "true"), None);
         machine.link = given;
@@ -159,6 +167,6 @@ fn a_speed_that_the_port_cannot_do_is_refused() {
     spec.link.speed = 4_000_000;
     let mut powered = Machine::new(&spec, None).power_on();
     powered.wait();
-    let reason = "tether: /dev/ttyS0 cannot do 4000000 baud: give less as link/speed";
+    let reason = "tether: error tether: /dev/ttyS0 cannot do 4000000 baud: give less as link/speed";
     assert!(powered.console().contains(reason), "{reason:?} is not in {:?}", powered.console());
 }

@@ -9,7 +9,7 @@ use wire::link::{Event, Link, Role, Security, Tuning};
 use wire::message::{Event as Told, Exec, MAIN, Message, Reply, Request, SessionId, Work};
 use wire::packet::ChannelId;
 use wire::spec::{Environment, LinkDevice, Spec};
-use wire::status::Exit;
+use wire::status::{Exit, SessionStatus, Status};
 
 use crate::line::{Line, Tap};
 use crate::machine::{Machine, Powered};
@@ -24,6 +24,8 @@ pub struct Host {
     pub link: Link,
     /// Everything that the guest told unasked, in order.
     pub told: Vec<Told>,
+    /// How the machine was, as it told from time to time.
+    pub statuses: Vec<Status>,
     spec: Spec,
     line: Option<Line>,
     intakes: BTreeMap<ChannelId, Intake>,
@@ -78,6 +80,7 @@ impl Host {
             link: fresh(spec, 1),
             machine: powered,
             told: Vec::new(),
+            statuses: Vec::new(),
             spec: spec.clone(),
             line: Some(line),
             intakes: BTreeMap::new(),
@@ -193,6 +196,21 @@ impl Host {
             self.intakes.remove(&channel);
             self.feeds.remove(&channel);
         }
+    }
+
+    /// How the machine is now.
+    pub fn status(&mut self) -> Status {
+        match self.request(Request::Status) {
+            Reply::Text(text) => status(&text),
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    /// Waits until a session of the spec's was told to be so.
+    pub fn wait_for(&mut self, name: &str, what: &str, is_so: impl Fn(&SessionStatus) -> bool) -> SessionStatus {
+        self.wait(&format!("{name} {what}"), |host| {
+            host.statuses.iter().filter_map(|status| status.sessions.get(name)).find(|session| is_so(session)).cloned()
+        })
     }
 
     // -- streams
@@ -385,6 +403,7 @@ impl Host {
         while let Some(event) = self.link.poll_event() {
             match event {
                 Event::Message(bytes) => match Message::decode(&bytes) {
+                    Ok(Message::Event(Told::Status(text))) => self.statuses.push(status(&text)),
                     Ok(Message::Event(told)) => self.told.push(told),
                     Ok(Message::Reply { id, reply }) => drop(self.replies.insert(id, reply)),
                     other => panic!("unexpected message {other:?}"),
@@ -417,6 +436,11 @@ impl Host {
             intake.ended |= self.link.is_ended(id);
         }
     }
+}
+
+/// A status is JSON.
+pub fn status(text: &str) -> Status {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("no status: {error}: {text}"))
 }
 
 fn fresh(spec: &Spec, life: u8) -> Link {

@@ -3,12 +3,17 @@
 //! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
 
 pub mod artifacts;
+pub mod cable;
+pub mod dhcp;
+pub mod disks;
 pub mod host;
 pub mod images;
 pub mod line;
 pub mod machine;
+pub mod qmp;
 pub mod serve;
 pub mod stream;
 pub mod terminal;
 pub mod vch;
 pub mod vsock;
+pub mod wire;

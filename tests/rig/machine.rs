@@ -1,7 +1,7 @@
 //! A containerVM without `vch`: QEMU on a command line of the test's, and the host's end of the link in the test's own hands.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,6 +16,7 @@ use wire::message::{Event as Told, MAIN, Message};
 use wire::spec::{Environment, LinkDevice, LinkSpec, Process, SPEED, Spec};
 
 use crate::artifacts;
+use crate::qmp::Qmp;
 use crate::vch::DEADLINE;
 use crate::vsock::Vsock;
 
@@ -31,6 +32,8 @@ pub struct Machine {
     pub extra: Vec<String>,
     /// The console's port, and not the link's device, is what [`Powered::socket`] holds.
     pub console_on_socket: bool,
+    /// The console's port is a socket that QEMU makes there, and waits at; nothing is recorded of it.
+    pub console_at: Option<PathBuf>,
     /// The link's serial port is connected by TCP, as ESXi does it.
     pub link_over_tcp: bool,
     /// The link's device connects to who listens at this unix socket, again and again; [`Powered::socket`] is the console's.
@@ -65,6 +68,7 @@ impl Machine {
             guestinfo: Some(wire::guestinfo::write(spec).to_string()),
             extra: Vec::new(),
             console_on_socket: false,
+            console_at: None,
             link_over_tcp: false,
             link_connects: None,
         }
@@ -108,7 +112,11 @@ impl Machine {
                     Some(tcp) => format!("host=127.0.0.1,port={}", tcp.local_addr().expect("a port").port()),
                     None => socket,
                 };
-                (format!("socket,id=link,{link}"), format!("file,id=console,path={}", path("console")))
+                let console = match &self.console_at {
+                    Some(at) => format!("socket,id=console,path={},server=on,wait=on", at.display()),
+                    None => format!("file,id=console,path={}", path("console")),
+                };
+                (format!("socket,id=link,{link}"), console)
             }
         };
         if vsock.is_none() {
@@ -178,6 +186,8 @@ pub struct Powered {
 pub struct Seen {
     pub stdout: Vec<u8>,
     pub messages: Vec<Told>,
+    /// Those of the messages that are JSON.
+    pub statuses: Vec<String>,
     pub first_byte: Option<Duration>,
     pub noise: u64,
 }
@@ -239,6 +249,7 @@ impl Powered {
             while let Some(event) = link.poll_event() {
                 match event {
                     Event::Message(bytes) => match Message::decode(&bytes) {
+                        Ok(Message::Event(Told::Status(text))) => seen.statuses.push(text),
                         Ok(Message::Event(told)) => seen.messages.push(told),
                         other => panic!("unexpected message {other:?}"),
                     },
@@ -295,22 +306,14 @@ impl Powered {
         assert!(count > 0, "the machine is gone; console: {}", self.console());
     }
 
-    /// Presses the machine's power button: QEMU's QMP reference, `system_powerdown`.
+    /// Presses the machine's power button.
     pub fn press_power_button(&self) {
-        let mut qmp = UnixStream::connect(self.dir.path().join("qmp")).expect("QMP");
-        let mut answers = BufReader::new(qmp.try_clone().expect("a socket"));
-        let mut answer = String::new();
-        answers.read_line(&mut answer).expect("a greeting");
-        for command in ["qmp_capabilities", "system_powerdown"] {
-            writeln!(qmp, "{{\"execute\": \"{command}\"}}").expect("QMP");
-            // events come in between
-            while !answer.contains("\"return\"") {
-                answer.clear();
-                assert!(answers.read_line(&mut answer).expect("an answer") > 0, "{command}: QMP is closed");
-                assert!(!answer.contains("\"error\""), "{command}: {answer}");
-            }
-            answer.clear();
-        }
+        Qmp::connect(&self.path("qmp")).execute("system_powerdown", "{}");
+    }
+
+    /// A file of this machine's: `qmp`, `console`, `link`, and what else a test lays there.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     pub fn console(&self) -> String {

@@ -1,7 +1,7 @@
 //! The loop of a running containerVM: one thread, one closed set of events, and nothing in it blocks but the wait at its top.
 //!
-//! It owns the link and the sessions and decides what each event means; what the host asks is in [`crate::requests`]. It ends when the main session has ended
-//! and the host has received everything, or [`FLUSH`] has passed; then the machine powers off, and whatever else runs in it is killed.
+//! It owns the link and the sessions and hands each event to whom it concerns: what the host asks to [`crate::requests`], what becomes of processes to
+//! [`crate::life`]. It ends when the spec's sessions have ended and the host has received everything, or has had its time; then the machine powers off, and whatever else runs in it is killed.
 
 use std::io;
 use std::time::Duration;
@@ -9,29 +9,32 @@ use std::time::Duration;
 use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
+use guest::guestinfo::Store;
 use guest::log::Log;
+use guest::power::Ending;
 use guest::power_button::PowerButton;
-use guest::reap;
+use guest::{journal, say};
 use nix::sys::signal::Signal;
 use wire::codec::MAX_ENCODED;
 use wire::link;
-use wire::message::{Event as Told, MAIN, Message, Reply};
+use wire::message::{Event as Told, FIRST_OTHER, Message, Reply, SessionId};
 use wire::spec::Spec;
 use wire::status::Failure;
 
 use crate::boot::{BootError, Machine};
-use crate::launch;
+use crate::chores::Chores;
+use crate::health;
 use crate::line::Line;
-use crate::pipes::Place;
-use crate::session::{Io, SIGKILL, Session};
+use crate::machine::Hardware;
+use crate::members::Member;
+use crate::network::Network;
+use crate::session::Io;
 use crate::sessions::Sessions;
+use crate::status::Teller;
+use crate::syslog::Syslog;
 
-/// How long a machine that is done waits for its host to take what was sent.
-const FLUSH: Duration = Duration::from_secs(30);
 /// How often a machine that is done looks whether its log has left.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a process has to obey its stop signal.
-const GRACE: Duration = Duration::from_secs(10);
 /// The most bytes that are read from a process at once.
 const READ: usize = 32 * 1024;
 
@@ -39,9 +42,14 @@ const LINK: u64 = 0;
 const SIGNALS: u64 = 1;
 const BUTTON: u64 = 2;
 const LOG: u64 = 3;
+const UEVENTS: u64 = 4;
+const NETWORK: u64 = 5;
+const SYSLOG: u64 = 6;
+const OWNLOG: u64 = 7;
+const PRESSURE: u64 = 8;
 
 /// The link's device is watched for changes, and read and written until it says to wait.
-const CHANGES: Interest = Interest { readable: true, writable: true, edge: true };
+const CHANGES: Interest = Interest { readable: true, writable: true, edge: true, ..Interest::READ };
 
 /// Everything that can happen.
 enum Event {
@@ -51,17 +59,29 @@ enum Event {
     Signals,
     /// Something happened on the power button.
     Button,
-    /// There is room on the log's device.
+    /// There is room on the log's device, or on the console.
     Log,
+    /// DHCP answers, or a card has come.
+    Network,
+    /// Devices have come or gone.
+    Uevents,
+    /// The container's processes have waited for a disk or for memory.
+    Pressure,
+    /// Something happened on the connection to the syslog server.
+    Syslog(Happened),
     /// A session's stream can be read or written.
     Stream(u64),
+    /// The health check of a session has written something.
+    Check(SessionId),
 }
 
 /// What remains to be done.
 #[derive(Clone, Copy)]
 pub(crate) enum Goal {
-    /// Run the main session; `kill_at` once it has been asked to stop.
-    Serve { kill_at: Option<Duration> },
+    /// Run the spec's sessions.
+    Serve,
+    /// See them end.
+    Stop,
     /// Let the host take what was sent, then power off.
     Flush { until: Duration },
 }
@@ -69,10 +89,23 @@ pub(crate) enum Goal {
 pub(crate) struct Agent {
     pub(crate) spec: Spec,
     pub(crate) sessions: Sessions,
+    /// The spec's own sessions, the main one first.
+    pub(crate) members: Vec<Member>,
     pub(crate) outside: Outside,
     pub(crate) goal: Goal,
+    pub(crate) chores: Chores,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
+    /// The number of the next session that is added to the spec.
+    pub(crate) next_other: SessionId,
+    /// Where the spec came from.
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) teller: Teller,
+    /// Why the machine, or a process that was to be started again, could not do what was asked.
+    pub(crate) failure: Option<Failure>,
+    pub(crate) ending: Ending,
+    hardware: Hardware,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -80,23 +113,29 @@ pub(crate) struct Agent {
 /// What bytes of sessions go through on their way out and in.
 pub(crate) struct Outside {
     pub(crate) line: Line,
-    poller: Poller,
+    pub(crate) poller: Poller,
     log: Option<Log>,
+    /// None where none is asked for.
+    pub(crate) syslog: Option<Syslog>,
     buffer: Box<[u8]>,
 }
 
 impl Outside {
     pub(crate) fn io(&mut self) -> Io<'_> {
-        let Outside { line, poller, log, buffer } = self;
-        Io { link: &mut line.link, poller, log: log.as_mut(), buffer, now: clock::now() }
+        let Outside { line, poller, log, syslog, buffer } = self;
+        Io { link: &mut line.link, poller, log: log.as_mut(), syslog: syslog.as_mut(), buffer, now: clock::now() }
     }
 
     /// Sends what the devices take, for a while; true if the link has more that could go at once.
     fn transmit(&mut self) -> bool {
+        journal::transmit();
+        if let Some(syslog) = &mut self.syslog {
+            syslog.transmit(clock::now());
+        }
         let more = self.line.transmit();
         let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
-            eprintln!("tether: the log's device is gone, and nothing more is logged: {error}");
+            say!(Error, "the log's device is gone, and nothing more is logged: {error}");
             // an error means that it is not watched
             let _unwatched = self.poller.remove(&*log);
             self.log = None;
@@ -105,27 +144,49 @@ impl Outside {
     }
 
     fn is_flushed(&self) -> bool {
-        self.line.link.is_flushed() && self.log.as_ref().is_none_or(Log::is_flushed)
+        self.line.link.is_flushed()
+            && self.log.as_ref().is_none_or(Log::is_flushed)
+            && self.syslog.as_ref().is_none_or(|syslog| syslog.is_done(clock::now()))
     }
 }
 
 impl Agent {
     /// Starts the main process, unless it is held, or tells why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Agent, BootError> {
-        let Machine { signals, spec, mut line, log, button, cgroup, root } = machine;
+        let Machine { signals, spec, store, mut line, log, button, cgroup, network, hardware, root } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(line.pipe(), LINK, CHANGES)?;
+        poller.add(&network, NETWORK, Interest::READ)?;
         if let Some(button) = &button {
             poller.add(button, BUTTON, Interest::READ)?;
         }
         if let Some(log) = &log {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
-        let main = Session::waiting(MAIN, spec.main.terminal, spec.main.attach);
-        let sessions = Sessions::new(main, &mut line.link);
-        let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
-        let mut agent = Agent { spec, sessions, outside, goal: Goal::Serve { kill_at: None }, cgroup, signals, button };
+        journal::watch(&poller, OWNLOG)?;
+        hardware.watch(&poller, UEVENTS, PRESSURE)?;
+        let members = Member::all(&spec, &cgroup);
+        let sessions = Sessions::new(&members, &mut line.link);
+        let outside = Outside { line, poller, log, syslog: Syslog::new(&spec), buffer: vec![0; READ].into() };
+        let mut agent = Agent {
+            next_other: members.last().map_or(FIRST_OTHER, |last| FIRST_OTHER.max(SessionId(last.id.0 + 1))),
+            spec,
+            sessions,
+            members,
+            outside,
+            goal: Goal::Serve,
+            chores: Chores::default(),
+            cgroup,
+            network,
+            ending: Ending::default(),
+            hardware,
+            store,
+            teller: Teller { changed: true, ..Teller::default() },
+            failure: None,
+            signals,
+            button,
+        };
         match root {
             Ok(ready) => {
                 agent.outside.line.tell(&Message::Event(Told::Ready(ready)));
@@ -140,13 +201,15 @@ impl Agent {
     }
 
     /// Serves until there is nothing left to do.
-    pub(crate) fn run(mut self) -> Result<(), BootError> {
+    pub(crate) fn run(mut self) -> Result<Ending, BootError> {
         let mut busy = false;
         loop {
             self.sessions.settle(&mut self.outside.io())?;
+            self.tell_status();
             busy |= self.outside.transmit();
             if self.is_done() {
-                return Ok(());
+                self.network.release();
+                return Ok(self.ending);
             }
             let now = clock::now();
             let timeout = match busy {
@@ -158,8 +221,12 @@ impl Agent {
                     LINK => Event::Link(happened),
                     SIGNALS => Event::Signals,
                     BUTTON => Event::Button,
-                    LOG => Event::Log,
-                    token => Event::Stream(token),
+                    LOG | OWNLOG => Event::Log,
+                    NETWORK => Event::Network,
+                    UEVENTS => Event::Uevents,
+                    SYSLOG => Event::Syslog(happened),
+                    PRESSURE => Event::Pressure,
+                    token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
                 });
             }
             self.handle_time()?;
@@ -169,29 +236,51 @@ impl Agent {
 
     fn is_done(&self) -> bool {
         match self.goal {
-            Goal::Serve { .. } => false,
+            Goal::Serve | Goal::Stop => false,
             Goal::Flush { until } => self.outside.is_flushed() || clock::now() >= until,
         }
     }
 
     fn deadline(&self) -> Option<Duration> {
         let own = match self.goal {
-            Goal::Serve { kill_at } => kill_at,
+            Goal::Serve | Goal::Stop => self.members.iter().filter_map(Member::deadline).min(),
             // only the log is waited for, and a serial line does not tell when it has sent what it took
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline()].into_iter().flatten().min()
+        let syslog = self.outside.syslog.as_ref().and_then(Syslog::deadline);
+        let devices = self.hardware.deadline();
+        [own, self.sessions.deadline(), self.outside.line.deadline(), devices, self.network.deadline(), syslog]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle(&mut self, event: Event) {
+        if let Event::Signals | Event::Pressure | Event::Stream(_) = event {
+            self.hardware.stir();
+        }
         match event {
             Event::Link(happened) => self.outside.line.handle(happened),
             Event::Signals => self.handle_signals(),
             Event::Button if self.button.as_ref().is_some_and(PowerButton::was_pressed) => self.stop(),
+            Event::Network => self.handle_network(),
             // what it takes is sent before each wait
-            Event::Button | Event::Log => {}
+            Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
+            // pressure has stirred
+            Event::Button | Event::Log | Event::Pressure => {}
+            Event::Syslog(happened) => {
+                if let Some(syslog) = &mut self.outside.syslog {
+                    syslog.handle(happened, clock::now());
+                }
+            }
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
+            Event::Check(id) => {
+                let member = self.members.iter_mut().find(|member| member.id == id);
+                if let Some(checker) = member.and_then(|member| member.health.as_mut()) {
+                    checker.read(&self.outside.poller);
+                }
+            }
         }
     }
 
@@ -205,29 +294,38 @@ impl Agent {
                     return true;
                 }
                 // it takes everything from here on and keeps nothing: the process is not held up
-                link::Event::Closed(why) => eprintln!("tether: the link is over: {why}"),
-                link::Event::Refused(why) => eprintln!("tether: a host refuses the link: {why}"),
+                link::Event::Closed(why) => say!(Error, "the link is over: {why}"),
+                link::Event::Refused(why) => say!(Warn, "a host refuses the link: {why}"),
                 // what can be read and written is looked at before each wait
-                link::Event::Opened { .. } | link::Event::Readable(_) | link::Event::Writable(_) => {}
+                link::Event::Opened { .. } => say!(Debug, "a host is there"),
+                link::Event::Readable(_) | link::Event::Writable(_) => {}
                 link::Event::Reset(channel, _) => self.sessions.refuse(channel, &self.outside.io()),
             }
         }
         false
     }
 
+    fn handle_network(&mut self) {
+        self.network.handle();
+        self.teller.changed = true;
+    }
+
     fn handle_message(&mut self, bytes: &[u8]) {
         match Message::decode(bytes) {
             Ok(Message::Request { id, request }) => {
-                let reply = self.serve(request);
-                self.reply(id, reply);
+                say!(Trace, "the host asks"; request = request.name(), id = id);
+                // of what takes time, the answer comes later
+                if let Some(reply) = self.serve(id, request) {
+                    self.reply(id, reply);
+                }
             }
             Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
             Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
-            Err(error) => eprintln!("tether: a message of the host cannot be read: {error}"),
+            Err(error) => say!(Warn, "a message of the host cannot be read: {error}"),
         }
     }
 
-    fn reply(&mut self, id: u64, reply: Reply) {
+    pub(crate) fn reply(&mut self, id: u64, reply: Reply) {
         let mut bytes = Message::Reply { id, reply }.encode();
         if bytes.len() > MAX_ENCODED {
             let reason = format!("the answer has {} bytes, more than a message can hold", bytes.len());
@@ -239,10 +337,10 @@ impl Agent {
     fn handle_signals(&mut self) {
         while let Some(signal) = self.signals.next() {
             match signal {
-                Signal::SIGCHLD => {
-                    let now = clock::now();
-                    for (pid, ending) in reap::ended_children() {
-                        self.sessions.reaped(pid, ending, &self.cgroup, now);
+                Signal::SIGCHLD => self.handle_children(),
+                Signal::SIGHUP => {
+                    if let Err(reason) = self.reload("") {
+                        say!(Warn, "the spec is not taken over: {reason}");
                     }
                 }
                 Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => self.stop(),
@@ -252,76 +350,18 @@ impl Agent {
     }
 
     fn handle_time(&mut self) -> io::Result<()> {
-        let Outside { line, poller, .. } = &mut self.outside;
+        self.hardware.handle_time(clock::now());
+        let Outside { line, poller, syslog, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;
         }
-        if let Goal::Serve { kill_at: Some(at) } = self.goal
-            && at <= clock::now()
-        {
-            // an error means that it has ended already
-            let _gone = self.sessions.main().signal(SIGKILL);
-            self.goal = Goal::Serve { kill_at: None };
+        if let Some(syslog) = syslog {
+            syslog.handle_time(clock::now(), poller, SYSLOG);
         }
-        for (session, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
-            self.ended(Told::Ended { session, exit });
+        if self.network.deadline().is_some_and(|deadline| deadline <= clock::now()) {
+            self.handle_network();
         }
+        self.handle_members(clock::now());
         Ok(())
-    }
-
-    fn ended(&mut self, event: Told) {
-        let is_main = matches!(event, Told::Ended { session: MAIN, .. });
-        self.outside.line.tell(&Message::Event(event));
-        if is_main {
-            self.flush();
-        }
-    }
-
-    // -- the main session's life
-
-    /// Starts the main process. A failure has been told to the host when this returns.
-    pub(crate) fn start(&mut self) -> Result<(), Failure> {
-        let main = self.sessions.main_mut();
-        let process = wire::spec::Process { terminal: main.terminal(), ..self.spec.main.clone() };
-        let begun = launch::launch(&process, Place::Main, &self.cgroup).and_then(|launched| {
-            let pid = launched.pid;
-            main.begin(launched, &mut self.outside.io()).map(|()| pid).map_err(|error| launch::streams_failure(&error))
-        });
-        match begun {
-            Ok(pid) => {
-                let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
-                self.outside.line.tell(&Message::Event(Told::Started { session: MAIN, pid }));
-                Ok(())
-            }
-            Err(failure) => {
-                self.give_up(failure.clone());
-                Err(failure)
-            }
-        }
-    }
-
-    /// Asks the main process to end; it is killed when it does not. One that was never started has no end to tell: the machine powers off at once, and that the
-    /// link ends after a `PowerOff` was answered, with neither `Ended` nor `Failed`, says that nothing has run.
-    pub(crate) fn stop(&mut self) {
-        let Goal::Serve { kill_at: None } = self.goal else { return };
-        if self.sessions.main().is_waiting() {
-            return self.flush();
-        }
-        self.sessions.main_mut().must_end();
-        // an error means that it has ended already
-        let _gone = self.sessions.main().signal(self.spec.main.stop_signal);
-        self.goal = Goal::Serve { kill_at: Some(clock::now() + GRACE) };
-    }
-
-    fn give_up(&mut self, failure: Failure) {
-        eprintln!("tether: {failure}");
-        self.outside.line.tell(&Message::Event(Told::Failed(failure)));
-        self.flush();
-    }
-
-    /// Nothing runs any more that matters.
-    fn flush(&mut self) {
-        self.sessions.abandon(&mut self.outside.io());
-        self.goal = Goal::Flush { until: clock::now() + FLUSH };
     }
 }

@@ -6,25 +6,31 @@ use std::error::Error;
 use std::io;
 
 use guest::cgroup::Cgroup;
-use guest::clock;
+use guest::clock::{self, Utc};
 use guest::events::Signals;
-use guest::guestinfo::{self, StoreError};
+use guest::guestinfo::{self, Store, StoreError};
 use guest::log::Log;
 use guest::mounts::{self, MountError};
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
+use guest::{devices, journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
-use wire::spec::Spec;
-use wire::status::{Failure, FailureKind};
+use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
+use wire::status::{Failure, FailureKind, MachineState, Status};
 
 use crate::line::Line;
-use crate::{limits, network, root};
+use crate::machine::{self, Hardware};
+use crate::network::Network;
+use crate::status::publish_in;
+use crate::{limits, root};
 
 /// A machine that is ready to run its process, or knows why it cannot.
 pub(crate) struct Machine {
     pub(crate) signals: Signals,
     pub(crate) spec: Spec,
+    /// Where the spec came from.
+    pub(crate) store: Box<dyn Store>,
     pub(crate) line: Line,
     /// None where none is asked for.
     pub(crate) log: Option<Log>,
@@ -32,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) button: Option<PowerButton>,
     /// Of the container's processes.
     pub(crate) cgroup: Cgroup,
+    pub(crate) network: Network,
+    pub(crate) hardware: Hardware,
     pub(crate) root: Result<Ready, Failure>,
 }
 
@@ -55,10 +63,23 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let init_us = clock::micros(clock::now());
     let signals = signals?;
     mounts::early()?;
-    let spec = wire::guestinfo::read(&guestinfo::read()?)?;
+    journal::open();
+    say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
+    let mut store = guestinfo::open()?;
+    let spec = wire::guestinfo::read(&store.read()?).inspect_err(|error| {
+        let failure = Some(failure(FailureKind::Spec, error));
+        let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
+        publish_in(store.as_mut(), &status.to_json());
+    })?;
+    journal::begin(spec.diagnostics.level);
+    say!(Debug, "the spec is read"; id = spec.id, sessions = 1 + spec.others.len());
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
+    if spec.link.device == LinkDevice::Serial {
+        machine::keep_port(line.pipe());
+    }
     let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
+    say!(Debug, "the link's device is open");
     // the hello travels while the disk is mounted
     line.transmit();
     // while its device can be seen: a container has a /dev of its own
@@ -66,25 +87,33 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         Ok(log) => (log, Ok(())),
         Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
     };
-    let mut cgroup = Cgroup::default();
-    let root = opened.and_then(|()| prepare(&spec, &mut cgroup)).map(|()| Ready {
+    let (mut cgroup, mut hardware) = Default::default();
+    let mut network = Network::new()?;
+    let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware, &mut network)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    Ok(Machine { signals, spec, line, log, button, cgroup, root })
+    say!(Debug, "the machine is ready");
+    Ok(Machine { signals, spec, store, line, log, button, cgroup, network, hardware, root })
 }
 
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &mut Cgroup) -> Result<(), Failure> {
+fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &mut Network) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
+    // who may do everything may open everything
+    if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
+        devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
+    }
+    *hardware = Hardware::open(spec)?;
     root::assemble(spec)?;
-    network::set_up(spec)?;
+    network.set_up(spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
     limits::set(spec, cgroup)?;
+    machine::lock()?;
     root::enter()
 }
 

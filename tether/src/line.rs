@@ -7,7 +7,7 @@ use std::time::Duration;
 use guest::clock;
 use guest::events::Happened;
 use guest::pipe::{Pipe, Progress};
-use wire::link::{Event, Link, Role, Security};
+use wire::link::{CONTROL, Event, Link, Role, Security};
 use wire::message::Message;
 use wire::spec::Spec;
 
@@ -51,6 +51,9 @@ impl Pause {
 /// As much as virtio-serial hands over at once.
 const READ: usize = 32 * 1024;
 
+/// The most bytes of messages that a host has not heard when it is told some that it can ask for as well.
+const UNHEARD: u64 = 16 * 1024;
+
 impl Line {
     pub(crate) fn new(spec: &Spec, pipe: Pipe, boot: [u8; 16], seed: [u8; 32]) -> Line {
         let security = Security { key: spec.link.key.clone(), sealed: spec.link.sealed, seed };
@@ -65,6 +68,11 @@ impl Line {
 
     pub(crate) fn pipe(&self) -> &Pipe {
         &self.pipe
+    }
+
+    /// The host takes what it is told: what it can ask for later is told only then, and kept for nobody.
+    pub(crate) fn has_room_for_news(&self) -> bool {
+        self.link.written(CONTROL) - self.link.delivered(CONTROL) < UNHEARD
     }
 
     pub(crate) fn tell(&mut self, message: &Message) {
@@ -155,6 +163,17 @@ impl Line {
 
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         self.link.poll_event()
+    }
+
+    /// Draws other keys from here on, and agrees on new ones with the host: another machine has the old ones too.
+    pub(crate) fn begin_anew(&mut self, seed: [u8; 32]) {
+        self.link.reseed(seed);
+        if let Contact::Up = self.contact {
+            self.link.pipe_down();
+            self.outbox.clear();
+            self.gone = 0;
+            self.link.pipe_up(clock::now());
+        }
     }
 
     fn disconnect(&mut self) {

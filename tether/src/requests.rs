@@ -1,26 +1,34 @@
-//! What the host asks of a running guest, and the answers. Each is given at once; what takes time is told by an event later.
+//! What the host asks of a running guest, and the answers. Each is given at once, but for what [`crate::chores`] does; what takes longer is told by an event.
 
 use std::io;
 
+use guest::power::Ending;
 use wire::message::{Exec, Reply, Request, SessionId, Work};
 
 use crate::agent::{Agent, Goal};
+use crate::chores;
 use crate::copies::{self, Copy};
 use crate::launch::{self, Launched};
+use crate::machine;
 use crate::pipes::Place;
 use crate::session::Session;
 use crate::sessions::close_channels;
 
 impl Agent {
-    pub(crate) fn serve(&mut self, request: Request) -> Reply {
-        self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })
+    /// The answer; `None` when it comes later.
+    pub(crate) fn serve(&mut self, id: u64, request: Request) -> Option<Reply> {
+        let begun = match request {
+            Request::Trim => self.chores.begin(id, chores::trim),
+            request => return Some(self.answer(request).unwrap_or_else(|reason| Reply::Refused { reason })),
+        };
+        begun.err().map(|reason| Reply::Refused { reason })
     }
 
     /// The answer, or why there is none.
     fn answer(&mut self, request: Request) -> Result<Reply, String> {
         match request {
             Request::Resize { session, size } => self.sessions.find(session)?.resize(size)?,
-            Request::Signal { session, signal } => self.sessions.find(session)?.signal(signal)?,
+            Request::Signal { session, signal } => self.send(session, signal)?,
             Request::PowerOff => self.stop(),
             Request::Create { session, work } => return self.create(session, work),
             Request::Start => return self.start_held(),
@@ -31,12 +39,16 @@ impl Agent {
             Request::Top => return Ok(Reply::Processes(guest::processes::list())),
             Request::Stats => return Ok(Reply::Stats(Box::new(guest::stats::read(&self.cgroup)))),
             Request::Inspect { path } => return self.inspect(&path),
-            Request::Reload { .. }
-            | Request::Trim
-            | Request::SetClock { .. }
-            | Request::KernelLog
-            | Request::Reboot
-            | Request::Status => return Ok(Reply::Unsupported),
+            Request::Status => return Ok(Reply::Text(self.status())),
+            Request::Reload { keys } => self.reload(&keys.0)?,
+            Request::SetClock { unix_ns } => return machine::set_clock(unix_ns),
+            Request::KernelLog => return machine::kernel_log(),
+            Request::Reboot => {
+                self.ending = Ending::Reboot;
+                self.stop();
+            }
+            // answered later, above
+            Request::Trim => return Ok(Reply::Unsupported),
         }
         Ok(Reply::Done)
     }
@@ -44,7 +56,7 @@ impl Agent {
     /// Starts the main process, if nobody has yet.
     fn start_held(&mut self) -> Result<Reply, String> {
         match (self.goal, self.sessions.main().is_waiting()) {
-            (Goal::Serve { .. }, true) => Ok(self.start().map_or_else(Reply::Failed, |()| Reply::Done)),
+            (Goal::Serve | Goal::Stop, true) => Ok(self.start().map_or_else(Reply::Failed, |()| Reply::Done)),
             // it runs, or has run
             (_, false) => Ok(Reply::Done),
             (Goal::Flush { .. }, true) => Err(self.not_running()),
@@ -61,6 +73,10 @@ impl Agent {
     }
 
     fn exec(&mut self, id: SessionId, exec: Exec) -> Result<Reply, String> {
+        if self.sessions.main().is_resting() {
+            // as docker says it
+            return Err(format!("container {} is restarting, wait until the container is running", self.spec.id));
+        }
         if !self.sessions.main().is_running() {
             return Err(self.not_running());
         }
@@ -73,7 +89,7 @@ impl Agent {
 
     /// The files are there as soon as the root is, whether or not the main process has been started.
     fn copy(&mut self, id: SessionId, copy: &Copy) -> Result<Reply, String> {
-        if !matches!(self.goal, Goal::Serve { .. }) {
+        if matches!(self.goal, Goal::Flush { .. }) {
             return Err(self.not_running());
         }
         match copies::start(copy, &self.cgroup) {

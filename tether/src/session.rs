@@ -2,9 +2,14 @@
 //!
 //! ```text
 //!   Waiting  -- begin -->  Running  -- its process is reaped -->  Draining  -- no more output -->  Ended
+//!                             ^                                       |
+//!                             `------------ begin --- Resting <-------'   (the spec's own, if they are started again)
 //! ```
 //!
-//! Output goes to the link while the session is attached, and the main session's to the log if there is one. Whoever of them takes least decides how
+//! A process that follows another in its session goes on where that one's streams were: its output at the next offset, its input with what the last one's pipe had not
+//! taken. What the pipe had, and the last one did not read, is lost with it.
+//!
+//! Output goes to the link while the session is attached, and that of the spec's own sessions to the log if there is one; whoever of them takes least decides how
 //! much is read; with nobody to take it, it is read and dropped.
 //!
 //! Output is drained after the process has ended, because its last words are still in the pipes, and a grandchild may hold them open: until the end of
@@ -23,7 +28,8 @@ use guest::log::Log;
 use guest::sys::{process, terminal};
 use nix::unistd::Pid;
 use wire::link::Link;
-use wire::message::{MAIN, SessionId, SessionInfo, SessionState};
+use wire::log::member;
+use wire::message::{SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
@@ -31,6 +37,7 @@ use self::flow::room;
 use crate::launch::Launched;
 use crate::pipes::Streams;
 use crate::stream::{Stream, Which};
+use crate::syslog::Syslog;
 
 /// Silence after which the output of an ended process is complete.
 const IDLE: Duration = Duration::from_millis(300);
@@ -49,6 +56,8 @@ pub(crate) struct Session {
     attached: bool,
     /// It has been asked to end, for good: who takes nothing does not keep it.
     must_end: bool,
+    /// Its process may be started again: what one of them closes is not closed for the next.
+    may_rest: bool,
     phase: Phase,
     input: Option<Stream>,
     outputs: Vec<Stream>,
@@ -56,8 +65,14 @@ pub(crate) struct Session {
 
 enum Phase {
     Waiting,
-    Running { pid: Pid, started: Duration, oom_kills: u64 },
+    Running {
+        pid: Pid,
+        started: Duration,
+        oom_kills: u64,
+    },
     Draining(Drain),
+    /// Its process has ended, as it says, and another is to follow.
+    Resting(Exit),
     Ended(Exit),
 }
 
@@ -74,8 +89,10 @@ struct Drain {
 pub(crate) struct Io<'a> {
     pub(crate) link: &'a mut Link,
     pub(crate) poller: &'a Poller,
-    /// The main session's, if its output is logged.
+    /// Of the spec's own sessions, if their output is logged.
     pub(crate) log: Option<&'a mut Log>,
+    /// Where the lines of the spec's sessions go as well.
+    pub(crate) syslog: Option<&'a mut Syslog>,
     /// Where bytes are between two system calls; one for all.
     pub(crate) buffer: &'a mut [u8],
     pub(crate) now: Duration,
@@ -85,7 +102,16 @@ impl Session {
     /// A session whose process is still to be started.
     pub(crate) fn waiting(id: SessionId, terminal: Option<TermSize>, attached: bool) -> Session {
         let (input, outputs) = (None, Vec::new());
-        Session { id, terminal, attached, must_end: false, phase: Phase::Waiting, input, outputs }
+        Session { id, terminal, attached, must_end: false, may_rest: false, phase: Phase::Waiting, input, outputs }
+    }
+
+    /// The same, for one whose process may be started again.
+    pub(crate) fn restartable(self, may_rest: bool) -> Session {
+        Session { may_rest, ..self }
+    }
+
+    pub(crate) fn set_restartable(&mut self, may_rest: bool) {
+        self.may_rest = may_rest;
     }
 
     /// Takes over its process. When it cannot, the process is killed.
@@ -97,13 +123,21 @@ impl Session {
             let _gone = process::kill(pid, SIGKILL);
             return Err(error);
         }
-        if self.input.is_none() {
-            io.link.discard(Which::Stdin.channel(self.id));
-        }
-        if self.terminal.is_some() {
-            io.link.finish(Which::Stderr.channel(self.id));
+        if let Phase::Waiting = self.phase {
+            if self.input.is_none() {
+                io.link.discard(Which::Stdin.channel(self.id));
+            }
+            if self.terminal.is_some() {
+                io.link.finish(Which::Stderr.channel(self.id));
+            }
         }
         self.phase = Phase::Running { pid, started: io.now, oom_kills };
+        // what the host did not want of the process before, it does not want of this one
+        for which in [Which::Stdout, Which::Stderr] {
+            if io.link.is_finished(which.channel(self.id)) {
+                self.refuse(which, io);
+            }
+        }
         Ok(())
     }
 
@@ -140,11 +174,26 @@ impl Session {
         matches!(self.phase, Phase::Ended(_))
     }
 
+    /// Its process has ended, and another is to follow.
+    pub(crate) fn is_resting(&self) -> bool {
+        matches!(self.phase, Phase::Resting(_))
+    }
+
     /// The process that runs, if its number is still its own.
     pub(crate) fn pid(&self) -> Option<Pid> {
         match self.phase {
             Phase::Running { pid, .. } => Some(pid),
             _ => None,
+        }
+    }
+
+    /// The process that runs, or whose last words are read; 0 if there is none.
+    fn number(&self) -> u32 {
+        match &self.phase {
+            Phase::Running { pid, .. } | Phase::Draining(Drain { pid, .. }) => {
+                u32::try_from(pid.as_raw()).unwrap_or_default()
+            }
+            Phase::Waiting | Phase::Resting(_) | Phase::Ended(_) => 0,
         }
     }
 
@@ -162,6 +211,8 @@ impl Session {
             Phase::Draining(drain) => {
                 SessionState::Running { pid: number(drain.pid), started_us: drain.exit.started_us }
             }
+            // no process, and yet not the end
+            Phase::Resting(exit) => SessionState::Running { pid: 0, started_us: exit.started_us },
             Phase::Ended(exit) => SessionState::Ended(exit.clone()),
         };
         SessionInfo { session: self.id, state, terminal: self.terminal.is_some(), attached: self.attached }
@@ -186,6 +237,7 @@ impl Session {
         match self.phase {
             Phase::Running { pid, .. } => process::kill(pid, signal).map_err(|error| error.to_string()),
             Phase::Waiting => Err(format!("session {} has not been started", self.id.0)),
+            Phase::Resting(_) => Err(format!("the process of session {} is about to be started again", self.id.0)),
             // its number may be another process's by now
             Phase::Draining(_) | Phase::Ended(_) => Err(format!("the process of session {} has ended", self.id.0)),
         }
@@ -250,7 +302,7 @@ impl Session {
     /// whose output goes elsewhere anyway is left in peace.
     pub(crate) fn refuse(&mut self, which: Which, io: &Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
-        let is_logged = self.id == MAIN && io.log.is_some();
+        let is_logged = member(self.id).is_some() && (io.log.is_some() || io.syslog.is_some());
         match self.terminal.is_some() || is_logged || !self.attached {
             true => self.outputs[at].unwanted = true,
             false => self.outputs.remove(at).close(io.poller),
@@ -267,7 +319,7 @@ impl Session {
         }
     }
 
-    /// The exit, once, when the output is complete.
+    /// The exit, once, when the output is complete: [`Session::conclude`] or [`Session::rest`] comes next.
     pub(crate) fn poll_end(&mut self, io: &mut Io<'_>) -> Option<Exit> {
         let is_due = |session: &Session, now| session.deadline().is_some_and(|deadline| deadline <= now);
         if !is_due(self, io.now) {
@@ -284,8 +336,23 @@ impl Session {
         let Phase::Draining(Drain { exit, .. }) = &self.phase else { return None };
         let exit = exit.clone();
         self.phase = Phase::Ended(exit.clone());
-        self.abandon(io);
         Some(exit)
+    }
+
+    /// That was its end.
+    pub(crate) fn conclude(&mut self, io: &mut Io<'_>) {
+        if let Phase::Resting(exit) = &self.phase {
+            self.phase = Phase::Ended(exit.clone());
+        }
+        self.abandon(io);
+    }
+
+    /// Another process is to follow: the channels stay.
+    pub(crate) fn rest(&mut self, poller: &Poller) {
+        if let Phase::Ended(exit) = &self.phase {
+            self.phase = Phase::Resting(exit.clone());
+            self.close(poller);
+        }
     }
 
     /// Nothing more moves.
@@ -293,11 +360,11 @@ impl Session {
         for which in [Which::Stdout, Which::Stderr] {
             io.link.finish(which.channel(self.id));
         }
-        if let Some(input) = &self.input
-            && !io.link.is_ended(input.channel)
-        {
-            io.link.discard(input.channel);
+        let stdin = Which::Stdin.channel(self.id);
+        if (self.input.is_some() || self.may_rest) && !io.link.is_ended(stdin) {
+            io.link.discard(stdin);
         }
+        self.may_rest = false;
         self.close(io.poller);
     }
 

@@ -8,31 +8,44 @@ use std::io;
 use std::time::Duration;
 
 use guest::cgroup::Cgroup;
+use guest::events::Poller;
 use nix::unistd::Pid;
 use wire::link::Link;
-use wire::message::{MAIN, SessionId, SessionInfo};
+use wire::message::{FIRST_OTHER, MAIN, SessionId, SessionInfo};
 use wire::packet::{ChannelId, MAX_CHANNELS};
 use wire::status::{Ending, Exit};
 
+use crate::members::Member;
 use crate::session::{Io, Session};
 use crate::stream::Which;
 
 /// The most sessions beside the main one, ended ones included: as many as the link has channels for.
 const MOST: usize = (MAX_CHANNELS - 1) / 3 - 1;
 /// The highest number whose channels have numbers.
+#[cfg(test)]
 pub(crate) const LAST_NUMBER: u32 = (u32::MAX - 3) / 3;
 
 /// Every session that has not been forgotten.
 pub(crate) struct Sessions {
     table: BTreeMap<SessionId, Session>,
-    /// Those that have ended, the oldest first; not the main one.
+    /// Those that have ended and are not the spec's, the oldest first.
     ended: VecDeque<SessionId>,
 }
 
 impl Sessions {
-    pub(crate) fn new(main: Session, link: &mut Link) -> Sessions {
-        open_channels(main.id(), link);
-        Sessions { table: BTreeMap::from([(MAIN, main)]), ended: VecDeque::new() }
+    /// The spec's own; the main one is the first. The others begin detached: their channels are nobody's until a host knows their numbers.
+    pub(crate) fn new(members: &[Member], link: &mut Link) -> Sessions {
+        let mut sessions = Sessions { table: BTreeMap::new(), ended: VecDeque::new() };
+        members.iter().for_each(|member| sessions.add_member(member, link));
+        sessions
+    }
+
+    /// Adds one of the spec's own.
+    pub(crate) fn add_member(&mut self, member: &Member, link: &mut Link) {
+        open_channels(member.id, link);
+        let attached = member.id == MAIN && member.process.attach;
+        let session = Session::waiting(member.id, member.process.terminal, attached);
+        self.add(session.restartable(member.may_restart()));
     }
 
     // -- the table
@@ -41,12 +54,12 @@ impl Sessions {
         self.table.get(&MAIN).expect("made in new() and never forgotten")
     }
 
-    pub(crate) fn main_mut(&mut self) -> &mut Session {
-        self.table.get_mut(&MAIN).expect("made in new() and never forgotten")
-    }
-
     pub(crate) fn find(&mut self, id: SessionId) -> Result<&mut Session, String> {
         self.table.get_mut(&id).ok_or_else(|| format!("there is no session {}", id.0))
+    }
+
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.table.get(&id)
     }
 
     pub(crate) fn list(&self) -> Vec<SessionInfo> {
@@ -55,8 +68,8 @@ impl Sessions {
 
     /// Whether a session of that number may be made.
     pub(crate) fn admit(&self, id: SessionId) -> Result<(), String> {
-        if id.0 > LAST_NUMBER {
-            return Err(format!("session {} cannot be: numbers go up to {LAST_NUMBER}", id.0));
+        if id >= FIRST_OTHER {
+            return Err(format!("session {} cannot be: numbers from {} on are the spec's", id.0, FIRST_OTHER.0));
         }
         if self.table.contains_key(&id) {
             return Err(format!("there is a session {} already", id.0));
@@ -84,8 +97,9 @@ impl Sessions {
 
     /// The host knows all that it wants to know of it.
     pub(crate) fn forget(&mut self, id: SessionId, link: &mut Link) -> Result<(), String> {
-        if id == MAIN {
-            return Err("the main session cannot be forgotten: it ends with its machine".into());
+        let is_the_hosts = id < FIRST_OTHER || self.ended.contains(&id);
+        if id == MAIN || !is_the_hosts && self.table.contains_key(&id) {
+            return Err("a session of the spec cannot be forgotten: it ends with its machine".into());
         }
         if !self.find(id)?.is_ended() {
             return Err(format!("session {} still runs", id.0));
@@ -94,7 +108,7 @@ impl Sessions {
         Ok(())
     }
 
-    fn remove(&mut self, id: SessionId, link: &mut Link) {
+    pub(crate) fn remove(&mut self, id: SessionId, link: &mut Link) {
         self.table.remove(&id);
         self.ended.retain(|&ended| ended != id);
         close_channels(id, link);
@@ -121,11 +135,14 @@ impl Sessions {
         }
     }
 
-    /// A child has ended; most are orphans of the container, and nobody's.
-    pub(crate) fn reaped(&mut self, pid: Pid, ending: Ending, cgroup: &Cgroup, now: Duration) {
-        if let Some(session) = self.table.values_mut().find(|session| session.pid() == Some(pid)) {
+    /// A child has ended; most are orphans of the container, and nobody's. True if it was a session's process.
+    pub(crate) fn reaped(&mut self, pid: Pid, ending: Ending, cgroup: &Cgroup, now: Duration) -> bool {
+        let session = self.table.values_mut().find(|session| session.pid() == Some(pid));
+        let is_ours = session.is_some();
+        if let Some(session) = session {
             session.exited(ending, cgroup.oom_kills(), now);
         }
+        is_ours
     }
 
     pub(crate) fn settle(&mut self, io: &mut Io<'_>) -> io::Result<()> {
@@ -137,12 +154,38 @@ impl Sessions {
         self.table.values().filter_map(Session::deadline).min()
     }
 
-    /// Those that have ended since the last call; the main one last, since it ends everything.
+    /// Those whose process has ended since the last call, its output complete; the main one last, since it ends everything. Each is then to rest or to be concluded.
     pub(crate) fn poll_ends(&mut self, io: &mut Io<'_>) -> Vec<(SessionId, Exit)> {
         let ends = self.table.iter_mut().rev().filter_map(|(&id, session)| Some((id, session.poll_end(io)?)));
-        let ends: Vec<(SessionId, Exit)> = ends.collect();
-        self.ended.extend(ends.iter().map(|(id, _)| *id).filter(|&id| id != MAIN));
-        ends
+        ends.collect()
+    }
+
+    /// Another process is to follow in a session.
+    pub(crate) fn rest(&mut self, id: SessionId, poller: &Poller) {
+        if let Some(session) = self.table.get_mut(&id) {
+            session.rest(poller);
+        }
+    }
+
+    /// That was the end of a session.
+    pub(crate) fn conclude(&mut self, id: SessionId, io: &mut Io<'_>) {
+        let Some(session) = self.table.get_mut(&id) else { return };
+        session.conclude(io);
+        if id < FIRST_OTHER && id != MAIN {
+            self.ended.push_back(id);
+        }
+    }
+
+    /// The spec does not name it any more, and it has ended: it is as if the host had made it.
+    pub(crate) fn release(&mut self, id: SessionId) {
+        self.ended.push_back(id);
+    }
+
+    /// Sends a signal to the process of every session that the host has made. Whose has ended misses nothing.
+    pub(crate) fn signal_guests(&self, signal: u8) {
+        for session in self.table.values().filter(|session| session.id() != MAIN && session.id() < FIRST_OTHER) {
+            let _gone = session.signal(signal);
+        }
     }
 
     /// The machine ends: nothing more moves in any session.
@@ -184,7 +227,6 @@ pub(crate) mod tests {
     use super::*;
     use crate::launch::Launched;
     use crate::pipes::Streams;
-    use guest::events::Poller;
 
     /// A link that nobody answers, and processes that are numbers.
     pub(crate) struct Rig {
@@ -216,7 +258,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn io(&mut self, now: Duration) -> Io<'_> {
-            Io { link: &mut self.link, poller: &self.poller, log: None, buffer: &mut self.buffer, now }
+            Io { link: &mut self.link, poller: &self.poller, log: None, syslog: None, buffer: &mut self.buffer, now }
         }
 
         pub(crate) fn running(&mut self, id: SessionId, attached: bool) -> (Session, Process) {
@@ -239,12 +281,17 @@ pub(crate) mod tests {
                 sessions.handle(which.token(id), &mut self.io(Duration::ZERO));
             }
             sessions.reaped(pid(id), exited(5), &Cgroup::default(), Duration::ZERO);
-            sessions.poll_ends(&mut self.io(Duration::ZERO))
+            let ends = sessions.poll_ends(&mut self.io(Duration::ZERO));
+            for (id, _) in &ends {
+                sessions.conclude(*id, &mut self.io(Duration::ZERO));
+            }
+            ends
         }
     }
 
     fn table(rig: &mut Rig) -> Sessions {
-        Sessions::new(Session::waiting(MAIN, None, true), &mut rig.link)
+        let main = Member::new("main", MAIN, &wire::spec::Process::new(vec!["true".into()]), &Cgroup::default());
+        Sessions::new(&[main], &mut rig.link)
     }
 
     fn numbers(sessions: &Sessions) -> Vec<u32> {
@@ -272,15 +319,18 @@ pub(crate) mod tests {
         assert_eq!(rig.link.room(Which::Stdout.channel(SessionId(7))), 0, "its channels are gone");
         assert_eq!((numbers(&sessions), sessions.admit(SessionId(7))), (vec![0, 4], Ok(())));
         let main = sessions.forget(MAIN, &mut rig.link).unwrap_err();
-        assert_eq!(main, "the main session cannot be forgotten: it ends with its machine");
+        assert_eq!(main, "a session of the spec cannot be forgotten: it ends with its machine");
     }
 
     #[test]
     fn there_is_a_bound_for_those_that_run() {
         let mut rig = Rig::new();
         let mut sessions = table(&mut rig);
-        assert_eq!(sessions.admit(SessionId(LAST_NUMBER)), Ok(()));
-        assert!(sessions.admit(SessionId(LAST_NUMBER + 1)).is_err());
+        assert_eq!(sessions.admit(SessionId(FIRST_OTHER.0 - 1)), Ok(()));
+        for number in [FIRST_OTHER.0, LAST_NUMBER, u32::MAX] {
+            let refused = format!("session {number} cannot be: numbers from 268435456 on are the spec's");
+            assert_eq!(sessions.admit(SessionId(number)), Err(refused));
+        }
         for number in 1..=340 {
             sessions.admit(SessionId(number)).unwrap();
             sessions.add(Session::waiting(SessionId(number), None, false));

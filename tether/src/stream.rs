@@ -102,7 +102,7 @@ impl Stream {
 }
 
 /// An end is told even to those who wait for nothing: as a change, it is told once.
-const NOTHING: Interest = Interest { readable: false, writable: false, edge: true };
+const NOTHING: Interest = Interest { readable: false, writable: false, edge: true, ..Interest::READ };
 
 #[cfg(test)]
 mod tests {

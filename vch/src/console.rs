@@ -1,10 +1,10 @@
-//! What the VM's console says when the guest itself can say nothing any more.
+//! What the VM's console says when the guest itself can say nothing any more. How tether writes its lines there: `guest::journal`.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The line that tells most: the last one of a panic or of tether, else the last one at all.
+/// The line that tells most: the last one of a panic or of an error of tether's, else the last one at all.
 pub fn telling_line(console: &Path) -> Option<String> {
     choose(&tail(console).ok()?)
 }
@@ -20,11 +20,16 @@ fn tail(path: &Path) -> io::Result<String> {
 
 fn choose(text: &str) -> Option<String> {
     let lines: Vec<String> = text.lines().map(plain).filter(|line| !line.is_empty()).collect();
-    let telling = |line: &&String| {
-        (line.contains("Kernel panic") && !line.contains("end Kernel panic")) || line.starts_with("tether:")
+    let telling = |line: &String| match line.strip_prefix(ERROR) {
+        // the part of tether that it comes from says nothing to a user
+        Some(error) => Some(format!("tether: {}", error.split_once(": ").map_or(error, |(_, text)| text))),
+        None => (line.contains("Kernel panic") && !line.contains("end Kernel panic")).then(|| line.clone()),
     };
-    lines.iter().rev().find(telling).or(lines.last()).cloned()
+    lines.iter().rev().find_map(telling).or_else(|| lines.last().cloned())
 }
+
+/// How a line of tether's that tells of an error begins, behind its time.
+const ERROR: &str = "tether: error ";
 
 /// A line without control characters, escape sequences and the kernel's time stamp.
 fn plain(line: &str) -> String {
@@ -64,8 +69,8 @@ mod tests {
         check("\x1bc\x1b[?7l\x1b[2J\r\n\n", None);
         check("one\r\n[    0.300000] two\r\n\r\n", Some("two"));
         check(
-            "tether: no disk labelled containerfs\n[ 1.2] reboot: Power down\n",
-            Some("tether: no disk labelled containerfs"),
+            "[    0.9] tether: error agent: no disk: none is there\n[ 1.1] tether: info power: off\n[ 1.2] reboot: Power down\n",
+            Some("tether: no disk: none is there"),
         );
         check(
             "[  0.4] Kernel panic - not syncing: VFS\n[  0.4] CPU: 0\n[  0.5] ---[ end Kernel panic - not syncing ]---\n",

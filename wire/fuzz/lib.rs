@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use wire::frame::{self, Decoder};
+use wire::guestinfo;
 use wire::handshake::{Entropy, LinkKey, Offer};
 use wire::link::{Link, Role, Security, Tuning, VERSION};
 use wire::log::{MAX_BYTES, Reader};
 use wire::message::Message;
 use wire::packet::{Hello, Packet};
+use wire::vmx::Dictionary;
 
 /// The frames in any bytes are the same however they arrive, and each comes back when it is framed again.
 pub fn frame(bytes: &[u8]) {
@@ -85,4 +87,15 @@ pub fn log(bytes: &[u8]) {
         count -= 1;
     });
     assert!(line == again && count == 0 && reader.noise().runs == 0);
+}
+
+/// A spec that can be read is the same when it is written, as keys and as their text, and read again. Of VIC's keys and of ours alike.
+pub fn spec(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(keys) = Dictionary::parse(text) else { return };
+    assert_eq!(Dictionary::parse(&keys.to_string()), Ok(keys.clone()));
+    let Ok(spec) = guestinfo::read(&keys) else { return };
+    let written = guestinfo::write(&spec).to_string();
+    let again = Dictionary::parse(&written).expect("what we write can be parsed");
+    assert_eq!(guestinfo::read(&again), Ok(spec), "{written}");
 }

@@ -26,6 +26,8 @@ use crate::vmx::Dictionary;
 
 const BASE: &str = "guestinfo.vice.";
 const OLD_BASE: &str = "guestinfo.";
+/// The key under which the guest tells its [`crate::status::Status`]: with a `.` where others have a `/`, so that it may write it.
+pub const STATUS: &str = "guestinfo.vice..status";
 const NIL: &str = "<nil>";
 
 /// Why keys are no [`Spec`]. It names the key.

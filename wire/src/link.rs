@@ -316,6 +316,11 @@ impl Link {
         }
     }
 
+    /// Keys are drawn from other randomness from here on: a machine that was copied has the same as its copy.
+    pub fn reseed(&mut self, seed: [u8; 32]) {
+        self.entropy = Entropy::new(seed);
+    }
+
     /// Bytes have come.
     pub fn handle_bytes(&mut self, now: Duration, bytes: &[u8]) {
         let mut decoder = std::mem::take(&mut self.decoder);

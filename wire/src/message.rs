@@ -4,6 +4,8 @@
 //! by [`crate::codec`]. Enum variants are only ever appended: their numbers are on the wire, and golden vectors pin them. A request that this version
 //! does not know is answered [`Reply::Unsupported`]; an event that it does not know is passed over.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
@@ -18,6 +20,9 @@ pub struct SessionId(pub u32);
 
 /// The session of the spec's own process; its end is the VM's end.
 pub const MAIN: SessionId = SessionId(0);
+
+/// The sessions of the spec's other processes have numbers from here on, which no host gives; [`crate::status::SessionStatus`] tells who has which.
+pub const FIRST_OTHER: SessionId = SessionId(1 << 28);
 
 /// The channels of a session's standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +105,7 @@ pub enum Request {
     /// The spec is another one: `keys` is the whole of it, as the text of a VMX dictionary; empty, the store is read again. What is new is added, and what is
     /// another is changed; all of it, or, when something cannot be, nothing: then the answer is `Refused`, and names the key.
     #[allow(missing_docs)]
-    Reload { keys: String },
+    Reload { keys: SpecText },
     /// Tell the disks which blocks are free: `FITRIM`. Answered `Trimmed`.
     Trim,
     /// It is so many nanoseconds after 1970.
@@ -112,6 +117,48 @@ pub enum Request {
     Reboot,
     /// How the machine is. Answered `Text`: the JSON of [`crate::status::Status`].
     Status,
+}
+
+impl Request {
+    /// Its name, for a log: what is asked for may hold secrets.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Request::Resize { .. } => "Resize",
+            Request::Signal { .. } => "Signal",
+            Request::PowerOff => "PowerOff",
+            Request::Create { .. } => "Create",
+            Request::Start => "Start",
+            Request::Attach { .. } => "Attach",
+            Request::Detach { .. } => "Detach",
+            Request::List => "List",
+            Request::Forget { .. } => "Forget",
+            Request::Top => "Top",
+            Request::Stats => "Stats",
+            Request::Inspect { .. } => "Inspect",
+            Request::Reload { .. } => "Reload",
+            Request::Trim => "Trim",
+            Request::SetClock { .. } => "SetClock",
+            Request::KernelLog => "KernelLog",
+            Request::Reboot => "Reboot",
+            Request::Status => "Status",
+        }
+    }
+}
+
+/// The text of a spec's keys. It holds secrets, so `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecText(pub String);
+
+impl From<&str> for SpecText {
+    fn from(text: &str) -> SpecText {
+        SpecText(text.into())
+    }
+}
+
+impl fmt::Debug for SpecText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
 }
 
 /// What a session does.

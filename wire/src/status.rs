@@ -21,6 +21,13 @@ pub struct Status {
     pub networks: BTreeMap<String, EndpointStatus>,
 }
 
+impl Status {
+    /// As it is told.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("texts and numbers are JSON")
+    }
+}
+
 /// How far a machine is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +46,9 @@ pub enum MachineState {
 /// How one of the spec's sessions is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStatus {
+    /// The number of its session.
+    #[serde(default)]
+    pub session: u32,
     /// How far it is.
     pub state: ProcessState,
     /// Of its process, while it runs.

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Keys, in lower case, and their values. VMX keys are compared without case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Keys, in lower case, and their values. VMX keys are compared without case. Some values are secrets, so `Debug` shows none.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Dictionary(BTreeMap<String, String>);
 
 /// A line that is not `key = "value"`.
@@ -67,6 +67,12 @@ impl Dictionary {
 impl std::fmt::Display for Dictionary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|(key, value)| writeln!(f, "{} = \"{}\"", escape(key, true), escape(value, false)))
+    }
+}
+
+impl std::fmt::Debug for Dictionary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{} keys]", self.0.len())
     }
 }
 

@@ -4,7 +4,7 @@
 //! pack     a tree -> entries          unpack   entries -> a tree
 //! entry    one entry and what is known of it
 //! header   entry -> bytes             reader   bytes -> entry
-//! place    where a name of an archive may lead
+//! place    where a name of an archive may lead         tree   a directory's content into another
 //! ```
 //!
 //! Both directions stream: an archive of any size and number of entries takes the same memory. They block, and so run in a process of their own
@@ -17,12 +17,16 @@ mod place;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod unpack;
 
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
+
+pub(crate) use tree::copy_tree;
+pub(crate) use unpack::remove_tree;
 
 /// How much is read and written at once.
 const BUFFER: usize = 64 * 1024;
@@ -66,7 +70,7 @@ fn open_root() -> Result<OwnedFd, CopyError> {
     })
 }
 
-fn failed(doing: &'static str, name: &[u8], errno: Errno) -> CopyError {
+pub(crate) fn failed(doing: &'static str, name: &[u8], errno: Errno) -> CopyError {
     CopyError::File { doing, name: text(name), source: errno.into() }
 }
 

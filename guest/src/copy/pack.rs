@@ -15,9 +15,9 @@ use nix::sys::statfs::{self, FsType, fstatfs};
 
 use super::entry::{Entry, Kind, Meta, Time};
 use super::header::{self, BLOCK, padding};
-use super::place::{look, open_dir};
 use super::{BUFFER, CopyError, failed, refused};
 use crate::sys::xattr::{self, Subject};
+use crate::within::{DIR, look, open_dir};
 
 /// The names of files with several names that are remembered take at most this much memory; beyond it, a file is copied once for each name.
 const LINKS: usize = 8 * 1024 * 1024;
@@ -63,8 +63,6 @@ pub(super) fn pack(root: OwnedFd, path: &str, out: &mut dyn Write) -> Result<(),
         None => Ok(()),
     }
 }
-
-const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// What a path asks for. As docker does, `..` goes back in the text, before any link is followed.
 #[derive(Debug, PartialEq, Eq)]

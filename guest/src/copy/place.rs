@@ -4,14 +4,15 @@
 //! to lead anywhere, so that once there is one, nothing is followed out of the directory any more. The kernel resolves every path and keeps to that
 //! (openat2(2)); `..` does not get as far.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::fcntl::ResolveFlag;
+use nix::sys::stat::{Mode, fstat, mkdirat};
 
 use super::{CopyError, failed, refused};
+use crate::within::{NAMED_DIR, open_below, open_dir};
 
 /// The directory that an archive is unpacked in.
 pub(super) struct Place {
@@ -60,28 +61,6 @@ fn join(components: &[CString]) -> Vec<u8> {
         [] => b".".to_vec(),
         _ => components.iter().map(|component| component.to_bytes()).collect::<Vec<_>>().join(&b'/'),
     }
-}
-
-/// What a descriptor that only names a directory is opened with.
-const NAMED_DIR: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
-
-/// Opens a path below `dir`. The kernel asks for another try when something on the way was renamed meanwhile.
-pub(super) fn open_below(dir: BorrowedFd<'_>, path: &[u8], flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
-    const TRIES: usize = 100;
-    let how = || OpenHow::new().flags(flags).resolve(resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let mut result = openat2(dir, path, how());
-    for _ in 1..TRIES {
-        match result {
-            Err(Errno::EAGAIN | Errno::EINTR) => result = openat2(dir, path, how()),
-            _ => break,
-        }
-    }
-    result
-}
-
-/// Opens a directory of the container, by a path from its root; links of the container are followed.
-pub(super) fn open_dir(root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<OwnedFd> {
-    open_below(root, path, NAMED_DIR, ResolveFlag::RESOLVE_IN_ROOT)
 }
 
 impl Place {
@@ -171,13 +150,5 @@ impl Place {
             Errno::ELOOP => refused(name, "a symbolic link on the way to it leads nowhere that an archive may go"),
             errno => failed(doing, name, errno),
         }
-    }
-}
-
-/// What is there, links not followed; `None` for nothing.
-pub(super) fn look(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<Option<nix::sys::stat::FileStat>> {
-    match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => Ok(None),
-        other => other.map(Some),
     }
 }

@@ -17,10 +17,11 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
 use super::entry::{Entry, Kind, Meta, Time};
-use super::place::{Inside, Place, Spot, look};
+use super::place::{Inside, Place, Spot};
 use super::reader::Reader;
 use super::{CopyError, failed, refused, text};
 use crate::sys::xattr::{self, Subject};
+use crate::within::look;
 
 /// Directories whose times are still to be set take at most this much memory, and those above the current entry.
 const PENDING: usize = 4 * 1024 * 1024;
@@ -242,7 +243,7 @@ fn set_xattrs(subject: Subject<'_>, entry: &Entry) -> Result<(), CopyError> {
     })
 }
 
-fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut dir = Dir::openat(parent, name, flags, Mode::empty())?;
     // removing while reading may pass names over: read until none is left

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use wire::link::{self, Link, Role, Security, Tuning};
-use wire::message::{self, MAIN, Message, Reply, Request, SessionId, SessionInfo, SessionState};
+use wire::message::{self, FIRST_OTHER, MAIN, Message, Reply, Request, SessionId, SessionInfo, SessionState};
 use wire::status::Exit;
 
 use super::pipes::Pipes;
@@ -197,6 +197,11 @@ impl Actor {
                 self.status.send_modify(|status| status.ready = Some(ready));
             }
             message::Event::Started { session: MAIN, pid } => self.main_is(MainState::Running { pid }),
+            // one of the spec's others, which nobody here has asked for
+            message::Event::Started { session, .. } if (FIRST_OTHER.0..=LAST_SESSION).contains(&session.0) => {
+                let new = || Session::new(session, false, &mut self.link);
+                self.sessions.entry(session).or_insert_with(new);
+            }
             message::Event::Started { .. } => {}
             message::Event::Ended { session, exit } => self.ended(session, &exit),
             message::Event::Failed(failure) => {
@@ -268,7 +273,9 @@ impl Actor {
             }
             let session = Session::new(id, attached, &mut self.link);
             self.sessions.entry(id).or_insert(session);
-            self.next_session = self.next_session.max(id.0 + 1);
+            if id < FIRST_OTHER {
+                self.next_session = self.next_session.max(id.0 + 1);
+            }
             match state {
                 SessionState::Ended(exit) => self.ended(id, &exit),
                 SessionState::Running { pid, .. } if id == MAIN => self.main_is(MainState::Running { pid }),

@@ -31,6 +31,25 @@ pub enum DiskId {
     Uuid(String),
 }
 
+impl DiskId {
+    /// What it is known by (`label`, `serial` or `uuid`), and the text.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            DiskId::Label(label) => ("label", label),
+            DiskId::Serial(serial) => ("serial", serial),
+            DiskId::Uuid(uuid) => ("uuid", uuid),
+        }
+    }
+}
+
+/// As a person says it: `label "data"`.
+impl std::fmt::Display for DiskId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, text) = self.parts();
+        write!(formatter, "{kind} {text:?}")
+    }
+}
+
 /// The label of the disk that holds the container's root file system.
 pub const ROOT_LABEL: &str = "containerfs";
 

@@ -22,6 +22,7 @@ pub use report::{SpawnError, Step};
 use wire::spec::Rights;
 
 use self::report::Failed;
+use crate::journal;
 
 /// A process to start.
 #[derive(Debug)]
@@ -91,6 +92,7 @@ pub fn run_in_child(
         std::panic::set_hook(Box::new(|panic| {
             let _told = writeln!(io::stderr(), "tether: bug: {panic}");
         }));
+        journal::leave();
         if let Err(errno) = close_others(0) {
             return Step::Stdio.failed(errno);
         }

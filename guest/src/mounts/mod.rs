@@ -1,13 +1,41 @@
-//! File systems: the early ones, the container's root, and what every container finds in it.
+//! File systems: the early ones, what every container finds, and which root is whose.
+//!
+//! ```text
+//! filesystem   a disk's, memory's, layers under a top        table   what is mounted, and the end of all of it
+//! volume       what the spec mounts in the container         seed    a volume's first content
+//! server       a file server's directory
+//! ```
+//!
+//! While the machine boots, the current directory is the machine's own root, and so it is in a process that mounts later: paths of the machine's own are
+//! relative.
+
+mod filesystem;
+mod seed;
+mod server;
+mod table;
+mod volume;
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, ResolveFlag, open};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknod};
+
+use crate::copy::CopyError;
+use crate::sys;
+use crate::within::{Made, NAMED_DIR, open_below, reach};
+
+pub use filesystem::{Access, Said, Top, layered, merged};
+pub use server::server;
+pub use table::trim_all;
+pub(crate) use table::unmount_all;
+pub use volume::{memory, volume};
 
 /// A file system or file that could not be put in its place.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +46,24 @@ pub enum MountError {
     Make { path: PathBuf, source: io::Error },
     #[error("cannot make {root} the root")]
     Switch { root: PathBuf, source: io::Error },
+    #[error("cannot mount the disk {name}{said}")]
+    Disk { name: String, said: Said, source: io::Error },
+    #[error("the disk {name} cannot be written, and the spec wants to: mount it read-only, or attach it writable")]
+    Protected { name: String },
+    #[error("cannot mount memory")]
+    Memory(#[source] io::Error),
+    #[error("cannot put the layers together{said}")]
+    Overlay { said: Said, source: io::Error },
+    #[error("cannot read the volume {name}")]
+    Look { name: String, source: io::Error },
+    #[error("cannot fill the volume {name} with what the image has there")]
+    Seed { name: String, source: CopyError },
+    #[error("cannot mount {name}, {host}:{path}: {reason}")]
+    Server { name: String, host: String, path: String, reason: String },
+    #[error("cannot mount {name} on {destination}")]
+    Place { name: String, destination: String, source: io::Error },
+    #[error("cannot mount {name} on {destination}: the image's links lead to /, /proc, /sys or /dev")]
+    Kernels { name: String, destination: String },
 }
 
 struct Entry {
@@ -80,16 +126,6 @@ pub fn early() -> Result<(), MountError> {
     })
 }
 
-/// Mounts a container's disk.
-pub fn disk(device: &Path, on: &Path) -> Result<(), MountError> {
-    make_dir(on)?;
-    mount(Some(device), on, Some("ext4"), MsFlags::empty(), None::<&str>).map_err(|errno| MountError::Mount {
-        what: device.display().to_string(),
-        on: on.into(),
-        source: errno.into(),
-    })
-}
-
 /// Mounts what every container finds, below its root. The directories are made where the image has none.
 pub fn container(root: &Path) -> Result<(), MountError> {
     for entry in &CONTAINER {
@@ -101,35 +137,71 @@ pub fn container(root: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Puts a file of ours over one of the image's, without changing the image: as docker does for `/etc/hosts`.
+/// Puts a file of ours over one of the image's, without changing the image: as docker does for `/etc/hosts`. A link of the image leads within its root.
 pub fn cover_file(root: &Path, path: &str, text: &str) -> Result<(), MountError> {
-    let ours = PathBuf::from("/").join(path.replace('/', "-"));
+    let ours = covering(path);
+    fs::write(&ours, text).map_err(|source| MountError::Make { path: ours.clone(), source })?;
     let over = root.join(path);
-    let make = |path: &Path, source| MountError::Make { path: path.into(), source };
-    fs::write(&ours, text).map_err(|source| make(&ours, source))?;
-    if let Some(parent) = over.parent() {
-        fs::create_dir_all(parent).map_err(|source| make(parent, source))?;
+    let named = named_dir(root).and_then(|root| reach(root.as_fd(), path, Made::File));
+    let over_fd = match named {
+        Err(Errno::EPERM) => return Ok(()),
+        other => other.map_err(|errno| MountError::Make { path: over.clone(), source: errno.into() })?,
+    };
+    let put = || {
+        // what the image has in place of a file stays as it is
+        if SFlag::from_bits_truncate(fstat(&over_fd)?.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
+            return Ok(());
+        }
+        let ours = open(&ours, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        sys::mount::attach(sys::mount::copy_of(ours.as_fd())?.as_fd(), over_fd.as_fd())
+    };
+    put().map_err(|errno: Errno| MountError::Mount { what: ours.display().to_string(), on: over, source: errno.into() })
+}
+
+/// Files that [`cover_file`] may have covered: with docker they are as read-only as their root.
+const COVERED: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+
+/// Takes no more writes to the container's root; what is mounted in it keeps what it has.
+pub fn forbid_writes(root: &Path) -> Result<(), MountError> {
+    let failed =
+        |errno: Errno| MountError::Mount { what: "the root, read-only,".into(), on: root.into(), source: errno.into() };
+    let dir = named_dir(root).map_err(failed)?;
+    sys::mount::forbid_writes(dir.as_fd()).map_err(failed)?;
+    for path in COVERED {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        if let Ok(file) = open_below(dir.as_fd(), path.as_bytes(), flags, ResolveFlag::RESOLVE_IN_ROOT) {
+            // an error means that nothing covers it: it is a file of a volume
+            let _volume = sys::mount::forbid_writes(file.as_fd());
+        }
     }
-    if fs::symlink_metadata(&over).is_err() {
-        fs::write(&over, "").map_err(|source| make(&over, source))?;
-    }
-    // a symlink of the image would lead out of its root from here: it stays as it is
-    if !fs::symlink_metadata(&over).is_ok_and(|meta| meta.is_file()) {
-        return Ok(());
-    }
-    mount(Some(&ours), &over, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|errno| MountError::Mount {
-        what: ours.display().to_string(),
-        on: over,
-        source: errno.into(),
-    })
+    Ok(())
+}
+
+fn named_dir(path: &Path) -> nix::Result<OwnedFd> {
+    open(path, NAMED_DIR, Mode::empty())
+}
+
+/// The root that the machine booted with, once it is out of sight.
+static OWN_ROOT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// The machine's own root, which holds its devices and what is mounted for its own use; none while it is this process's root as well.
+pub fn own_root() -> Option<BorrowedFd<'static>> {
+    OWN_ROOT.get().map(OwnedFd::as_fd)
+}
+
+/// Where a file of ours lies that covers the image's, before the root changes. Written there, it changes in its place too.
+pub fn covering(path: &str) -> PathBuf {
+    PathBuf::from("/").join(path.replace('/', "-"))
 }
 
 /// Makes `root` the root of this process and its children. The old one stays below, out of reach.
 pub fn switch_root(root: &Path) -> Result<(), MountError> {
     let switch = || {
+        let own = named_dir(Path::new("/"))?;
         nix::unistd::chdir(root)?;
         mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
         nix::unistd::chroot(".")?;
+        let _first = OWN_ROOT.set(own);
         nix::unistd::chdir("/")
     };
     switch().map_err(|errno: nix::Error| MountError::Switch { root: root.into(), source: errno.into() })

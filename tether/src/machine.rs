@@ -1,0 +1,152 @@
+//! The machine under the container: devices that come while it runs, memory that goes back, the clock, and what is left to say when PID 1 itself fails.
+//!
+//! Mechanisms are in `guest`; here is what happens when. Everything is opened before the container's root is the root.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use guest::events::{Interest, Poller};
+use guest::hotplug::Processors;
+use guest::protection::{self, Share};
+use guest::reclaim::Reclaim;
+use guest::sys::kernel;
+use guest::uevents::{Change, Uevents};
+use guest::{clock, filter, kernel_log, say};
+use wire::message::{Event, Message, Reply};
+use wire::spec::Spec;
+use wire::status::{Failure, FailureKind};
+
+use crate::boot::machine;
+use crate::line::Line;
+
+/// What PID 1 holds of its machine. A machine without one of them is a machine all the same.
+#[derive(Default)]
+pub(crate) struct Hardware {
+    uevents: Option<Uevents>,
+    processors: Option<Processors>,
+    share: Share,
+    reclaim: Option<Reclaim>,
+}
+
+impl Hardware {
+    /// Divides the machine between PID 1 and the container, and takes into use what was plugged in before anybody listened.
+    pub(crate) fn open(spec: &Spec) -> Result<Hardware, Failure> {
+        // before its files belong to the container
+        let reclaim = spec.machine.reclaim.then(Reclaim::open).flatten();
+        let share = Share::divide(spec.machine.memory, spec.machine.pids)
+            .map_err(|error| machine("cannot keep PID 1 apart from its container", &error))?;
+        let hardware = Hardware {
+            uevents: warned("devices that come are not noticed", Uevents::open()),
+            processors: warned("processors that come are not used", Processors::open()),
+            share,
+            reclaim,
+        };
+        hardware.use_processors();
+        Ok(hardware)
+    }
+
+    pub(crate) fn watch(&self, poller: &Poller, uevents: u64, pressure: u64) -> io::Result<()> {
+        if let Some(socket) = &self.uevents {
+            poller.add(socket, uevents, Interest::READ)?;
+        }
+        for trigger in self.reclaim.iter().flat_map(Reclaim::triggers) {
+            poller.add(trigger, pressure, Interest { priority: true, ..Interest::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Devices have come or gone.
+    pub(crate) fn handle_changes(&mut self, line: &mut Line) {
+        for change in self.uevents.iter().flat_map(Uevents::changes).collect::<Vec<_>>() {
+            match change {
+                Change::Processors => self.use_processors(),
+                Change::Memory => drop(warned("the container cannot use what memory came", self.share.fit())),
+                Change::Generation => {
+                    say!(Warn, "the machine is a copy of another: its random numbers begin anew");
+                    // the kernel has mixed the new generation into its own generator before it told
+                    if let Some(seed) = warned("the link's keys are the other one's", kernel::random()) {
+                        line.begin_anew(seed);
+                    }
+                }
+                // what the spec asks of them is looked at when it is read
+                Change::Disk(_) | Change::Interface(_) => {}
+            }
+        }
+    }
+
+    fn use_processors(&self) {
+        let came = self.processors.as_ref().map_or(Ok(0), Processors::bring_online);
+        if let Some(count @ 1..) = warned("a processor stays offline", came) {
+            say!(Info, "{count} more processors");
+        }
+    }
+
+    // -- memory that goes back
+
+    /// The container does something.
+    pub(crate) fn stir(&mut self) {
+        if let Some(reclaim) = &mut self.reclaim {
+            reclaim.stir(clock::now());
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.reclaim.as_ref().and_then(Reclaim::deadline)
+    }
+
+    pub(crate) fn handle_time(&mut self, now: Duration) {
+        if let Some(reclaim) = &mut self.reclaim {
+            reclaim.handle_time(now);
+        }
+    }
+}
+
+/// The last step before the container's root is entered: nothing that PID 1 does from here on needs what this takes from it, and from its children, for good.
+pub(crate) fn lock() -> Result<(), Failure> {
+    protection::close_memory().map_err(|error| machine("cannot close PID 1's memory", &error))?;
+    filter::load().map_err(|error| machine("cannot load the filter of system calls", &error))
+}
+
+// -- what the host asks
+
+pub(crate) fn set_clock(unix_ns: i64) -> Result<Reply, String> {
+    clock::set_wall(unix_ns).map(|_| Reply::Done).map_err(|error| format!("cannot set the clock: {error}"))
+}
+
+pub(crate) fn kernel_log() -> Result<Reply, String> {
+    kernel_log::read().map(Reply::Text).map_err(|error| format!("cannot read the kernel's log: {error}"))
+}
+
+// -- what is said at the end
+
+/// To go before a failure that the kernel may know more about.
+pub(crate) fn evidence(failure: &Failure) -> Option<Message> {
+    let is_machines = matches!(failure.kind, FailureKind::Disk | FailureKind::Machine);
+    let text = is_machines.then(kernel_log::read)?.ok()?;
+    Some(Message::Event(Event::KernelLog(text)))
+}
+
+/// The link's serial port, for a PID 1 that can do nothing with its link any more.
+static PORT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Keeps the port for [`report_bug`].
+pub(crate) fn keep_port(port: impl AsFd) {
+    // without it there is still the console
+    let _kept = port.as_fd().try_clone_to_owned().map(|port| PORT.set(port));
+}
+
+/// Says that PID 1 has a bug: on the console, and on the link's serial port, as text, which is noise to a program and tells a person who looks there. It cannot
+/// go as a message, because the link may be what is broken.
+pub(crate) fn report_bug(what: &dyn std::fmt::Display) {
+    say!(Error, "bug: {what}");
+    if let Some(port) = PORT.get() {
+        let _unheard = nix::unistd::write(port, format!("\r\ntether: bug: {what}\r\n\0").as_bytes());
+    }
+}
+
+/// What is not worth a failure is said on the console.
+fn warned<T>(consequence: &str, result: io::Result<T>) -> Option<T> {
+    result.inspect_err(|error| say!(Warn, "{consequence}: {error}")).ok()
+}
