@@ -16,6 +16,7 @@ mod health;
 mod hostile;
 mod hotplug;
 mod layers;
+mod limits;
 mod link;
 mod log;
 mod machine;
@@ -33,6 +34,7 @@ mod protection;
 mod reload;
 mod restart;
 mod resume;
+mod rights;
 mod serve;
 mod services;
 mod sessions;
@@ -43,6 +45,7 @@ mod stop;
 mod syslog;
 mod terminal;
 mod tidy;
+mod user;
 mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
