@@ -1,4 +1,4 @@
-//! The control group of the container's processes: made at boot, joined by each process before it runs, read for figures.
+//! The control group of the container's processes: made at boot, joined by each process before it runs, limited, read for figures.
 //!
 //! PID 1 stays outside, so that only the container is counted. Every file is opened at boot, in the mount that only PID 1 sees, and stays open:
 //! whatever the container mounts over `/sys/fs/cgroup`, these are still the kernel's. The source of every name is the kernel's admin-guide/cgroup-v2.rst.
@@ -11,6 +11,8 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use crate::sys::spawn::{Stdio, run_in_child};
 
 /// Where `mounts::early` puts the hierarchy.
 const HIERARCHY: &str = "/sys/fs/cgroup";
@@ -30,11 +32,26 @@ pub struct Cgroup {
     pub(crate) memory_peak: Option<File>,
     pub(crate) memory_stat: Option<File>,
     pub(crate) memory_events: Option<File>,
+    cpu_max: Option<File>,
     pub(crate) cpu_stat: Option<File>,
     pub(crate) pids_current: Option<File>,
     pub(crate) pids_max: Option<File>,
     pub(crate) io_stat: Option<File>,
 }
+
+/// What the processes of a group may use together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes. Where no more can be had, the kernel kills the process that has most; the others live, as with docker (`memory.oom.group` stays 0).
+    pub memory: u64,
+    /// Thousandths of one processor; none leaves all that there are.
+    pub cpus: Option<u32>,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+/// Microseconds in which a share of a processor is meted out: the kernel's default, and docker's.
+const PERIOD: u64 = 100_000;
 
 impl Cgroup {
     /// Makes the group. A kernel without control groups, or without one of the controllers, is no failure.
@@ -56,18 +73,20 @@ impl Cgroup {
             _ => {}
         }
         let open = |name: &str| File::open(group.join(name)).ok();
+        let limit = |name: &str| OpenOptions::new().read(true).write(true).open(group.join(name)).ok();
         Ok(Cgroup {
             dir: open("."),
             kill: OpenOptions::new().write(true).open(group.join("cgroup.kill")).ok(),
             procs: Some(OpenOptions::new().write(true).open(group.join("cgroup.procs"))?),
             memory_current: open("memory.current"),
-            memory_max: open("memory.max"),
+            memory_max: limit("memory.max"),
             memory_peak: open("memory.peak"),
             memory_stat: open("memory.stat"),
             memory_events: open("memory.events"),
+            cpu_max: limit("cpu.max"),
             cpu_stat: open("cpu.stat"),
             pids_current: open("pids.current"),
-            pids_max: open("pids.max"),
+            pids_max: limit("pids.max"),
             io_stat: open("io.stat"),
         })
     }
@@ -75,6 +94,31 @@ impl Cgroup {
     /// A process that writes `0` here is in the group from then on.
     pub fn procs_fd(&self) -> Option<BorrowedFd<'_>> {
         self.procs.as_ref().map(|file| file.as_fd())
+    }
+
+    /// Bounds what the container uses from now on. A limit that is not there is no failure: the kernel lacks its controller.
+    ///
+    /// Where more memory is in use than the limit allows, the kernel has to take it back, and to kill for it if it must. That takes time, and a process of
+    /// its own, which is reaped like any other.
+    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+        let set = |file: &Option<File>, value: String| match file {
+            Some(file) => file.write_all_at(value.as_bytes(), 0),
+            None => Ok(()),
+        };
+        set(&self.pids_max, limits.pids.to_string())?;
+        let quota = |thousandths: u32| format!("{} {PERIOD}", u64::from(thousandths) * PERIOD / 1000);
+        set(&self.cpu_max, limits.cpus.map_or_else(|| format!("max {PERIOD}"), quota))?;
+        let used = text(self.memory_current.as_ref()).trim().parse().unwrap_or(0_u64);
+        match &self.memory_max {
+            Some(file) if used > limits.memory => {
+                let null = File::open("/dev/null")?;
+                let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: file.as_fd(), stderr: null.as_fd() };
+                let value = limits.memory.to_string();
+                let write = || i32::from(nix::unistd::write(io::stdout(), value.as_bytes()).is_err());
+                run_in_child(&stdio, None, write).map(drop).map_err(|failed| failed.error)
+            }
+            file => set(file, limits.memory.to_string()),
+        }
     }
 
     /// How many processes the kernel has killed for lack of memory.
@@ -136,6 +180,13 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let pid = child.id().to_string();
         nix::unistd::write(cgroup.procs_fd().unwrap(), pid.as_bytes()).unwrap();
+        cgroup.limit(&Limits { memory: 64 << 20, cpus: Some(1500), pids: 7 }).unwrap();
+        for (name, expected) in [("memory.max", "67108864"), ("cpu.max", "150000 100000"), ("pids.max", "7")] {
+            // a controller that this machine does not have here limits nothing
+            if let Ok(value) = fs::read_to_string(place.join("container").join(name)) {
+                assert_eq!(value.trim(), expected, "{name}");
+            }
+        }
         let members = fs::read_to_string(place.join("container/cgroup.procs")).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

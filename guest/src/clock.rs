@@ -23,10 +23,13 @@ pub fn wall_nanos() -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How far the machine's clock may be off before it is set: the least that a host, busy as it is, can tell for sure.
-const TOLERANCE_NS: u64 = 100_000_000;
+/// How far the machine's clock may be behind before it is set: a step is felt by programs, a tenth of a second is not.
+const BEHIND_NS: i64 = 100_000_000;
+/// How far it may be ahead. What the host says may have been under way for a while, and is older then than it sounds.
+const AHEAD_NS: i64 = 5_000_000_000;
 
-/// Sets the time of day, in nanoseconds since 1970, if the clock is off by more than 100 ms; true if it was. A step is felt by programs, a tenth of a second is not.
+/// Sets the time of day, in nanoseconds since 1970, if the clock is more than 100 ms behind it or 5 s ahead of it; true if it was. A machine that has slept, or
+/// is a copy of another, is behind.
 pub fn set_wall(unix_ns: i64) -> io::Result<bool> {
     let is_off = is_off(i64::try_from(wall_nanos()).unwrap_or(i64::MAX), unix_ns);
     if is_off {
@@ -36,7 +39,8 @@ pub fn set_wall(unix_ns: i64) -> io::Result<bool> {
 }
 
 fn is_off(ours: i64, theirs: i64) -> bool {
-    ours.abs_diff(theirs) > TOLERANCE_NS
+    let ahead = ours.saturating_sub(theirs);
+    ahead < -BEHIND_NS || ahead > AHEAD_NS
 }
 
 /// A time of day, in nanoseconds since 1970, as RFC 3339 writes it: in UTC, with microseconds.
@@ -73,8 +77,11 @@ mod tests {
     fn a_clock_is_set_only_when_it_is_off() {
         let check = |ours, theirs, expected| assert_eq!(is_off(ours, theirs), expected, "{ours} {theirs}");
         check(0, 100_000_000, false);
-        check(100_000_001, 0, true);
+        check(0, 100_000_001, true);
+        check(5_000_000_000, 0, false);
+        check(5_000_000_001, 0, true);
         check(i64::MIN, i64::MAX, true);
+        check(i64::MAX, i64::MIN, true);
     }
 
     #[test]

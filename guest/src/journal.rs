@@ -86,11 +86,15 @@ pub fn wants(level: Level) -> bool {
 
 /// Adds an entry. `place` is the path of the module that it comes from.
 pub fn write(level: Level, place: &str, text: fmt::Arguments<'_>, fields: &[(&str, &dyn Display)]) {
-    let line = Line::new(clock::now(), level, place, text, fields);
-    with(|journal| {
-        journal.add(level, line);
+    let mut line = Line::new(clock::now(), level, place, text, fields);
+    let taken = with(|journal| {
+        journal.add(level, std::mem::take(&mut line));
         journal.transmit();
     });
+    if taken.is_none() {
+        // there is nobody to tell
+        let _told = io::stderr().write_all(line.as_bytes());
+    }
 }
 
 /// Hands over what the console takes. An event of [`watch`] says that it takes more.

@@ -10,9 +10,10 @@
 //! net         cards, addresses, netlink     uevents  devices that come
 //! hotplug     processors, taken into use    reclaim  memory, given back while idle
 //! protection  PID 1 and its container       filter   system calls that nobody may use
-//! devices     what a container can use      kernel_log  what the kernel has said
+//! devices     what a container can use      masks    what it cannot see
+//! image       files that it brings          sysctl   kernel parameters
 //! journal     PID 1's own log               syslog   output, for a server of logs
-//! image       files that it brings
+//! kernel_log  what the kernel has said
 //! power       the only way out              sys      the unsafe fence
 //! ```
 
@@ -30,6 +31,7 @@ pub mod inspect;
 pub mod journal;
 pub mod kernel_log;
 pub mod log;
+pub mod masks;
 pub mod mounts;
 pub mod net;
 pub mod pipe;
@@ -42,5 +44,7 @@ pub mod reclaim;
 pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod sysctl;
+pub mod syslog;
 pub mod uevents;
 mod within;

@@ -65,11 +65,11 @@ impl Log {
         }
     }
 
-    /// Adds an entry, with the time of day. It goes out with [`Log::transmit`].
-    pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
+    /// Adds an entry of a member: see [`wire::log`]. It goes out with [`Log::transmit`].
+    pub fn write(&mut self, member: u8, stream: Stream, bytes: &[u8]) {
         self.outbox.drain(..self.gone);
         self.gone = 0;
-        Entry { stream, time_ns: clock::wall_nanos(), bytes }.encode(&mut self.outbox);
+        Entry { stream, time_ns: clock::wall_nanos(), bytes }.encode_of(member, &mut self.outbox);
     }
 
     /// Sends until there is nothing to send, or the device takes no more: then an event will tell. An error is the device's end.
@@ -148,7 +148,7 @@ mod tests {
                 // zeros and others, of which the frames make more or less
                 let bytes: Vec<u8> = (0..room).map(|at| [0, 7, 8][at % 3]).collect();
                 let bytes = &bytes[..room.min(300_000 - written.len())];
-                log.write(Stream::Stderr, bytes);
+                log.write(0, Stream::Stderr, bytes);
                 written.extend_from_slice(bytes);
             }
             assert!(log.outbox.len() - log.gone <= OUTBOX, "{} bytes wait", log.outbox.len());
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_device_that_is_gone_says_so() {
         let (mut log, device) = slow();
-        log.write(Stream::Stdout, b"one");
+        log.write(0, Stream::Stdout, b"one");
         drop(device);
         assert_eq!(log.transmit().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }

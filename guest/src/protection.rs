@@ -46,18 +46,18 @@ impl Share {
         }
         let open = |path: &Path| OpenOptions::new().write(true).open(path);
         let mut home = open(&own.join("cgroup.procs"))?;
-        // A namespace's root is the group of who makes it. With it, and the hierarchy's `nsdelegate`, the container has its group for its own, and
-        // neither sees its limits, nor PID 1's group, which it could freeze.
-        fs::write(container.join("cgroup.procs"), "0")?;
-        unshare(CloneFlags::CLONE_NEWCGROUP)?;
-        home.write_all(b"0")?;
+        let mut share = Share { memory_max: open(&container.join("memory.max")).ok(), asked: memory };
+        share.fit()?;
         if pids.is_none()
             && let Some(most) = processes()
         {
             let _lacks = fs::write(container.join("pids.max"), most.to_string());
         }
-        let mut share = Share { memory_max: open(&container.join("memory.max")).ok(), asked: memory };
-        share.fit()?;
+        // A namespace's root is the group of who makes it. With it, and the hierarchy's `nsdelegate`, the container has its group for its own, and can
+        // neither lift its limits nor freeze PID 1. Files that were opened before keep their rights: cgroup-v2.rst, "Delegation Containment".
+        fs::write(container.join("cgroup.procs"), "0")?;
+        unshare(CloneFlags::CLONE_NEWCGROUP)?;
+        home.write_all(b"0")?;
         Ok(share)
     }
 

@@ -82,8 +82,11 @@ pub(crate) struct Disk {
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
     /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "layer")]
     pub(crate) size: Option<u64>,
+    /// Only this layer, from 1, the lowest: a disk to be mounted read-only, with others under overlayfs
+    #[arg(long, value_name = "N")]
+    pub(crate) layer: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -67,7 +67,7 @@ fn write_disk(asked: &cli::Disk, time: Time) -> anyhow::Result<()> {
         cli::Format::Raw => container_disk::Format::Raw,
         cli::Format::Vmdk => container_disk::Format::Vmdk,
     };
-    let options = container_disk::Options { format, size: asked.size, time };
+    let options = container_disk::Options { format, size: asked.size, layer: asked.layer, time };
     let mut current: Option<(Step, Progress)> = None;
     let mut tell = |step, done, total| {
         let progress = match &mut current {

@@ -17,6 +17,7 @@ fn the_initramfs_holds_one_program_and_what_it_needs_first() {
         [
             "040755 0:0 2 5 0,0 dev ",
             "020600 0:0 1 5 5,1 dev/console ",
+            "020666 0:0 1 5 1,3 dev/null ",
             "100755 0:0 1 5 0,0 init \u{7f}ELF...",
             "040755 0:0 2 5 0,0 newroot ",
             "040755 0:0 2 5 0,0 proc ",

@@ -19,9 +19,19 @@ pub fn dist(name: &str) -> PathBuf {
 
 /// Debian with Python, as a docker archive. Made once, by `./dev test`.
 pub fn debian() -> PathBuf {
+    cached("images/debian.tar")
+}
+
+/// nginx, redis and postgresql out of Debian's packages, as a docker archive. Made once, by `./dev test`.
+pub fn services() -> PathBuf {
+    cached("images/services.tar")
+}
+
+/// What is made once.
+fn cached(name: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).expect("HOME is set");
-    made(cache.join("tether/images/debian.tar"))
+    made(cache.join("tether").join(name))
 }
 
 fn made(path: PathBuf) -> PathBuf {

@@ -70,13 +70,12 @@ impl Cable {
         ]
     }
 
-    /// The kinds of frames that a card has sent, each once.
-    pub fn sent_by(&self, mac: [u8; 6]) -> Vec<u16> {
-        let seen = self.seen.lock().expect("no panic");
-        let mut kinds: Vec<u16> = seen.iter().filter(|frame| frame.from == mac).map(|frame| frame.kind).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        kinds
+    /// The headers of the frames that a card has sent, each once.
+    pub fn sent_by(&self, mac: [u8; 6]) -> Vec<Frame> {
+        let mut frames = self.seen.lock().expect("no panic").clone();
+        frames.retain(|frame| frame.from == mac);
+        frames.sort_unstable();
+        frames
     }
 }
 

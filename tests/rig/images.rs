@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
@@ -89,4 +90,27 @@ pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// nginx, redis and postgresql out of Debian's packages, as a raw disk: made once a run of the tests.
+pub fn services_disk() -> PathBuf {
+    static DISK: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let disk = artifacts::root().join("target/services.raw");
+        run(Command::new(artifacts::program("iso-builder"))
+            .arg("disk")
+            .arg(artifacts::services())
+            .arg("-o")
+            .arg(&disk));
+        disk
+    };
+    DISK.get_or_init(make).clone()
+}
+
+/// An empty volume: a disk whose file system has that label.
+pub fn volume(dir: &Path, label: &str) -> PathBuf {
+    let disk = dir.join(label);
+    fs::File::create(&disk).and_then(|file| file.set_len(256 << 20)).expect("a file");
+    run(Command::new("mkfs.ext4").args(["-q", "-L", label]).arg(&disk));
+    disk
 }

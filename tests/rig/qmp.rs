@@ -33,6 +33,11 @@ impl Qmp {
         }
     }
 
+    /// Waits until the machine tells of an event.
+    pub fn wait_for(&mut self, event: &str) {
+        while !self.line().contains(&format!("\"event\": \"{event}\"")) {}
+    }
+
     fn line(&mut self) -> String {
         let mut line = String::new();
         assert!(self.answers.read_line(&mut line).expect("an answer") > 0, "QMP is closed");

@@ -31,6 +31,7 @@ use crate::network::Network;
 use crate::session::Io;
 use crate::sessions::Sessions;
 use crate::status::Teller;
+use crate::syslog::Syslog;
 
 /// How often a machine that is done looks whether its log has left.
 const LOOK: Duration = Duration::from_millis(10);
@@ -43,6 +44,7 @@ const BUTTON: u64 = 2;
 const LOG: u64 = 3;
 const UEVENTS: u64 = 4;
 const NETWORK: u64 = 5;
+const SYSLOG: u64 = 6;
 const OWNLOG: u64 = 7;
 const PRESSURE: u64 = 8;
 
@@ -65,6 +67,8 @@ enum Event {
     Uevents,
     /// The container's processes have waited for a disk or for memory.
     Pressure,
+    /// Something happened on the connection to the syslog server.
+    Syslog(Happened),
     /// A session's stream can be read or written.
     Stream(u64),
     /// The health check of a session has written something.
@@ -111,18 +115,23 @@ pub(crate) struct Outside {
     pub(crate) line: Line,
     pub(crate) poller: Poller,
     log: Option<Log>,
+    /// None where none is asked for.
+    pub(crate) syslog: Option<Syslog>,
     buffer: Box<[u8]>,
 }
 
 impl Outside {
     pub(crate) fn io(&mut self) -> Io<'_> {
-        let Outside { line, poller, log, buffer } = self;
-        Io { link: &mut line.link, poller, log: log.as_mut(), buffer, now: clock::now() }
+        let Outside { line, poller, log, syslog, buffer } = self;
+        Io { link: &mut line.link, poller, log: log.as_mut(), syslog: syslog.as_mut(), buffer, now: clock::now() }
     }
 
     /// Sends what the devices take, for a while; true if the link has more that could go at once.
     fn transmit(&mut self) -> bool {
         journal::transmit();
+        if let Some(syslog) = &mut self.syslog {
+            syslog.transmit(clock::now());
+        }
         let more = self.line.transmit();
         let Some(log) = &mut self.log else { return more };
         if let Err(error) = log.transmit() {
@@ -135,7 +144,9 @@ impl Outside {
     }
 
     fn is_flushed(&self) -> bool {
-        self.line.link.is_flushed() && self.log.as_ref().is_none_or(Log::is_flushed)
+        self.line.link.is_flushed()
+            && self.log.as_ref().is_none_or(Log::is_flushed)
+            && self.syslog.as_ref().is_none_or(|syslog| syslog.is_done(clock::now()))
     }
 }
 
@@ -153,11 +164,11 @@ impl Agent {
         if let Some(log) = &log {
             poller.add(log, LOG, Interest { writable: true, edge: true, ..Interest::default() })?;
         }
-        hardware.watch(&poller, UEVENTS, PRESSURE)?;
         journal::watch(&poller, OWNLOG)?;
+        hardware.watch(&poller, UEVENTS, PRESSURE)?;
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
-        let outside = Outside { line, poller, log, buffer: vec![0; READ].into() };
+        let outside = Outside { line, poller, log, syslog: Syslog::new(&spec), buffer: vec![0; READ].into() };
         let mut agent = Agent {
             next_other: members.last().map_or(FIRST_OTHER, |last| FIRST_OTHER.max(SessionId(last.id.0 + 1))),
             spec,
@@ -213,6 +224,7 @@ impl Agent {
                     LOG | OWNLOG => Event::Log,
                     NETWORK => Event::Network,
                     UEVENTS => Event::Uevents,
+                    SYSLOG => Event::Syslog(happened),
                     PRESSURE => Event::Pressure,
                     token => health::of_token(token).map_or(Event::Stream(token), Event::Check),
                 });
@@ -236,7 +248,9 @@ impl Agent {
             Goal::Flush { until } if self.outside.line.link.is_flushed() => Some(until.min(clock::now() + LOOK)),
             Goal::Flush { until } => Some(until),
         };
-        [own, self.sessions.deadline(), self.outside.line.deadline(), self.hardware.deadline(), self.network.deadline()]
+        let syslog = self.outside.syslog.as_ref().and_then(Syslog::deadline);
+        let devices = self.hardware.deadline();
+        [own, self.sessions.deadline(), self.outside.line.deadline(), devices, self.network.deadline(), syslog]
             .into_iter()
             .flatten()
             .min()
@@ -255,6 +269,11 @@ impl Agent {
             Event::Uevents => self.hardware.handle_changes(&mut self.outside.line),
             // pressure has stirred
             Event::Button | Event::Log | Event::Pressure => {}
+            Event::Syslog(happened) => {
+                if let Some(syslog) = &mut self.outside.syslog {
+                    syslog.handle(happened, clock::now());
+                }
+            }
             Event::Stream(token) => self.sessions.handle(token, &mut self.outside.io()),
             Event::Check(id) => {
                 let member = self.members.iter_mut().find(|member| member.id == id);
@@ -332,9 +351,12 @@ impl Agent {
 
     fn handle_time(&mut self) -> io::Result<()> {
         self.hardware.handle_time(clock::now());
-        let Outside { line, poller, .. } = &mut self.outside;
+        let Outside { line, poller, syslog, .. } = &mut self.outside;
         if line.handle_time(clock::now()) {
             poller.add(line.pipe(), LINK, CHANGES)?;
+        }
+        if let Some(syslog) = syslog {
+            syslog.handle_time(clock::now(), poller, SYSLOG);
         }
         if self.network.deadline().is_some_and(|deadline| deadline <= clock::now()) {
             self.handle_network();

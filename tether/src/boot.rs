@@ -103,16 +103,16 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
 /// The steps of a boot, in their order.
 fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &mut Network) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
-    *hardware = Hardware::open(spec)?;
     // who may do everything may open everything
     if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
         devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
     }
+    *hardware = Hardware::open(spec)?;
     root::assemble(spec)?;
     network.set_up(spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
-    limits::set(spec)?;
+    limits::set(spec, cgroup)?;
     machine::lock()?;
     root::enter()
 }

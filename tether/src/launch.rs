@@ -4,13 +4,13 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use guest::cgroup::Cgroup;
-use guest::sys::spawn::{Program, SpawnError, Stdio, Step, spawn};
+use guest::sys::spawn::{Executable, Program, SpawnError, Stdio, Step, spawn};
 use guest::sys::terminal;
+use nix::errno::Errno;
 use nix::unistd::Pid;
+use wire::guestinfo::{capability_name, limit_name};
 use wire::message::Exec;
 use wire::spec::{Environment, Process};
 use wire::status::{Failure, FailureKind};
@@ -30,9 +30,11 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Starts it in the root that is the root.
 pub(crate) fn launch(process: &Process, place: Place, cgroup: &Cgroup) -> Result<Launched, Failure> {
-    let account = account::resolve(Path::new("/"), &process.user)?;
-    let mut env = process.env.clone();
-    if env.get("HOME").is_none() {
+    let account = account::resolve(&process.user, &process.groups)?;
+    let mut env = Environment::default();
+    // of a name that is there twice, the last counts
+    process.env.0.iter().for_each(|entry| env.set(entry.clone()));
+    if env.get("HOME").is_none_or(str::is_empty) {
         env.set(format!("HOME={}", account.home));
     }
     if place == Place::Main {
@@ -40,13 +42,14 @@ pub(crate) fn launch(process: &Process, place: Place, cgroup: &Cgroup) -> Result
     }
     let name = &process.argv[0];
     let program = Program {
-        path: c_string(&find_program(name, &process.dir, &env)?)?,
+        executable: executable(name, &env)?,
         argv: process.argv.iter().map(|arg| c_string(arg)).collect::<Result<_, _>>()?,
         env: env.0.iter().map(|entry| c_string(entry)).collect::<Result<_, _>>()?,
         dir: c_string(&process.dir)?,
         uid: account.uid,
         gid: account.gid,
         groups: account.groups,
+        rights: process.rights.clone(),
     };
     let failed = |error: SpawnError| spawn_failure(name, &process.dir, &error);
     let streams_failed = |error: io::Error| streams_failure(&error);
@@ -84,8 +87,8 @@ pub(crate) fn beside(main: &Process, exec: Exec) -> Result<Process, String> {
     own.0.into_iter().for_each(|entry| env.set(entry));
     let or_mains = |own: String, mains: &String| if own.is_empty() { mains.clone() } else { own };
     let (dir, user) = (or_mains(dir, &main.dir), or_mains(user, &main.user));
-    let rights = main.rights.clone();
-    Ok(Process { env, dir, user, terminal, stdin, attach, rights, ..Process::new(argv) })
+    let (groups, rights) = (main.groups.clone(), main.rights.clone());
+    Ok(Process { env, dir, user, groups, terminal, stdin, attach, rights, ..Process::new(argv) })
 }
 
 /// As docker does for a working directory that the image lacks.
@@ -99,60 +102,52 @@ fn make_dir(dir: &str) -> Result<(), Failure> {
     }
 }
 
-/// The file that a name means: as it is when it holds a `/`, else the first executable of `PATH`.
-fn find_program(name: &str, dir: &str, env: &Environment) -> Result<String, Failure> {
+/// The files that a name may mean: itself when it holds a `/`, else one in each element of `PATH`. An empty element is the working directory.
+fn executable(name: &str, env: &Environment) -> Result<Executable, Failure> {
     if name.contains('/') {
-        let path = Path::new(dir).join(name);
-        check_executable(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                not_found(format!("exec: {name:?}: stat {name}: no such file or directory"))
-            }
-            io::ErrorKind::IsADirectory => not_executable(format!("exec: {name:?}: is a directory")),
-            io::ErrorKind::PermissionDenied => not_executable(format!("exec: {name:?}: permission denied")),
-            _ => not_executable(format!("exec: {name:?}: {error}")),
-        })?;
-        return Ok(path.to_string_lossy().into_owned());
+        return Ok(Executable::At(c_string(name)?));
     }
-    let mut denied = false;
-    for entry in env.get("PATH").unwrap_or(DEFAULT_PATH).split(':') {
-        let path = Path::new(dir).join(entry).join(name);
-        match check_executable(&path) {
-            Ok(()) => return Ok(path.to_string_lossy().into_owned()),
-            Err(error) => denied |= error.kind() == io::ErrorKind::PermissionDenied,
-        }
-    }
-    match denied {
-        true => Err(not_executable(format!("exec: {name:?}: permission denied"))),
-        false => Err(not_found(format!("exec: {name:?}: executable file not found in $PATH"))),
-    }
-}
-
-fn check_executable(path: &Path) -> io::Result<()> {
-    let meta = fs::metadata(path)?;
-    if meta.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    match meta.permissions().mode() & 0o111 {
-        0 => Err(io::ErrorKind::PermissionDenied.into()),
-        _ => Ok(()),
-    }
+    let path = env.get("PATH").unwrap_or(DEFAULT_PATH);
+    let elements = path.split(':').filter(|_| !path.is_empty());
+    let places = elements.map(|element| match element {
+        "" => c_string(&format!("./{name}")),
+        element => c_string(&format!("{element}/{name}")),
+    });
+    Ok(Executable::InPath(places.collect::<Result<_, _>>()?))
 }
 
 pub(crate) fn spawn_failure(name: &str, dir: &str, failure: &SpawnError) -> Failure {
     let error = &failure.error;
-    match (failure.step, error.raw_os_error()) {
+    let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
+    // as Go, and so docker, says it
+    let said = || errno.desc().to_lowercase();
+    match failure.step {
+        Step::Find if !name.contains('/') => not_found(format!("exec: {name:?}: executable file not found in $PATH")),
+        Step::Find => {
+            let reason = format!("exec: {name:?}: stat {name}: {}", said());
+            if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) { not_found(reason) } else { not_executable(reason) }
+        }
+        Step::FindHere => {
+            not_executable(format!("exec: {name:?}: cannot run executable found relative to current directory"))
+        }
         // the file is there: what is missing is its interpreter
-        (Step::Exec, Some(nix::libc::ENOENT)) => {
+        Step::Exec if errno == Errno::ENOENT => {
             not_found(format!("exec: {name:?}: its interpreter or loader: no such file or directory"))
         }
-        (Step::Exec, Some(nix::libc::ENOEXEC)) => not_executable(format!("exec: {name:?}: exec format error")),
-        (Step::Exec, Some(nix::libc::EACCES)) => not_executable(format!("exec: {name:?}: permission denied")),
-        (Step::Exec, _) => not_executable(format!("exec: {name:?}: {error}")),
-        (Step::Directory, _) => not_executable(format!("cannot enter the working directory {dir}: {error}")),
-        (Step::Credentials, _) => machine(format!("cannot become the user: {error}")),
-        (Step::Stdio, _) => machine(format!("cannot set the standard streams: {error}")),
-        (Step::Cgroup, _) => machine(format!("cannot join the container's control group: {error}")),
-        (Step::Fork, _) => machine(format!("cannot make a process: {error}")),
+        Step::Exec | Step::Access => not_executable(format!("exec: {name:?}: {}", said())),
+        Step::Directory => {
+            let reason = format!("chdir to cwd ({dir:?}) set in config.json failed: {}", said());
+            if errno == Errno::ENOENT { not_found(reason) } else { not_executable(reason) }
+        }
+        Step::Credentials => machine(format!("cannot become the user: {error}")),
+        Step::Stdio => machine(format!("cannot set the standard streams: {error}")),
+        Step::Cgroup => machine(format!("cannot join the container's control group: {error}")),
+        Step::OomScore => machine(format!("cannot set the OOM score: {error}")),
+        Step::Limit => machine(format!("cannot set the limit {}: {error}", limit_name(failure.which))),
+        Step::NoNewPrivileges => machine(format!("cannot renounce new privileges: {error}")),
+        Step::Seccomp => machine(format!("cannot load the filter of system calls (seccomp): {error}")),
+        Step::Capability => machine(format!("cannot set the capability {}: {error}", capability_name(failure.which))),
+        Step::Fork => machine(format!("cannot make a process: {error}")),
     }
 }
 
@@ -179,15 +174,9 @@ pub(crate) fn machine(reason: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use wire::spec::TermSize;
+    use wire::spec::{Rights, TermSize};
 
     use super::*;
-
-    fn check(name: &str, path: &str, kind: FailureKind, reason: &str) {
-        let env = Environment(vec![format!("PATH={path}")]);
-        let expected = Failure { kind, reason: reason.into() };
-        assert_eq!(find_program(name, "/", &env).unwrap_err(), expected);
-    }
 
     #[test]
     fn what_an_exec_does_not_say_is_as_in_the_main_process() {
@@ -198,6 +187,8 @@ mod tests {
             terminal: Some(TermSize { rows: 1, columns: 2 }),
             stdin: true,
             stop_signal: 3,
+            groups: vec!["audio".into()],
+            rights: Rights { no_new_privileges: true, oom_score: 7, ..Rights::default() },
             ..Process::new(vec!["main".into()])
         };
         let exec = Exec {
@@ -213,6 +204,7 @@ mod tests {
         assert_eq!(process.env.0, ["A=1", "B=3", "C="]);
         assert_eq!((process.dir.as_str(), process.user.as_str()), ("/srv", "www"));
         assert_eq!((process.terminal, process.stdin, process.attach), (None, false, false));
+        assert_eq!((&process.groups, &process.rights), (&main.groups, &main.rights));
         let said = Exec { dir: "/tmp".into(), user: "0:0".into(), ..exec.clone() };
         let process = beside(&main, said).unwrap();
         assert_eq!((process.dir.as_str(), process.user.as_str()), ("/tmp", "0:0"));
@@ -222,20 +214,44 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_found_as_a_shell_finds_them() {
-        let env = Environment(vec!["PATH=/nowhere:/bin:/usr/bin".into()]);
-        assert_eq!(find_program("sh", "/", &env).unwrap(), "/bin/sh");
-        assert_eq!(find_program("./sh", "/bin", &env).unwrap(), "/bin/./sh");
-        assert_eq!(find_program("sh", "/", &Environment::default()).unwrap(), "/usr/bin/sh");
+    fn a_name_is_looked_for_where_docker_looks() {
+        let text = |text: &str| CString::new(text).unwrap();
+        let places = |name, path: Option<&str>| {
+            let env = Environment(path.map(|path| format!("PATH={path}")).into_iter().collect());
+            match executable(name, &env).unwrap() {
+                Executable::At(path) => vec![path],
+                Executable::InPath(places) => places,
+            }
+        };
+        assert_eq!(places("sh", Some("/a::b:/c/")), ["/a/sh", "./sh", "b/sh", "/c//sh"].map(text));
+        assert_eq!(places("sh", Some("")), [] as [CString; 0]);
+        assert_eq!(places("sh", None).len(), 6);
+        assert_eq!(places("./sh", Some("/a")), [text("./sh")]);
+        assert!(executable("a\0b", &Environment::default()).is_err());
     }
 
     #[test]
     fn what_cannot_run_is_said_in_dockers_words() {
-        use FailureKind::{NotExecutable, ProgramNotFound};
-        check("nosuchcmd", "/bin", ProgramNotFound, "exec: \"nosuchcmd\": executable file not found in $PATH");
-        check("/nosuch", "", ProgramNotFound, "exec: \"/nosuch\": stat /nosuch: no such file or directory");
-        check("/etc/passwd", "", NotExecutable, "exec: \"/etc/passwd\": permission denied");
-        check("passwd", "/etc", NotExecutable, "exec: \"passwd\": permission denied");
-        check("/etc", "", NotExecutable, "exec: \"/etc\": is a directory");
+        use FailureKind::{Machine, NotExecutable, ProgramNotFound};
+        let check = |name: &str, step, errno: Errno, kind, reason: &str| {
+            let failure = spawn_failure(name, "/srv", &SpawnError { step, which: 7, error: errno.into() });
+            assert_eq!(failure, Failure { kind, reason: reason.into() });
+        };
+        let missing = "exec: \"x\": executable file not found in $PATH";
+        check("x", Step::Find, Errno::ENOENT, ProgramNotFound, missing);
+        check("/x", Step::Find, Errno::ENOENT, ProgramNotFound, "exec: \"/x\": stat /x: no such file or directory");
+        check("./x/y", Step::Find, Errno::ENOTDIR, ProgramNotFound, "exec: \"./x/y\": stat ./x/y: not a directory");
+        check("/x", Step::Find, Errno::EACCES, NotExecutable, "exec: \"/x\": stat /x: permission denied");
+        check("/x", Step::Access, Errno::EACCES, NotExecutable, "exec: \"/x\": permission denied");
+        check("/x", Step::Access, Errno::EISDIR, NotExecutable, "exec: \"/x\": is a directory");
+        check("x", Step::Exec, Errno::ENOEXEC, NotExecutable, "exec: \"x\": exec format error");
+        let relative = "exec: \"x\": cannot run executable found relative to current directory";
+        check("x", Step::FindHere, Errno::ENOENT, NotExecutable, relative);
+        let directory = |why| format!("chdir to cwd (\"/srv\") set in config.json failed: {why}");
+        check("x", Step::Directory, Errno::EACCES, NotExecutable, &directory("permission denied"));
+        check("x", Step::Directory, Errno::ENOENT, ProgramNotFound, &directory("no such file or directory"));
+        let os = "Operation not permitted (os error 1)";
+        check("x", Step::Limit, Errno::EPERM, Machine, &format!("cannot set the limit nofile: {os}"));
+        check("x", Step::Capability, Errno::EPERM, Machine, &format!("cannot set the capability SETUID: {os}"));
     }
 }

@@ -142,11 +142,11 @@ impl Agent {
         for (id, exit) in self.sessions.poll_ends(&mut self.outside.io()) {
             self.ended(id, exit, now);
         }
-        let (sessions, outside) = (&mut self.sessions, &mut self.outside);
+        let sessions = &mut self.sessions;
         self.members.retain(|member| {
             let gone = member.removed && member.over;
             if gone {
-                sessions.remove(member.id, &mut outside.line.link);
+                sessions.release(member.id);
             }
             !gone
         });
@@ -260,6 +260,9 @@ impl Agent {
     fn flush(&mut self) {
         self.teller.changed = true;
         self.sessions.abandon(&mut self.outside.io());
+        if let Some(syslog) = &mut self.outside.syslog {
+            syslog.end_all(clock::now());
+        }
         self.goal = Goal::Flush { until: clock::now() + FLUSH };
     }
 }

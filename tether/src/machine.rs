@@ -33,13 +33,15 @@ pub(crate) struct Hardware {
 impl Hardware {
     /// Divides the machine between PID 1 and the container, and takes into use what was plugged in before anybody listened.
     pub(crate) fn open(spec: &Spec) -> Result<Hardware, Failure> {
+        // before its files belong to the container
+        let reclaim = spec.machine.reclaim.then(Reclaim::open).flatten();
         let share = Share::divide(spec.machine.memory, spec.machine.pids)
             .map_err(|error| machine("cannot keep PID 1 apart from its container", &error))?;
         let hardware = Hardware {
             uevents: warned("devices that come are not noticed", Uevents::open()),
             processors: warned("processors that come are not used", Processors::open()),
             share,
-            reclaim: spec.machine.reclaim.then(Reclaim::open).flatten(),
+            reclaim,
         };
         hardware.use_processors();
         Ok(hardware)

@@ -27,6 +27,7 @@ mod session;
 mod sessions;
 mod status;
 mod stream;
+mod syslog;
 mod volumes;
 
 use guest::events::Signals;

@@ -21,7 +21,7 @@ use guest::net::card;
 use guest::net::dhcp::{Asker, News};
 use guest::net::firewall;
 use guest::net::stack::{Stack, Watch};
-use guest::{clock, image, mounts, say};
+use guest::{clock, image, mounts};
 use wire::spec::{Endpoint, Names, Spec};
 use wire::status::{EndpointStatus, Failure, FailureKind};
 
@@ -147,7 +147,7 @@ impl Network {
             }
         }
         if let Err(failure) = self.take_news() {
-            say!(Error, "{failure}");
+            guest::say!(Warn, "{failure}");
         }
     }
 
@@ -183,7 +183,7 @@ impl Network {
         self.set_up_last(stack).inspect_err(|_| {
             self.placed.pop();
             if let Err(failure) = self.guard() {
-                say!(Error, "{failure}");
+                guest::say!(Warn, "{failure}");
             }
         })
     }
@@ -227,9 +227,9 @@ impl Network {
             });
             match come {
                 Ok(false) if now < until => self.awaited.push((endpoint, until)),
-                Ok(false) => say!(Error, "network {}: its card has not come after 10 s", endpoint.name),
+                Ok(false) => guest::say!(Warn, "a card has not come after {CARD_BOUND:?}"; network = endpoint.name),
                 Ok(true) => {}
-                Err(failure) => say!(Error, "{failure}"),
+                Err(failure) => guest::say!(Warn, "{failure}"),
             }
         }
         if self.awaited.is_empty() {
@@ -292,7 +292,7 @@ impl Network {
             outcome = outcome.and(open().and_then(|mut stack| match news {
                 News::Bound(lease) => placed.bind(&mut stack, lease),
                 News::Lost => {
-                    say!(Warn, "network {}: its address is lost", placed.endpoint.name);
+                    guest::say!(Warn, "an address is lost"; network = placed.endpoint.name);
                     placed.lose(&mut stack)
                 }
             }));
@@ -338,7 +338,7 @@ impl Network {
         for (file, text) in files.iter().zip(self.texts()) {
             let written = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.set_len(text.len() as u64));
             if let Err(error) = written {
-                say!(Warn, "cannot write who is who: {error}");
+                guest::say!(Warn, "cannot write who is who: {error}");
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use wire::message::SessionId;
-use wire::spec::{Diagnostics, Endpoint, LinkSpec, Machine, Mount, Names, Process, Root, Spec};
+use wire::spec::{Capabilities, Diagnostics, Endpoint, LinkSpec, Machine, Mount, Names, Process, Rights, Root, Spec};
 use wire::status::Failure;
 use wire::vmx::Dictionary;
 
@@ -56,10 +56,10 @@ pub(crate) fn compare(old: &Spec, new: &Spec) -> Result<Vec<Change>, String> {
     check("link/speed", *speed == old.link.speed)?;
     check("log/device", *log == old.log)?;
     check(&session("runblock"), *hold == old.hold)?;
-    check("layers", *layers == old.root.layers)?;
-    check("top", *top == old.root.top)?;
-    check("readonly", *read_only == old.root.read_only)?;
-    check("hosts", *hosts == old.names.hosts)?;
+    check("root/layers", *layers == old.root.layers)?;
+    check("root/top", *top == old.root.top)?;
+    check("root/readonly", *read_only == old.root.read_only)?;
+    check("names/hosts", *hosts == old.names.hosts)?;
     check("names/search", *search == old.names.search)?;
     check("names/options", *options == old.names.options)?;
     check("diagnostics/debug", *level == old.diagnostics.level)?;
@@ -103,15 +103,18 @@ fn added<T: Clone + PartialEq>(
 
 fn compare_machine(old: &Machine, new: &Machine) -> Result<Option<Change>, String> {
     let Machine { memory: _, cpus: _, pids: _, shm_size, sysctls, reclaim: _ } = new;
-    check("limits/shm", *shm_size == old.shm_size)?;
-    check("sysctls", *sysctls == old.sysctls)?;
+    check("machine/shm", *shm_size == old.shm_size)?;
+    check("machine/sysctls", *sysctls == old.sysctls)?;
     Ok((new != old).then(|| Change::Limits(new.clone())))
 }
 
 fn compare_process(name: &str, old: &Process, new: &Process) -> Result<Option<Change>, String> {
     #[rustfmt::skip]
     let Process {
-        argv, env, dir, user, groups, terminal, stdin, attach, rights,
+        argv, env, dir, user, groups, terminal, stdin, attach,
+        rights: Rights {
+            capabilities: Capabilities { bounding, ambient }, no_new_privileges, seccomp, limits, oom_score,
+        },
         stop_signal: _, stop_timeout: _, restart: _, health: _,
     } = new;
     let check = |key: &str, is_same| check(&format!("sessions|{name}/{key}"), is_same);
@@ -125,7 +128,12 @@ fn compare_process(name: &str, old: &Process, new: &Process) -> Result<Option<Ch
     check("ttysize", *terminal == old.terminal)?;
     check("openstdin", *stdin == old.stdin)?;
     check("attach", *attach == old.attach)?;
-    check("rights", *rights == old.rights)?;
+    check("capabilities/bounding", *bounding == old.rights.capabilities.bounding)?;
+    check("capabilities/ambient", *ambient == old.rights.capabilities.ambient)?;
+    check("nonewprivileges", *no_new_privileges == old.rights.no_new_privileges)?;
+    check("seccomp", *seccomp == old.rights.seccomp)?;
+    check("limits", *limits == old.rights.limits)?;
+    check("oomscore", *oom_score == old.rights.oom_score)?;
     Ok((new != old).then(|| Change::Rules(name.into(), new.clone())))
 }
 
@@ -134,7 +142,7 @@ impl fmt::Display for Change {
         match self {
             Change::Mount(mount) => write!(f, "mounts|{}", mount.name),
             Change::Network(network) => write!(f, "networks|{}", network.name),
-            Change::Limits(_) => f.write_str("limits"),
+            Change::Limits(_) => f.write_str("machine"),
             Change::Add(name, _) | Change::Remove(name) | Change::Rules(name, _) => write!(f, "sessions|{name}"),
         }
     }

@@ -9,7 +9,7 @@
 //! A process that follows another in its session goes on where that one's streams were: its output at the next offset, its input with what the last one's pipe had not
 //! taken. What the pipe had, and the last one did not read, is lost with it.
 //!
-//! Output goes to the link while the session is attached, and the main session's to the log if there is one. Whoever of them takes least decides how
+//! Output goes to the link while the session is attached, and that of the spec's own sessions to the log if there is one; whoever of them takes least decides how
 //! much is read; with nobody to take it, it is read and dropped.
 //!
 //! Output is drained after the process has ended, because its last words are still in the pipes, and a grandchild may hold them open: until the end of
@@ -28,7 +28,8 @@ use guest::log::Log;
 use guest::sys::{process, terminal};
 use nix::unistd::Pid;
 use wire::link::Link;
-use wire::message::{MAIN, SessionId, SessionInfo, SessionState};
+use wire::log::member;
+use wire::message::{SessionId, SessionInfo, SessionState};
 use wire::spec::TermSize;
 use wire::status::{Ending, Exit};
 
@@ -36,6 +37,7 @@ use self::flow::room;
 use crate::launch::Launched;
 use crate::pipes::Streams;
 use crate::stream::{Stream, Which};
+use crate::syslog::Syslog;
 
 /// Silence after which the output of an ended process is complete.
 const IDLE: Duration = Duration::from_millis(300);
@@ -87,8 +89,10 @@ struct Drain {
 pub(crate) struct Io<'a> {
     pub(crate) link: &'a mut Link,
     pub(crate) poller: &'a Poller,
-    /// The main session's, if its output is logged.
+    /// Of the spec's own sessions, if their output is logged.
     pub(crate) log: Option<&'a mut Log>,
+    /// Where the lines of the spec's sessions go as well.
+    pub(crate) syslog: Option<&'a mut Syslog>,
     /// Where bytes are between two system calls; one for all.
     pub(crate) buffer: &'a mut [u8],
     pub(crate) now: Duration,
@@ -180,6 +184,16 @@ impl Session {
         match self.phase {
             Phase::Running { pid, .. } => Some(pid),
             _ => None,
+        }
+    }
+
+    /// The process that runs, or whose last words are read; 0 if there is none.
+    fn number(&self) -> u32 {
+        match &self.phase {
+            Phase::Running { pid, .. } | Phase::Draining(Drain { pid, .. }) => {
+                u32::try_from(pid.as_raw()).unwrap_or_default()
+            }
+            Phase::Waiting | Phase::Resting(_) | Phase::Ended(_) => 0,
         }
     }
 
@@ -288,7 +302,7 @@ impl Session {
     /// whose output goes elsewhere anyway is left in peace.
     pub(crate) fn refuse(&mut self, which: Which, io: &Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
-        let is_logged = self.id == MAIN && io.log.is_some();
+        let is_logged = member(self.id).is_some() && (io.log.is_some() || io.syslog.is_some());
         match self.terminal.is_some() || is_logged || !self.attached {
             true => self.outputs[at].unwanted = true,
             false => self.outputs.remove(at).close(io.poller),

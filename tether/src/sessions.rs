@@ -28,7 +28,7 @@ pub(crate) const LAST_NUMBER: u32 = (u32::MAX - 3) / 3;
 /// Every session that has not been forgotten.
 pub(crate) struct Sessions {
     table: BTreeMap<SessionId, Session>,
-    /// Those that have ended, the oldest first; not the main one.
+    /// Those that have ended and are not the spec's, the oldest first.
     ended: VecDeque<SessionId>,
 }
 
@@ -97,7 +97,8 @@ impl Sessions {
 
     /// The host knows all that it wants to know of it.
     pub(crate) fn forget(&mut self, id: SessionId, link: &mut Link) -> Result<(), String> {
-        if id == MAIN || id >= FIRST_OTHER {
+        let is_the_hosts = id < FIRST_OTHER || self.ended.contains(&id);
+        if id == MAIN || !is_the_hosts && self.table.contains_key(&id) {
             return Err("a session of the spec cannot be forgotten: it ends with its machine".into());
         }
         if !self.find(id)?.is_ended() {
@@ -173,6 +174,11 @@ impl Sessions {
         if id < FIRST_OTHER && id != MAIN {
             self.ended.push_back(id);
         }
+    }
+
+    /// The spec does not name it any more, and it has ended: it is as if the host had made it.
+    pub(crate) fn release(&mut self, id: SessionId) {
+        self.ended.push_back(id);
     }
 
     /// Sends a signal to the process of every session that the host has made. Whose has ended misses nothing.
@@ -252,7 +258,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn io(&mut self, now: Duration) -> Io<'_> {
-            Io { link: &mut self.link, poller: &self.poller, log: None, buffer: &mut self.buffer, now }
+            Io { link: &mut self.link, poller: &self.poller, log: None, syslog: None, buffer: &mut self.buffer, now }
         }
 
         pub(crate) fn running(&mut self, id: SessionId, attached: bool) -> (Session, Process) {

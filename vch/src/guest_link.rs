@@ -66,6 +66,8 @@ pub struct Report {
     pub output_is_complete: bool,
     /// A stream of ours that failed for another reason than that nobody reads it.
     pub write_error: Option<std::io::Error>,
+    /// What the guest's kernel had said when something failed.
+    pub kernel_log: Option<String>,
     /// What the hypervisor said last.
     pub complaint: Option<String>,
 }
@@ -350,6 +352,7 @@ impl Conversation {
             outcome,
             output_is_complete: self.hearing == Hearing::Complete,
             ready: status.ready,
+            kernel_log: status.kernel_log,
             pipe_is_up: matches!(status.pipe, PipeState::Unproved | PipeState::Open),
             write_error: self.write_error,
             complaint: None,

@@ -1,7 +1,9 @@
-//! The disk of an image: made once, kept in the cache under the image's digest, shared by all of its containers.
+//! The disks of an image: made once, kept in the cache, shared by all of its containers. One holds all of the image, under the image's digest; or each holds
+//! a layer, under the digest of that layer and of those below it, and images share them.
 //!
 //! How an image is read and a file system written is iso-builder's; this file decides when, where and how large.
 
+use std::cell::RefCell;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +12,11 @@ use anyhow::{Context, Result};
 use iso_builder::ext4;
 use iso_builder::oci::{self, Reference};
 use iso_builder::output::Output;
-use iso_builder::tree::{Kind, Time, Tree};
+use iso_builder::recipe::layer_disk;
+use iso_builder::tree::{Kind, Meta, Node, ROOT, Time, Tree};
 use wire::spec::ROOT_LABEL;
 
-use crate::plan::ImageConfig;
+use crate::plan::{Healthcheck, ImageConfig};
 use crate::state;
 
 mod progress;
@@ -64,7 +67,63 @@ impl Image {
             working_dir: config.working_dir.clone(),
             user: config.user.clone(),
             stop_signal: config.stop_signal.clone(),
+            volumes: config.volumes.iter().cloned().collect(),
+            labels: config.labels.clone(),
+            healthcheck: config.healthcheck.clone().map(|check| Healthcheck {
+                test: check.test,
+                interval: check.interval,
+                timeout: check.timeout,
+                start_period: check.start_period,
+                start_interval: check.start_interval,
+                retries: check.retries,
+            }),
         }
+    }
+
+    /// The serial numbers of its layers' disks, the lowest first.
+    pub fn layers(&self) -> Vec<String> {
+        self.chain().into_iter().map(|digest| digest[..SERIAL].to_owned()).collect()
+    }
+
+    fn chain(&self) -> Vec<String> {
+        let digits = |digest: String| digest.rsplit(':').next().unwrap_or_default().to_owned();
+        self.image.chain().iter().map(|digest| digits(digest.to_string())).collect()
+    }
+
+    /// The disks of its layers, the lowest first; those that are not there are made now.
+    pub fn layer_disks(&self) -> Result<Vec<PathBuf>> {
+        let chain = self.chain();
+        let disks: Vec<PathBuf> =
+            chain.iter().map(|digest| self.cache.join(format!("layer-{digest}-{GENERATION}.raw"))).collect();
+        let key = format!("layers-{}", chain.last().map_or("none", String::as_str));
+        self.once(&key, || disks.iter().all(|disk| disk.exists()), |partial| self.write_layers(&disks, partial))?;
+        Ok(disks)
+    }
+
+    /// An empty disk to lie over layers, with the directories that overlayfs works in.
+    pub fn top_disk(&self) -> Result<PathBuf> {
+        let disk = self.cache.join(format!("top-{GENERATION}.raw"));
+        self.once(
+            "top",
+            || disk.exists(),
+            |partial| {
+                let directory = || Meta { mode: 0o755, ..Meta::default() };
+                let mut tree = Tree::new(directory());
+                for name in [b"upper", &b"work"[..]] {
+                    tree.insert(ROOT, name, Node { meta: directory(), kind: Kind::Dir(Default::default()) });
+                }
+                let options = ext4::Options {
+                    label: TOP_LABEL.into(),
+                    size: ext4::Size::Exactly(LEAST_SIZE),
+                    ..Default::default()
+                };
+                let output = Output::create(&partial.join("disk.raw"))?;
+                ext4::write(&tree, &options, output.file(), &mut |_, _| {})?;
+                output.publish()?;
+                Ok(fs::rename(partial.join("disk.raw"), &disk)?)
+            },
+        )?;
+        Ok(disk)
     }
 
     /// The image's disk, made now if this is its first container.
@@ -72,15 +131,28 @@ impl Image {
         let digest = self.image.digest.rsplit(':').next().unwrap_or_default();
         let key = format!("{digest}-{GENERATION}");
         let disk = self.cache.join(format!("{key}.raw"));
-        if disk.exists() {
-            return Ok(disk);
+        self.once(
+            &key,
+            || disk.exists(),
+            |partial| {
+                self.write(&partial.join("disk.raw"))?;
+                Ok(fs::rename(partial.join("disk.raw"), &disk)?)
+            },
+        )?;
+        Ok(disk)
+    }
+
+    /// Makes what is not there, unless somebody else does meanwhile.
+    fn once(&self, key: &str, is_there: impl Fn() -> bool, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        if is_there() {
+            return Ok(());
         }
         let _lock = self.lock(&self.cache.join(format!("{key}.lock")))?;
-        if !disk.exists() {
-            self.make(&self.cache.join(format!("{key}.partial")), &disk)
-                .with_context(|| format!("cannot make the disk of {} in {}", self.name, self.cache.display()))?;
+        if is_there() {
+            return Ok(());
         }
-        Ok(disk)
+        self.make(&self.cache.join(format!("{key}.partial")), make)
+            .with_context(|| format!("cannot make the disk of {} in {}", self.name, self.cache.display()))
     }
 
     /// Two runs at once make one disk.
@@ -99,15 +171,37 @@ impl Image {
     }
 
     /// Works in a directory of its own, under the lock: what a killed run left there is known to be nobody's.
-    fn make(&self, partial: &Path, disk: &Path) -> Result<()> {
+    fn make(&self, partial: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         if partial.exists() {
             fs::remove_dir_all(partial)?;
         }
         *self.unfinished.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial.to_owned());
         state::make_dir(partial)?;
-        let made = self.write(&partial.join("disk.raw")).and_then(|()| Ok(fs::rename(partial.join("disk.raw"), disk)?));
+        let made = make(partial);
         self.unfinished.abandon();
         made
+    }
+
+    /// Only those that are not there; a layer that another image brings meanwhile is the same.
+    fn write_layers(&self, disks: &[PathBuf], partial: &Path) -> Result<()> {
+        let meter = RefCell::new(Meter::new(&self.name));
+        let mut unpacked = |progress: oci::Progress| {
+            let step = format!("layer {} of {}", progress.layer, progress.layers);
+            meter.borrow_mut().show(&step, progress.read, progress.size);
+        };
+        self.image.layers::<anyhow::Error>(
+            &self.cache,
+            &|layer| !disks[layer].exists(),
+            &mut unpacked,
+            &mut |layer, tree| {
+                let file = partial.join(format!("{layer}.raw"));
+                let output = Output::create(&file)?;
+                let mut written = |done, total| meter.borrow_mut().show("file system", done, total);
+                layer_disk::write(&tree, output.file(), &mut written)?;
+                output.publish()?;
+                Ok(fs::rename(&file, &disks[layer])?)
+            },
+        )
     }
 
     fn write(&self, path: &Path) -> Result<()> {
@@ -141,6 +235,9 @@ fn disk_size(tree: &Tree) -> u64 {
 
 /// Which kind of disk: another one, and old disks are not found any more.
 const GENERATION: &str = "v1";
+/// As many digits of a layer's digest as a disk's serial number can be long.
+const SERIAL: usize = 20;
+const TOP_LABEL: &str = "container-top";
 const BLOCK: u64 = 4096;
 const GIB: u64 = 1 << 30;
 const LEAST_SIZE: u64 = 8 * GIB;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cli       what was typed            plan        what it means: a spec for the guest, a machine for QEMU
-//! images    the image's disk          state       the files of one container
+//! images    the image's disks         state       the files of one container
+//! volumes   other disks               seccomp     docker's filters of system calls
 //! vm        QEMU                      guest_link  the client that is `vch run`
 //! pipe      what links run over        hub         the host's end of one link, which many clients share
 //! terminal, signals, streams          the host's side of it
@@ -30,6 +31,7 @@ pub mod logs;
 pub mod pipe;
 pub mod plan;
 pub mod run;
+pub mod seccomp;
 pub mod serve;
 pub mod signals;
 pub mod size;
@@ -39,3 +41,4 @@ pub mod terminal;
 pub mod timestamp;
 pub mod verdict;
 pub mod vm;
+pub mod volumes;

@@ -7,7 +7,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use vch::cli::run::refused;
 use vch::cli::{Cli, Command};
 use vch::{client, logs, run, serve};
 
@@ -40,6 +41,14 @@ fn usage(error: &clap::Error) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         };
+    }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
+        && std::env::args().nth(1).is_some_and(|command| command == "run")
+        && let Some(sentence) = refused::sentence(option)
+    {
+        eprintln!("vch: {sentence}");
+        return ExitCode::from(VCH_FAILED);
     }
     let text = error.render().to_string();
     eprint!("vch: {}", text.strip_prefix("error: ").unwrap_or(&text));

@@ -17,17 +17,21 @@ use wire::handshake::LinkKey;
 use wire::link::Tuning;
 use wire::spec::{LinkDevice, Spec};
 
-use crate::cli::RunArgs;
+mod assemble;
+
+use self::assemble::{Parts, RootDisks};
+use crate::cli::{DiskForm, RunArgs};
 use crate::guest_link::{self, Command, Ends, Outcome, Report};
 use crate::hub::Identity;
 use crate::images::{self, Unfinished};
 use crate::pipe::{self, Address, Listener, Pipe};
+use crate::plan::{Asked, Plan};
 use crate::signals::{self, Caught, SIGWINCH};
-use crate::state::{self, Container};
+use crate::state::{self, About, Container};
 use crate::verdict::Verdict;
 use crate::vm::vsock::Vsock;
-use crate::vm::{Accel, Disk, Machine, accel, overlay, qemu};
-use crate::{assets, plan, terminal};
+use crate::vm::{Accel, Machine, accel, qemu};
+use crate::{assets, plan, seccomp, terminal};
 
 /// Runs a container; its exit code is the result.
 pub fn run(args: &RunArgs) -> Result<u8> {
@@ -58,7 +62,7 @@ async fn container(args: &RunArgs) -> Result<u8> {
             return Ok(128 + signal);
         }
     };
-    let (spec, base) = prepared?;
+    let Prepared { plan, root, about } = prepared?;
     let accel = tokio::select! {
         accel = accel::choose(&qemu, &boot, &cache) => accel?,
         signal = signals::ending(&mut caught) => return Ok(128 + signal),
@@ -66,7 +70,7 @@ async fn container(args: &RunArgs) -> Result<u8> {
 
     let sockets = state::socket_dir()?;
     let link_socket = sockets.path().join("link");
-    let (vsock, listener) = match spec.link.device {
+    let (vsock, listener) = match plan.spec.link.device {
         LinkDevice::Vsock => {
             let (vsock, listener) = Vsock::choose(sockets.path())?;
             (Some(vsock), listener)
@@ -74,64 +78,104 @@ async fn container(args: &RunArgs) -> Result<u8> {
         LinkDevice::Serial | LinkDevice::Virtio => (None, Listener::bind(&Address::Unix(link_socket.clone()))?),
     };
     let container = Container::create(&id, args.rm)?;
-    let machine = Machine {
-        boot,
-        firmware: qemu::quick_firmware(),
-        accel,
-        memory_mib: args.memory.mebibytes(),
-        cpus: args.cpus,
-        link: spec.link.device,
-        link_socket,
-        vsock,
-        console: container.console(),
-        log: spec.log.map(|_| container.log()),
-        guestinfo: container.guestinfo(),
-        disk: Some(Disk { file: container.disk(), transient: container.is_transient() }),
-    };
-    let size = fs::metadata(&base).with_context(|| format!("cannot read {}", base.display()))?.len();
-    for file in [Some(&machine.console), machine.log.as_ref()].into_iter().flatten() {
-        container.create_file(file, |_| Ok(()))?;
+    let assembled = Parts { args, plan: &plan, root, about, boot, accel, vsock, link_socket }.assemble(&container)?;
+    if let Some(file) = &args.cidfile {
+        write_id(file, &id)?;
     }
-    container.create_file(&machine.guestinfo, |file| write!(file, "{}", wire::guestinfo::write(&spec)))?;
-    container.create_file(&container.disk(), |file| overlay::write(file, &base, size))?;
 
-    let verdict = match attend(args, &spec, &qemu, &machine, listener, caught).await {
-        Ok(report) if accel == Accel::Kvm && matches!(report.outcome, Outcome::Lost | Outcome::NotReady) => {
-            Verdict::of(report, &container, args.start_timeout).with_hint("VCH_ACCEL=tcg does without KVM, slower")
+    let verdict = match attend(args, &plan.spec, &qemu, &assembled.machine, listener, caught).await {
+        Ok(report) => {
+            if let Some(text) = report.kernel_log.as_ref().filter(|_| args.debug) {
+                eprint!("{text}");
+            }
+            let lost = matches!(report.outcome, Outcome::Lost | Outcome::NotReady);
+            let verdict = Verdict::of(report, &container, args.start_timeout);
+            match accel == Accel::Kvm && lost {
+                true => verdict.with_hint("VCH_ACCEL=tcg does without KVM, slower"),
+                false => verdict,
+            }
         }
-        Ok(report) => Verdict::of(report, &container, args.start_timeout),
         Err(error) => Verdict::error(format!("{error:#}")),
     };
     if let Some(error) = &verdict.error {
         eprintln!("vch: {error}");
     }
     if !container.is_transient()
-        && let Err(error) = container.write_exit(verdict.code, verdict.ending, verdict.error.as_deref())
+        && let Err(error) = container.write_exit(verdict.code, verdict.ending, verdict.oom, verdict.error.as_deref())
     {
         eprintln!("vch: {error:#}");
     }
     Ok(verdict.code)
 }
 
+/// What is known before there is a machine.
+struct Prepared {
+    plan: Plan,
+    root: RootDisks,
+    about: About,
+}
+
 /// Reads the image, plans, and makes the image's disk, on a thread of its own: it is work, and a signal may come.
-async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished) -> Result<(Spec, PathBuf)> {
-    let mut variables = Vec::new();
-    for file in &args.env_file {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        variables.extend(plan::env_file(&text).map(str::to_owned));
-    }
+async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished) -> Result<Prepared> {
+    let mut variables = lines(&args.env_file)?;
     variables.extend(args.env.iter().cloned());
     for entry in &mut variables {
         *entry = plan::resolve(entry, |name| std::env::var(name).ok())?;
     }
+    let mut labels = lines(&args.label_file)?;
+    labels.extend(args.label.iter().cloned());
+    let seccomp = seccomp::filter(&args.process)?;
     let key = LinkKey::new(state::random()?);
     let (args, id, cache, size) = (args.clone(), id.to_owned(), cache.to_owned(), terminal::size());
     let work = move || {
         let image = images::open(args.image(), &cache, unfinished)?;
-        let spec = plan::spec(&id, key, &args, &variables, &image.config(), size)?;
-        Ok((spec, image.disk()?))
+        let layers = match args.disks.form {
+            DiskForm::Merged => Vec::new(),
+            DiskForm::Layers => image.layers(),
+        };
+        let asked =
+            Asked { id: &id, args: &args, variables: &variables, seccomp: seccomp.as_deref(), layers: &layers, size };
+        let config = image.config();
+        let plan = plan::plan(key, asked, &config)?;
+        let root = match layers.is_empty() {
+            true => RootDisks::Merged(image.disk()?),
+            false => RootDisks::Layers {
+                disks: layers.into_iter().zip(image.layer_disks()?).collect(),
+                top: image.top_disk()?,
+            },
+        };
+        let mut all = config.labels;
+        all.extend(labels.iter().map(|label| {
+            let (key, value) = label.split_once('=').unwrap_or((label, ""));
+            (key.to_owned(), value.to_owned())
+        }));
+        let about = About {
+            id,
+            name: args.name.clone(),
+            image: args.image().to_owned(),
+            command: plan.spec.main.argv.clone(),
+            labels: all,
+            ..About::default()
+        };
+        Ok(Prepared { plan, root, about })
     };
     tokio::task::spawn_blocking(work).await.context("reading the image went wrong")?
+}
+
+/// The entries of files as `--env-file` takes them.
+fn lines(files: &[PathBuf]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        lines.extend(plan::env_file(&text).map(str::to_owned));
+    }
+    Ok(lines)
+}
+
+/// A file that is there tells of another container.
+fn write_id(file: &Path, id: &str) -> Result<()> {
+    let written = File::options().write(true).create_new(true).open(file).and_then(|mut out| write!(out, "{id}"));
+    written.with_context(|| format!("cannot write the container's id to {} (--cidfile)", file.display()))
 }
 
 /// Starts the machine, talks with its guest, and sees the machine end.

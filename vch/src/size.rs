@@ -11,8 +11,24 @@ impl Size {
     }
 }
 
-/// Parses `-m`: a number with `b`, `k`, `m`, `g` or `t`, in powers of 1024, also spelled `kb` or `KiB`.
-pub fn memory(text: &str) -> Result<Size, String> {
+/// Processor time, in thousandths of one processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cpus(u32);
+
+impl Cpus {
+    /// How many processors a machine needs to give so much: they are whole.
+    pub fn processors(self) -> u8 {
+        u8::try_from(self.0.div_ceil(1000)).unwrap_or(MOST_PROCESSORS)
+    }
+
+    /// What the container may use of them, if that is less than all.
+    pub fn limit(self) -> Option<u32> {
+        (!self.0.is_multiple_of(1000)).then_some(self.0)
+    }
+}
+
+/// Parses a number of bytes: with `b`, `k`, `m`, `g` or `t`, in powers of 1024, also spelled `kb` or `KiB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
     let unit_at = text.find(|char: char| !(char.is_ascii_digit() || char == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let factor: u64 = match unit.trim_start().to_lowercase().as_str() {
@@ -27,28 +43,34 @@ pub fn memory(text: &str) -> Result<Size, String> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
     // it saturates, and MOST is checked
     let bytes = (number * factor as f64) as u64;
-    match bytes {
+    if bytes > MOST { Err("that is more than 16 TiB".into()) } else { Ok(bytes) }
+}
+
+/// Parses `-m`.
+pub fn memory(text: &str) -> Result<Size, String> {
+    match bytes(text)? {
         ..LEAST => Err(format!("a virtual machine needs at least {} MiB", LEAST / MIB)),
-        MOST.. => Err("that is more than 16 TiB".into()),
-        _ => Ok(Size(bytes)),
+        bytes => Ok(Size(bytes)),
     }
 }
 
-/// Parses `--cpus`.
-pub fn processors(text: &str) -> Result<u8, String> {
-    match text.parse() {
-        Ok(count @ 1..=64) => Ok(count),
-        Err(_) if text.parse::<f64>().is_ok_and(|count| count.fract() != 0.0) => {
-            Err("a virtual machine has whole processors, not parts of one".into())
-        }
-        _ => Err("write a whole number from 1 to 64".into()),
+/// Parses `--cpus`: at most three decimals count.
+pub fn cpus(text: &str) -> Result<Cpus, String> {
+    let wrong = || format!("write a number from 0.01 to {MOST_PROCESSORS}, as 2 or 1.5");
+    let number: f64 = text.parse().map_err(|_| wrong())?;
+    if !(0.01..=f64::from(MOST_PROCESSORS)).contains(&number) {
+        return Err(wrong());
     }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // it is at most 64,000
+    let thousandths = (number * 1000.0).round() as u32;
+    Ok(Cpus(thousandths))
 }
 
 const MIB: u64 = 1 << 20;
 /// Below this the kernel and its initramfs have no room to start.
 const LEAST: u64 = 64 * MIB;
 const MOST: u64 = 16 << 40;
+const MOST_PROCESSORS: u8 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -72,11 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn processors_are_whole() {
-        assert_eq!(processors("2"), Ok(2));
-        assert_eq!(processors("1.5"), Err("a virtual machine has whole processors, not parts of one".into()));
-        for text in ["0", "", "many", "65", "-1"] {
-            assert!(processors(text).is_err(), "{text}");
+    fn processors_are_whole_and_time_is_not() {
+        let check = |text: &str, processors: u8, limit: Option<u32>| {
+            let cpus = cpus(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((cpus.processors(), cpus.limit()), (processors, limit), "{text}");
+        };
+        check("2", 2, None);
+        check("2.0", 2, None);
+        check("1.5", 2, Some(1500));
+        check("0.25", 1, Some(250));
+        check("64", 64, None);
+        for text in ["0", "", "many", "65", "-1", "0.001", "64.5", "NaN", "inf"] {
+            assert!(super::cpus(text).is_err(), "{text}");
         }
     }
 }

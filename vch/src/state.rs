@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! $XDG_CACHE_HOME/tether/disks/<digest>-v1.raw     an image's disk, shared by its containers
-//! $XDG_STATE_HOME/tether/containers/<id>/          console.log output.log guestinfo disk.qcow2 exit.json
+//! $XDG_CACHE_HOME/tether/disks/layer-<digest>-v1.raw  an image's layer's, shared by all images that have it
+//! $XDG_STATE_HOME/tether/containers/<id>/          container.json console.log output.log guestinfo disk.qcow2 vch-volume-N.raw exit.json kernel.log
+//! $XDG_STATE_HOME/tether/volumes/<name>/           disk.raw lock
 //! $XDG_STATE_HOME/tether/master.key                what the keys of `vch serve`'s links follow from
 //! $XDG_RUNTIME_DIR or /tmp: a directory of a run   the link's socket, whose path must be short
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -14,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::status::Ending;
 
 /// `tether` in the user's cache: what is there can be made again.
@@ -62,11 +65,32 @@ pub struct Container {
     began: SystemTime,
 }
 
+/// What a container is, for those who look later.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct About {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub image: String,
+    pub command: Vec<String>,
+    /// Those of the image, and those that were asked for.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its mounts: `data:/srv`.
+    #[serde(default)]
+    pub mounts: Vec<String>,
+    /// Its ports: `0.0.0.0:8080->80/tcp`.
+    #[serde(default)]
+    pub ports: Vec<String>,
+}
+
 /// How a container ended, for those who look later.
 #[derive(Debug, Serialize)]
 struct Ended<'a> {
     code: u8,
     ending: Option<Ending>,
+    /// The kernel killed one of its processes for want of memory.
+    oom: bool,
     error: Option<&'a str>,
     /// Seconds since 1970.
     began: f64,
@@ -87,6 +111,31 @@ impl Container {
     /// Whether it disappears with its container.
     pub fn is_transient(&self) -> bool {
         self.transient
+    }
+
+    /// Keeps what it is. Two containers cannot have one name.
+    pub fn write_about(&self, about: &About) -> Result<()> {
+        let text = serde_json::to_vec_pretty(about).context("cannot encode container.json")?;
+        self.create_file(&self.dir.join(ABOUT), |file| file.write_all(&text))?;
+        let Some(name) = &about.name else { return Ok(()) };
+        // ours is written: of two that begin at once, at least one finds the other
+        match others(&self.dir)?.into_iter().find(|other| other.name.as_ref() == Some(name)) {
+            None => Ok(()),
+            Some(other) => {
+                let dir = self.dir.with_file_name(&other.id);
+                fs::remove_file(self.dir.join(ABOUT)).ok();
+                bail!(
+                    "the name {name:?} is in use by container {}: choose another one, or remove {}",
+                    other.id,
+                    dir.display()
+                )
+            }
+        }
+    }
+
+    /// What the guest's kernel had said when something failed.
+    pub fn kernel_log(&self) -> PathBuf {
+        self.dir.join("kernel.log")
     }
 
     pub fn console(&self) -> PathBuf {
@@ -113,12 +162,21 @@ impl Container {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    pub fn write_exit(&self, code: u8, ending: Option<Ending>, error: Option<&str>) -> Result<()> {
+    pub fn write_exit(&self, code: u8, ending: Option<Ending>, oom: bool, error: Option<&str>) -> Result<()> {
         let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let ended = Ended { code, ending, error, began: seconds(self.began), ended: seconds(SystemTime::now()) };
+        let ended = Ended { code, ending, oom, error, began: seconds(self.began), ended: seconds(SystemTime::now()) };
         let text = serde_json::to_vec_pretty(&ended).context("cannot encode exit.json")?;
         self.create_file(&self.dir.join("exit.json"), |file| file.write_all(&text))
     }
+}
+
+/// The containers beside the one in `dir`.
+fn others(dir: &Path) -> Result<Vec<About>> {
+    let all = dir.parent().unwrap_or(dir);
+    let entries = fs::read_dir(all).with_context(|| format!("cannot read {}", all.display()))?;
+    let others = entries.flatten().map(|entry| entry.path()).filter(|other| other != dir);
+    // one that is being made, or was made by an older version, has no name
+    Ok(others.filter_map(|other| serde_json::from_slice(&fs::read(other.join(ABOUT)).ok()?).ok()).collect())
 }
 
 impl Drop for Container {
@@ -145,6 +203,8 @@ pub fn socket_dir() -> Result<tempfile::TempDir> {
 pub fn is_full(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail * stat.f_frsize < FULL)
 }
+
+const ABOUT: &str = "container.json";
 
 /// The log's name in the directory of a container.
 pub const LOG: &str = "output.log";
@@ -173,13 +233,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_one_containers() {
+        let root = tempfile::tempdir().unwrap();
+        let container = |id: &str, name: Option<&str>| {
+            let dir = root.path().join(id);
+            fs::create_dir(&dir).unwrap();
+            let container = Container { dir, transient: false, began: SystemTime::now() };
+            container.write_about(&About { id: id.into(), name: name.map(str::to_owned), ..About::default() })
+        };
+        container("1", Some("web")).unwrap();
+        container("2", None).unwrap();
+        container("3", Some("db")).unwrap();
+        let error = container("4", Some("web")).unwrap_err().to_string();
+        assert!(error.starts_with("the name \"web\" is in use by container 1"), "{error}");
+        fs::remove_dir_all(root.path().join("1")).unwrap();
+        container("5", Some("web")).unwrap();
+    }
+
+    #[test]
     fn a_transient_container_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         for (transient, stays) in [(true, false), (false, true)] {
             let dir = root.path().join(format!("{transient}"));
             fs::create_dir(&dir).unwrap();
             let container = Container { dir: dir.clone(), transient, began: SystemTime::now() };
-            container.write_exit(3, Some(Ending::Exited { code: 3 }), None).unwrap();
+            container.write_exit(3, Some(Ending::Exited { code: 3 }), false, None).unwrap();
             drop(container);
             assert_eq!(dir.join("exit.json").exists(), stays);
         }

@@ -55,7 +55,7 @@ fn zone(time: &str) -> Option<(&str, i64)> {
 }
 
 /// Go's durations: `1h30m`, `1.5s`, `300ms`.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total) = (text, Duration::ZERO);
     while !rest.is_empty() {
         let number = rest.find(|char: char| !char.is_ascii_digit() && char != '.')?;

@@ -1,6 +1,9 @@
 //! What the end of a conversation means: an exit code, and a line for a person when it is not the container's own doing.
 
-use wire::status::Ending;
+use std::io::Write;
+use std::path::PathBuf;
+
+use wire::status::{Ending, FailureKind};
 
 use crate::console;
 use crate::guest_link::{Outcome, Report};
@@ -11,17 +14,23 @@ use crate::state::{self, Container};
 pub struct Verdict {
     pub code: u8,
     pub ending: Option<Ending>,
+    /// The kernel killed one of its processes for want of memory.
+    pub oom: bool,
     pub error: Option<String>,
 }
 
 impl Verdict {
     /// vch could not run it.
     pub fn error(error: String) -> Verdict {
-        Verdict { code: 125, ending: None, error: Some(error) }
+        Verdict { code: 125, ending: None, oom: false, error: Some(error) }
     }
 
     pub fn of(report: Report, container: &Container, start_timeout: u64) -> Verdict {
+        let kept = keep_kernel_log(&report, container);
         let mut verdict = Verdict::from_report(report, start_timeout, || last_words(container));
+        if let (Some(error), Some(path)) = (&mut verdict.error, kept) {
+            error.push_str(&format!(" (its kernel's messages: {})", path.display()));
+        }
         if verdict.code != 0 && state::is_full(container.dir()) {
             let full = format!(
                 "no space left on the file system of {}: the container's writes failed",
@@ -44,10 +53,10 @@ impl Verdict {
                 let unwritten = report.write_error.map(|error| format!("cannot write its output: {error}"));
                 let error = unwritten.or(lost);
                 let code = if error.is_some() { 125 } else { exit.ending.code() };
-                Verdict { code, ending: Some(exit.ending), error }
+                Verdict { code, ending: Some(exit.ending), oom: exit.oom, error }
             }
             Outcome::Failed(failure) => {
-                Verdict { code: failure.kind.code(), ending: None, error: Some(failure.reason) }
+                Verdict { code: failure.kind.code(), ending: None, oom: false, error: Some(failure.reason) }
             }
             Outcome::NotReady => Verdict::error(format!(
                 "the virtual machine was not ready within {start_timeout} s (--start-timeout){}",
@@ -56,6 +65,7 @@ impl Verdict {
             Outcome::GivenUp => Verdict {
                 code: 137,
                 ending: None,
+                oom: false,
                 error: Some("told to end three times: the virtual machine was killed".into()),
             },
             Outcome::Lost => match report.complaint {
@@ -65,6 +75,18 @@ impl Verdict {
             Outcome::Closed(why) => Verdict::error(format!("cannot talk with the guest: {why}")),
         }
     }
+}
+
+/// Where the kernel's messages are, if they may say why the machine could not do what it was asked: not when the image lacks a program.
+fn keep_kernel_log(report: &Report, container: &Container) -> Option<PathBuf> {
+    let text = report.kernel_log.as_ref().filter(|_| !container.is_transient())?;
+    let path = container.kernel_log();
+    if let Err(error) = container.create_file(&path, |file| file.write_all(text.as_bytes())) {
+        eprintln!("vch: {error:#}");
+        return None;
+    }
+    let Outcome::Failed(failure) = &report.outcome else { return None };
+    matches!(failure.kind, FailureKind::Disk | FailureKind::Machine).then_some(path)
 }
 
 /// The console's telling line, and where to find the rest if it stays.
@@ -83,12 +105,20 @@ fn last_words(container: &Container) -> String {
 mod tests {
     use std::io;
 
-    use wire::status::{Exit, Failure, FailureKind};
+    use wire::status::{Exit, Failure};
 
     use super::*;
 
     fn report(outcome: Outcome) -> Report {
-        Report { outcome, ready: None, pipe_is_up: false, output_is_complete: true, write_error: None, complaint: None }
+        Report {
+            outcome,
+            ready: None,
+            pipe_is_up: false,
+            output_is_complete: true,
+            write_error: None,
+            kernel_log: None,
+            complaint: None,
+        }
     }
 
     fn ended(ending: Ending) -> Outcome {

@@ -16,6 +16,7 @@ mod signal;
 
 use std::collections::BTreeMap;
 
+pub use rights::{capability_name, limit_name};
 pub use signal::signal_number;
 
 use self::node::{Node, Writer};

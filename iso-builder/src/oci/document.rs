@@ -91,6 +91,20 @@ pub(super) struct Execution {
     #[serde(deserialize_with = "nullable")]
     pub(super) labels: BTreeMap<String, String>,
     pub(super) stop_signal: Option<String>,
+    pub(super) healthcheck: Option<Healthcheck>,
+}
+
+/// Docker's: times are nanoseconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Healthcheck {
+    #[serde(deserialize_with = "nullable")]
+    pub(super) test: Vec<String>,
+    pub(super) interval: u64,
+    pub(super) timeout: u64,
+    pub(super) start_period: u64,
+    pub(super) start_interval: u64,
+    pub(super) retries: u32,
 }
 
 fn nullable<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {

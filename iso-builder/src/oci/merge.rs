@@ -36,6 +36,11 @@ impl Merge {
         self.marks.clear();
     }
 
+    /// As it is now. Inodes keep their ids, and what a layer replaces gets another one.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     pub(super) fn finish(self) -> Tree {
         self.tree
     }

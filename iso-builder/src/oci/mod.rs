@@ -4,6 +4,7 @@
 //! nothing is allocated because a number in the image says so. Registries are not spoken to.
 
 mod compression;
+mod difference;
 mod digest;
 mod document;
 mod layer;
@@ -20,6 +21,7 @@ mod tar;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use self::digest::Digest;
 pub use self::layer::LayerError;
@@ -58,6 +60,19 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// A name (`SIGQUIT`) or a number.
     pub stop_signal: Option<String>,
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// How an image finds out whether its process is well; what is zero is left to who runs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `NONE`, `CMD` and a command, or `CMD-SHELL` and a line for a shell.
+    pub test: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+    pub retries: u32,
 }
 
 /// How far [`Image::flatten`] has come.
@@ -122,6 +137,14 @@ pub fn open(reference: &Reference, spool: &Path) -> Result<Image, Error> {
         volumes: config.volumes,
         labels: config.labels,
         stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
+        healthcheck: config.healthcheck.map(|check| Healthcheck {
+            test: check.test,
+            interval: Duration::from_nanos(check.interval),
+            timeout: Duration::from_nanos(check.timeout),
+            start_period: Duration::from_nanos(check.start_period),
+            start_interval: Duration::from_nanos(check.start_interval),
+            retries: check.retries,
+        }),
     };
     Ok(Image { config, digest: found.digest.to_string(), path: store.path, layers: found.layers })
 }
@@ -130,19 +153,66 @@ impl Image {
     /// Lays all layers over one another. What files hold goes to an unlinked file in `spool`, except that of layers
     /// which are not compressed: it stays where it is, so the image must not be changed while the tree is in use.
     pub fn flatten(&self, spool: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Tree, Error> {
-        let mut spool = spool::Spool::create(spool)?;
         let mut merge = merge::Merge::new();
+        self.lay::<Error>(&mut merge, spool, progress, &mut |_, _| Ok(()))?;
+        Ok(merge.finish())
+    }
+
+    /// What each layer says, one after the other: a tree that holds what it adds and changes, and what hides the rest, as overlayfs has it. `made` is given
+    /// the layer's number, from 0, and its tree. Laid over one another, the trees are what [`Image::flatten`] makes.
+    ///
+    /// A layer is read in the light of those below: its paths may lead through their symlinks, and its hard links to their files. So all are read, whichever
+    /// are `wanted`.
+    pub fn layers<E: From<Error>>(
+        &self,
+        spool: &Path,
+        wanted: &dyn Fn(usize) -> bool,
+        progress: &mut dyn FnMut(Progress),
+        made: &mut dyn FnMut(usize, Tree) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut merge = merge::Merge::new();
+        let mut below = merge.tree().clone();
+        self.lay(&mut merge, spool, progress, &mut |layer, merge| {
+            if wanted(layer) {
+                made(layer, difference::between(&below, merge.tree()))?;
+            }
+            below.clone_from(merge.tree());
+            Ok(())
+        })
+    }
+
+    /// The layers by what they are and what lies below them, the lowest first: equal ones look the same in every image. Docker's chain id.
+    pub fn chain(&self) -> Vec<Digest> {
+        let mut chain: Vec<Digest> = Vec::new();
+        for layer in &self.layers {
+            chain.push(match chain.last() {
+                None => layer.diff_id,
+                Some(below) => Digest::of(format!("{below} {}", layer.diff_id).as_bytes()),
+            });
+        }
+        chain
+    }
+
+    fn lay<E: From<Error>>(
+        &self,
+        merge: &mut merge::Merge,
+        spool: &Path,
+        progress: &mut dyn FnMut(Progress),
+        laid: &mut dyn FnMut(usize, &merge::Merge) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut spool = spool::Spool::create(spool).map_err(Error::from)?;
         let layers = self.layers.len();
         let size = self.layers.iter().map(|layer| layer.blob.len).sum();
         let mut before = 0;
         for (index, layer) in self.layers.iter().enumerate() {
             let number = index + 1;
             let mut tell = |read| progress(Progress { layer: number, layers, read: before + read, size });
-            let applied = layer.apply(&mut merge, &mut spool, &mut tell);
+            let applied = layer.apply(merge, &mut spool, &mut tell);
             applied.map_err(|source| Error::Layer { path: self.path.clone(), number, count: layers, source })?;
             before += layer.blob.len;
             progress(Progress { layer: number, layers, read: before, size });
+            laid(index, merge)?;
         }
-        Ok(merge.finish())
+        Ok(())
     }
 }

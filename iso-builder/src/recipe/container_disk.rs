@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::oci::{self, Reference};
 use crate::output::Output;
+use crate::recipe::layer_disk;
 use crate::tree::{Kind, Time, Tree};
 use crate::{ext4, vmdk};
 
@@ -17,6 +18,8 @@ pub struct Options {
     pub format: Format,
     /// Bytes; `None` for what the files need, a quarter of it and 64 MiB.
     pub size: Option<u64>,
+    /// Only this layer, from 1, as a disk under overlayfs; its size and label are not asked for.
+    pub layer: Option<usize>,
     /// When the file system says it was made.
     pub time: Time,
 }
@@ -54,7 +57,7 @@ pub fn write(
     };
     let mut out = Output::create(output).map_err(at)?;
     let image = oci::open(reference, spool)?;
-    let tree = image.flatten(spool, &mut |seen| progress(Step::Unpack, seen.read, seen.size))?;
+    let tree = unpack(&image, options.layer, spool, progress)?;
     match options.format {
         Format::Raw => {
             format(&tree, options, out.file(), output, progress)?;
@@ -71,6 +74,22 @@ pub fn write(
     out.publish().map_err(at)
 }
 
+fn unpack(
+    image: &oci::Image,
+    layer: Option<usize>,
+    spool: &Path,
+    progress: &mut dyn FnMut(Step, u64, u64),
+) -> Result<Tree, Error> {
+    let tell = &mut |seen: oci::Progress| progress(Step::Unpack, seen.read, seen.size);
+    let Some(number) = layer else { return Ok(image.flatten(spool, tell)?) };
+    let mut tree = None;
+    image.layers::<oci::Error>(spool, &|layer| layer + 1 == number, tell, &mut |_, made| {
+        tree = Some(made);
+        Ok(())
+    })?;
+    tree.ok_or(Error::NoLayer { number, layers: image.chain().len() })
+}
+
 /// Writes the file system; gives its size.
 fn format(
     tree: &Tree,
@@ -79,6 +98,10 @@ fn format(
     output: &Path,
     progress: &mut dyn FnMut(Step, u64, u64),
 ) -> Result<u64, Error> {
+    if options.layer.is_some() {
+        let stats = layer_disk::write(tree, raw, &mut |done, total| progress(Step::Format, done, total));
+        return Ok(stats.map_err(|source| Error::Ext4 { path: output.to_owned(), source })?.size);
+    }
     let size = match options.size {
         Some(size) => ext4::Size::Exactly(size),
         None => ext4::Size::Fit { spare: spare(tree) },
@@ -106,6 +129,8 @@ const LABEL: &str = "containerfs";
 pub enum Error {
     #[error(transparent)]
     Image(#[from] oci::Error),
+    #[error("the image has no layer {number}: it has {layers}, from 1")]
+    NoLayer { number: usize, layers: usize },
     #[error("{}", path.display())]
     Ext4 { path: PathBuf, source: ext4::Error },
     #[error("{}", path.display())]

@@ -4,4 +4,5 @@ mod build;
 mod entries;
 mod forms;
 mod hostile;
+mod layers;
 mod merge;

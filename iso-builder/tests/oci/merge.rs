@@ -1,11 +1,14 @@
 //! Layers over layers: whiteouts, opaque directories, changes of type, links, symlinked parents.
 
 use crate::build::{flatten_layers, layer, lines};
+use crate::layers::{overlaid, told};
 
 #[track_caller]
 fn check(layers: &[&[&str]], expected: &[&str]) {
     let layers: Vec<_> = layers.iter().map(|lines| layer(lines)).collect();
-    assert_eq!(lines(&flatten_layers(&layers).unwrap()), expected);
+    let merged = flatten_layers(&layers).unwrap();
+    assert_eq!(lines(&merged), expected);
+    assert_eq!(told(&overlaid(&layers)), told(&merged), "as disks of their own, under overlayfs");
 }
 
 #[track_caller]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use wire::handshake::LinkKey;
 use wire::spec::{
-    DiskId, HealthCheck, Level, LinkDevice, LogDevice, Nic, Restart, SPEED, Source, Syslog, TermSize, Top, Transport,
-    Trust,
+    DiskId, HealthCheck, Level, Limit, LinkDevice, LogDevice, Nic, Restart, SPEED, Source, Syslog, TermSize, Top,
+    Transport, Trust,
 };
 
 use super::*;
@@ -76,14 +76,14 @@ fn what_a_machine_is_made_of_stays() {
     refused("link/speed", |spec| spec.link.speed = 9600);
     refused("log/device", |spec| spec.log = Some(LogDevice::Serial));
     refused("sessions|c/runblock", |spec| spec.hold = true);
-    refused("layers", |spec| spec.root.layers.push(DiskId::Label("l".into())));
-    refused("top", |spec| spec.root.top = Top::Memory(1));
-    refused("readonly", |spec| spec.root.read_only = true);
-    refused("hosts", |spec| spec.names.hosts.push(([1, 2, 3, 4].into(), "h".into())));
+    refused("root/layers", |spec| spec.root.layers.push(DiskId::Label("l".into())));
+    refused("root/top", |spec| spec.root.top = Top::Memory(1));
+    refused("root/readonly", |spec| spec.root.read_only = true);
+    refused("names/hosts", |spec| spec.names.hosts.push(([1, 2, 3, 4].into(), "h".into())));
     refused("names/search", |spec| spec.names.search.push("s".into()));
     refused("names/options", |spec| spec.names.options.push("o".into()));
-    refused("limits/shm", |spec| spec.machine.shm_size = 1);
-    refused("sysctls", |spec| spec.machine.sysctls.push(("a.b".into(), "1".into())));
+    refused("machine/shm", |spec| spec.machine.shm_size = 1);
+    refused("machine/sysctls", |spec| spec.machine.sysctls.push(("a.b".into(), "1".into())));
     refused("diagnostics/debug", |spec| spec.diagnostics.level = Level::Trace);
     let server = ([1, 2, 3, 4], 514).into();
     refused("diagnostics/syslog", |spec| {
@@ -94,7 +94,7 @@ fn what_a_machine_is_made_of_stays() {
 #[test]
 fn what_a_process_is_stays() {
     type Edit = fn(&mut Process);
-    let edits: [(&str, Edit); 11] = [
+    let edits: [(&str, Edit); 15] = [
         ("cmd/Path", |process| process.argv[0] = "x".into()),
         ("cmd/Args", |process| process.argv.push("x".into())),
         ("cmd/Env", |process| process.env.set("A=1".into())),
@@ -104,8 +104,12 @@ fn what_a_process_is_stays() {
         ("tty", |process| process.terminal = Some(TermSize { rows: 1, columns: 1 })),
         ("openstdin", |process| process.stdin = true),
         ("attach", |process| process.attach = false),
-        ("rights", |process| process.rights.no_new_privileges = true),
-        ("rights", |process| process.rights.oom_score = 1),
+        ("capabilities/bounding", |process| process.rights.capabilities.bounding = 0),
+        ("capabilities/ambient", |process| process.rights.capabilities.ambient = 1),
+        ("nonewprivileges", |process| process.rights.no_new_privileges = true),
+        ("seccomp", |process| process.rights.seccomp = Some(vec![0; 8])),
+        ("limits", |process| process.rights.limits.push(Limit { resource: 0, soft: 1, hard: 1 })),
+        ("oomscore", |process| process.rights.oom_score = 1),
     ];
     for (key, edit) in edits {
         refused(&format!("sessions|c/{key}"), |spec| edit(&mut spec.main));
@@ -147,10 +151,10 @@ fn mounts_and_networks_are_added_and_neither_taken_away_nor_changed() {
 
 #[test]
 fn limits_change() {
-    accepted("limits", |spec| spec.machine.memory = Some(1));
-    accepted("limits", |spec| spec.machine.cpus = Some(1));
-    accepted("limits", |spec| spec.machine.pids = Some(1));
-    accepted("limits", |spec| spec.machine.reclaim = false);
+    accepted("machine", |spec| spec.machine.memory = Some(1));
+    accepted("machine", |spec| spec.machine.cpus = Some(1));
+    accepted("machine", |spec| spec.machine.pids = Some(1));
+    accepted("machine", |spec| spec.machine.reclaim = false);
 }
 
 #[test]

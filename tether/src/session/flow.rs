@@ -2,7 +2,8 @@
 
 use guest::events::Poller;
 use nix::errno::Errno;
-use wire::message::{MAIN, SessionId};
+use wire::log::member;
+use wire::message::SessionId;
 
 use super::{Io, Phase, Session};
 use crate::stream::{Stream, Which};
@@ -55,15 +56,21 @@ impl Session {
                     io.link.finish(output.channel);
                 }
                 self.outputs.remove(at).close(io.poller);
+                if let Some(syslog) = &mut io.syslog {
+                    syslog.end(self.id, which);
+                }
             }
             Ok(count) => {
                 if self.attached {
                     io.link.write(output.channel, &io.buffer[..count]);
                 }
-                if self.id == MAIN
-                    && let Some(log) = &mut io.log
+                if let (Some(member), Some(log)) = (member(self.id), &mut io.log) {
+                    log.write(member, output.which.in_log(), &io.buffer[..count]);
+                }
+                if member(self.id).is_some()
+                    && let Some(syslog) = &mut io.syslog
                 {
-                    log.write(output.which.in_log(), &io.buffer[..count]);
+                    syslog.write(self.id, self.number(), which, &io.buffer[..count]);
                 }
                 if let Phase::Draining(drain) = &mut self.phase {
                     drain.quiet_since = io.now;
@@ -74,10 +81,10 @@ impl Session {
     }
 }
 
-/// How much of an output may be read now: as much as each of those who want it takes.
+/// How much of an output may be read now: as much as each of those who want it takes. A syslog server has no say.
 pub(super) fn room(id: SessionId, attached: bool, output: &Stream, io: &Io<'_>) -> usize {
     let link = (attached && !output.unwanted).then(|| io.link.room(output.channel));
-    let log = io.log.as_ref().filter(|_| id == MAIN).map(|log| log.room());
+    let log = io.log.as_ref().filter(|_| member(id).is_some()).map(|log| log.room());
     let most = io.buffer.len().min(io.link.pace(io.now).max(SHORTEST));
     [link, log].into_iter().flatten().fold(most, usize::min)
 }

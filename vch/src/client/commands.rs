@@ -100,13 +100,13 @@ pub(super) fn refused(reply: Reply) -> Problem {
 
 /// What became of each.
 #[derive(Default)]
-struct Results {
+pub(super) struct Results {
     failed: usize,
 }
 
 impl Results {
     /// Docker prints the name of what was done.
-    fn note(&mut self, vm: &str, result: Result<()>) {
+    pub(super) fn note(&mut self, vm: &str, result: Result<()>) {
         match result {
             Ok(()) => println!("{vm}"),
             Err(error) => {
@@ -116,7 +116,7 @@ impl Results {
         }
     }
 
-    fn code(self) -> Result<u8> {
+    pub(super) fn code(self) -> Result<u8> {
         Ok(u8::from(self.failed > 0))
     }
 }

@@ -1,7 +1,7 @@
 //! The commands that use `vch serve`: how they reach it, and how they outlive it.
 //!
 //! ```text
-//! one answer        commands, tables          a stream      session: attach, exec, and copy's archives
+//! one answer        commands, machine, tables        a stream      session: attach, exec, and copy's archives
 //! ```
 //!
 //! It decides how long a client waits for a serve that went away, and what it says about it. What a command does is decided in the files below.
@@ -9,6 +9,7 @@
 mod commands;
 mod copy;
 mod input;
+mod machine;
 mod output;
 mod processes;
 mod session;
@@ -41,6 +42,11 @@ pub fn run(command: &Command) -> Result<u8> {
             Command::Attach(args) => processes::attach(args).await,
             Command::Exec(args) => processes::exec(args).await,
             Command::Cp(args) => copy::copy(args).await,
+            Command::Reload(args) => machine::reload(args).await,
+            Command::Trim(args) => machine::trim(args).await,
+            Command::KernelLog(args) => machine::kernel_log(args).await,
+            Command::Reboot(args) => machine::reboot(args).await,
+            Command::Status(args) => machine::status(args).await,
             Command::Run(_) | Command::Serve(_) | Command::Logs(_) => bail!("this command needs no serve"),
         }
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::sleep;
 use wire::message::{self, Reply};
-use wire::status::Ending;
+use wire::status::{Ending, ProcessState, Verdict};
 use wire::vitals::{ProcessInfo, Stats};
 
 use super::commands::refused;
@@ -22,7 +22,8 @@ pub(super) async fn ps(args: &PsArgs) -> Result<u8> {
     }
     let mut table = Table::new(&["VM", "STATUS", "PID", "LINK", "TETHER"]);
     for vm in vms {
-        let (status, pid) = status(&vm.state);
+        let (mut status, pid) = status(&vm.state);
+        status.push_str(&wellness(&vm));
         let link = if vm.connected { "up" } else { "down" };
         table.row(vec![short(&vm.vm), status, pid, link.into(), vm.version.unwrap_or_else(|| "-".into())]);
     }
@@ -78,7 +79,7 @@ async fn sample(address: &Address, vms: &[String]) -> Result<Vec<Stats>> {
     Ok(samples)
 }
 
-fn print(text: &str) -> Result<u8> {
+pub(super) fn print(text: &str) -> Result<u8> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write"),
         _ => Ok(0),
@@ -105,6 +106,23 @@ fn status(state: &VmState) -> (String, String) {
         }
         VmState::Failed(failure) => (format!("failed: {}", failure.reason), "-".into()),
         VmState::Gone { reason } => (format!("gone: {reason}"), "-".into()),
+    }
+}
+
+/// What the status says beyond the state of the process: `(healthy)`, as docker has it.
+fn wellness(vm: &Vm) -> String {
+    // its own session has the VM's name
+    let main = vm.machine.as_ref().and_then(|machine| machine.sessions.get(&vm.vm));
+    let Some(main) = main.filter(|_| matches!(vm.state, VmState::Running { .. })) else { return String::new() };
+    let health = main.health.as_ref().map(|health| match health.verdict {
+        Verdict::Starting => " (health: starting)",
+        Verdict::Healthy => " (healthy)",
+        Verdict::Unhealthy => " (unhealthy)",
+    });
+    match (main.state, main.restarts) {
+        (ProcessState::Restarting, times) => format!(", restarting ({times})"),
+        (_, 0) => health.unwrap_or_default().to_owned(),
+        (_, times) => format!("{}, restarted {times} times", health.unwrap_or_default()),
     }
 }
 
@@ -213,7 +231,7 @@ impl std::fmt::Display for Table {
 
 #[cfg(test)]
 mod tests {
-    use wire::status::Exit;
+    use wire::status::{Exit, Health, SessionStatus, Status};
     use wire::vitals::{Cpu, Interface, Memory};
 
     use super::*;
@@ -239,6 +257,31 @@ mod tests {
         assert_eq!(status(&exit(Ending::Exited { code: 3 }, false)).0, "exited (3)");
         let killed = Ending::Signaled { signal: 9, core: false };
         assert_eq!(status(&exit(killed, true)).0, "killed (signal 9, out of memory)");
+    }
+
+    #[test]
+    fn health_and_restarts_are_told() {
+        let vm = |state, restarts, verdict: Option<Verdict>| {
+            let health = verdict.map(|verdict| Health { verdict, failing: 0, code: None, output: String::new() });
+            let session = SessionStatus { session: 0, state, pid: None, exit: None, restarts, health };
+            let sessions = [("web".to_owned(), session)].into();
+            Vm {
+                vm: "web".into(),
+                state: VmState::Running { pid: 7 },
+                connected: true,
+                version: None,
+                machine: Some(Status { sessions, ..Status::default() }),
+            }
+        };
+        assert_eq!(wellness(&vm(ProcessState::Running, 0, None)), "");
+        assert_eq!(wellness(&vm(ProcessState::Running, 0, Some(Verdict::Healthy))), " (healthy)");
+        assert_eq!(
+            wellness(&vm(ProcessState::Running, 2, Some(Verdict::Unhealthy))),
+            " (unhealthy), restarted 2 times"
+        );
+        assert_eq!(wellness(&vm(ProcessState::Restarting, 3, None)), ", restarting (3)");
+        let ended = Vm { state: VmState::Booting, ..vm(ProcessState::Running, 1, None) };
+        assert_eq!(wellness(&ended), "");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use wire::message::{self, SessionId, Work};
-use wire::status::{Exit, Failure};
+use wire::status::{Exit, Failure, Status};
 
 pub use crate::hub::Offsets;
 
@@ -70,6 +70,9 @@ pub struct Vm {
     /// The guest program's version.
     #[serde(default)]
     pub version: Option<String>,
+    /// What the guest told last about its machine.
+    #[serde(default)]
+    pub machine: Option<Status>,
 }
 
 /// How far a VM's main process is.

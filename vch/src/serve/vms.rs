@@ -207,6 +207,7 @@ impl Known {
             state,
             connected: status.pipe == PipeState::Open,
             version: status.ready.map(|ready| ready.version),
+            machine: status.machine,
         }
     }
 

@@ -79,7 +79,9 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         console: console.clone(),
         log: None,
         guestinfo: nothing,
-        disk: None,
+        root: None,
+        disks: Vec::new(),
+        card: None,
     };
     let mut process = qemu::Process::start(program, &machine)?;
     let give_up = Instant::now() + PROBE_TIME;

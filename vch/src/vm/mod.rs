@@ -1,5 +1,5 @@
 //! What a containerVM needs of a hypervisor. [`qemu`] is the one there is; [`accel`] decides how it computes, [`overlay`] writes its disk,
-//! [`vsock`] finds the other end of its vsock device.
+//! [`ports`] finds those of the host that lead to it, [`vsock`] finds the other end of its vsock device.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,11 @@ pub use crate::assets::Boot;
 
 pub mod accel;
 pub mod overlay;
+pub mod ports;
 pub mod qemu;
 pub mod vsock;
 
+use self::ports::Forward;
 use self::vsock::Vsock;
 
 /// How the processor's instructions are executed.
@@ -42,13 +44,36 @@ pub struct Machine {
     /// A file that takes the log of the container's output.
     pub log: Option<PathBuf>,
     pub guestinfo: PathBuf,
-    pub disk: Option<Disk>,
+    /// The root file system on one disk: a device of its own, which is the first that the guest sees.
+    pub root: Option<Disk>,
+    /// All other disks. One controller holds them: each device of its own would cost a tenth of a second of every start.
+    pub disks: Vec<Disk>,
+    pub card: Option<Card>,
 }
 
-/// A qcow2 disk.
-#[derive(Clone, Debug)]
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
     pub file: PathBuf,
+    pub format: Format,
+    /// By which the guest finds it: at most 36 characters.
+    pub serial: Option<String>,
+    pub read_only: bool,
     /// Nobody will look at it when the machine has ended, however it ends: it need not reach the host's disk.
     pub transient: bool,
+}
+
+/// How a disk lies in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Raw,
+    Qcow2,
+    Vmdk,
+}
+
+/// A network card on QEMU's user network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    pub mac: [u8; 6],
+    pub forwards: Vec<Forward>,
 }

@@ -13,7 +13,8 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 use wire::spec::{LOG_PORT, LinkDevice, VIRTIO_PORT};
 
-use super::{Accel, Boot, Machine, Vsock};
+use super::ports::{self, Forward};
+use super::{Accel, Boot, Disk, Format, Machine, Vsock};
 
 /// The program, as the user names it or as it is found in `PATH`.
 pub fn find() -> Result<PathBuf> {
@@ -86,17 +87,37 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     }
     line.option("-chardev", "file,id=console,path=", &machine.console);
     line.words("-device isa-serial,index=1,chardev=console");
-    if let Some(disk) = &machine.disk {
-        let cache = if disk.transient { "unsafe" } else { "writeback" };
-        // A full host disk is an I/O error to the guest. QEMU would pause the machine, and vch would wait for ever.
-        let drive = format!(
-            "if=none,id=root,format=qcow2,cache={cache},discard=unmap,detect-zeroes=unmap,werror=report,rerror=report,file="
-        );
-        line.option("-drive", &drive, &disk.file);
-        line.words("-device virtio-blk-pci,drive=root");
+    if let Some(disk) = &machine.root {
+        line.drive("root", disk);
+        line.words(&format!("-device virtio-blk-pci,drive=root{}", serial(disk)));
     }
+    if !machine.disks.is_empty() {
+        line.words("-device virtio-scsi-pci,id=scsi");
+    }
+    for (number, disk) in machine.disks.iter().enumerate() {
+        // units of one target: the guest asks once for all of them
+        let name = format!("disk{number}");
+        line.drive(&name, disk);
+        line.words(&format!("-device scsi-hd,bus=scsi.0,scsi-id=0,lun={number},drive={name}{}", serial(disk)));
+    }
+    if let Some(card) = &machine.card {
+        // an IPv6 address of QEMU's leads nowhere where the host has none, and programs would try it first
+        let mut network = "-netdev user,id=net,ipv6=off".to_owned();
+        for Forward { protocol, address, host, guest } in &card.forwards {
+            network.push_str(&format!(",hostfwd={}:{address}:{host}-:{guest}", ports::name(*protocol)));
+        }
+        line.words(&network);
+        let mac = card.mac.map(|byte| format!("{byte:02x}")).join(":");
+        line.words(&format!("-device virtio-net-pci,netdev=net,mac={mac},romfile="));
+    }
+    // what the guest does not use goes back to the host
+    line.words("-device virtio-balloon-pci,free-page-reporting=on");
     line.words("-object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng");
     line.0
+}
+
+fn serial(disk: &Disk) -> String {
+    disk.serial.as_ref().map(|serial| format!(",serial={serial}")).unwrap_or_default()
 }
 
 /// A running QEMU. It ends with vch, even when vch is killed.
@@ -169,6 +190,23 @@ impl Line {
 
     fn pair(&mut self, option: &str, value: impl AsRef<OsStr>) {
         self.0.extend([option.into(), value.as_ref().to_owned()]);
+    }
+
+    /// The host's side of a disk.
+    fn drive(&mut self, name: &str, disk: &Disk) {
+        let format = match disk.format {
+            Format::Raw => "raw",
+            Format::Qcow2 => "qcow2",
+            Format::Vmdk => "vmdk",
+        };
+        let cache = if disk.transient { "unsafe" } else { "writeback" };
+        // A full host disk is an I/O error to the guest. QEMU would pause the machine, and vch would wait for ever.
+        let access = if disk.read_only {
+            "readonly=on,rerror=report"
+        } else {
+            "discard=unmap,detect-zeroes=unmap,werror=report,rerror=report"
+        };
+        self.option("-drive", &format!("if=none,id={name},format={format},cache={cache},{access},file="), &disk.file);
     }
 
     /// An option whose last suboption is a path; a comma in it is written twice.

@@ -41,12 +41,19 @@ pub(super) fn write(session: &mut Writer<'_>, rights: &Rights) {
         session.set("seccomp", &base64::encode(filter));
     }
     let bound = |bound: u64| if bound == u64::MAX { "unlimited".into() } else { bound.to_string() };
-    let limit = |limit: &Limit| {
-        let name = LIMITS.get(usize::from(limit.resource)).unwrap_or(&"");
-        format!("{name}={}:{}", bound(limit.soft), bound(limit.hard))
-    };
+    let limit = |limit: &Limit| format!("{}={}:{}", limit_name(limit.resource), bound(limit.soft), bound(limit.hard));
     session.list("limits", &rights.limits.iter().map(limit).collect::<Vec<String>>());
     session.set("oomscore", &rights.oom_score.to_string());
+}
+
+/// A limit's name by its number.
+pub fn limit_name(resource: u8) -> &'static str {
+    LIMITS.get(usize::from(resource)).unwrap_or(&"?")
+}
+
+/// A capability's name by its number.
+pub fn capability_name(number: u8) -> &'static str {
+    CAPABILITIES.get(usize::from(number)).unwrap_or(&"?")
 }
 
 fn is_there(session: &Node<'_>, list: &str) -> bool {

@@ -163,19 +163,16 @@ fn put_verdict(list: &mut Request, verdict: Verdict) {
         Verdict::Accept => NF_ACCEPT,
         Verdict::Drop => NF_DROP,
         Verdict::Redirect(port) => {
-            expression(list, "immediate", |of| {
-                number(of, 1, REGISTER);
-                of.nest(2, |data| data.put(1, &port.to_be_bytes()));
-            });
-            return expression(list, "redir", |of| {
-                number(of, 1, REGISTER);
-                number(of, 3, TO_PORT);
-            });
+            put(list, "immediate", &[(1, REGISTER)], &[(2, &port.to_be_bytes())]);
+            return put(list, "redir", &[(1, REGISTER), (3, TO_PORT)], &[]);
         }
     };
-    expression(list, "immediate", |of| {
-        number(of, 1, VERDICT);
-        of.nest(2, |data| data.nest(2, |verdict| number(verdict, 1, code)));
+    list.nest(1, |element| {
+        element.put_text(1, "immediate");
+        element.nest(2, |of| {
+            number(of, 1, VERDICT);
+            of.nest(2, |data| data.nest(2, |verdict| number(verdict, 1, code)));
+        });
     });
 }
 
@@ -187,10 +184,7 @@ fn put_interface(list: &mut Request, key: u32, name: &str) {
 }
 
 fn put_meta(list: &mut Request, key: u32, value: &[u8]) {
-    expression(list, "meta", |of| {
-        number(of, 2, key);
-        number(of, 1, REGISTER);
-    });
+    put(list, "meta", &[(2, key), (1, REGISTER)], &[]);
     put_compare(list, EQUAL, value);
 }
 
@@ -202,11 +196,7 @@ fn put_transport(list: &mut Request, protocol: libc::c_int, offset: u32, first: 
 /// What lies at an offset of a header of the packet is at least `first` and at most `last`, which is as long.
 fn put_between(list: &mut Request, base: u32, offset: u32, first: &[u8], last: &[u8]) {
     let length = u32::try_from(first.len()).unwrap_or_default();
-    expression(list, "payload", |of| {
-        for (kind, value) in [(1, REGISTER), (2, base), (3, offset), (4, length)] {
-            number(of, kind, value);
-        }
-    });
+    put(list, "payload", &[(1, REGISTER), (2, base), (3, offset), (4, length)], &[]);
     if first == last {
         return put_compare(list, EQUAL, first);
     }
@@ -216,33 +206,29 @@ fn put_between(list: &mut Request, base: u32, offset: u32, first: &[u8], last: &
 
 /// One of these bits is set in what is known about the packet's connection.
 fn put_any_of(list: &mut Request, key: u32, bits: u32) {
-    expression(list, "ct", |of| {
-        number(of, 2, key);
-        number(of, 1, REGISTER);
-    });
-    expression(list, "bitwise", |of| {
-        for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, 4)] {
-            number(of, kind, value);
-        }
-        of.nest(4, |mask| mask.put(1, &bits.to_ne_bytes()));
-        of.nest(5, |xor| xor.put(1, &[0; 4]));
-    });
+    put(list, "ct", &[(2, key), (1, REGISTER)], &[]);
+    // mask, and what is xored
+    let values: [(u16, &[u8]); 2] = [(4, &bits.to_ne_bytes()), (5, &[0; 4])];
+    put(list, "bitwise", &[(1, REGISTER), (2, REGISTER), (3, 4)], &values);
     put_compare(list, NOT_EQUAL, &[0; 4]);
 }
 
 fn put_compare(list: &mut Request, operator: u32, value: &[u8]) {
-    expression(list, "cmp", |of| {
-        number(of, 1, REGISTER);
-        number(of, 2, operator);
-        of.nest(3, |data| data.put(1, value));
-    });
+    put(list, "cmp", &[(1, REGISTER), (2, operator)], &[(3, value)]);
 }
 
-/// An element of the list of a rule's expressions: its name, and what is its own.
-fn expression(list: &mut Request, name: &str, fill: impl FnOnce(&mut Request)) {
+/// An element of the list of a rule's expressions: its name, and its own numbers and values.
+fn put(list: &mut Request, name: &str, numbers: &[(u16, u32)], values: &[(u16, &[u8])]) {
     list.nest(1, |element| {
         element.put_text(1, name);
-        element.nest(2, fill);
+        element.nest(2, |of| {
+            for &(kind, value) in numbers {
+                number(of, kind, value);
+            }
+            for &(kind, value) in values {
+                of.nest(kind, |data| data.put(1, value));
+            }
+        });
     });
 }
 

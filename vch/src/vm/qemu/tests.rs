@@ -1,7 +1,9 @@
 //! The command line of a machine, as QEMU would see it.
 
+use wire::spec::Protocol;
+
 use super::*;
-use crate::vm::{Disk, Vsock};
+use crate::vm::{Card, Vsock};
 
 fn machine() -> Machine {
     Machine {
@@ -16,8 +18,14 @@ fn machine() -> Machine {
         console: "/c/console.log".into(),
         log: None,
         guestinfo: "/c/guestinfo".into(),
-        disk: Some(Disk { file: "/c/disk.qcow2".into(), transient: true }),
+        root: Some(root(true)),
+        disks: Vec::new(),
+        card: None,
     }
+}
+
+fn root(transient: bool) -> Disk {
+    Disk { file: "/c/disk.qcow2".into(), format: Format::Qcow2, serial: None, read_only: false, transient }
 }
 
 fn line(machine: &Machine) -> String {
@@ -48,18 +56,18 @@ fn a_machine_by_direct_boot() {
             "-chardev socket,id=link,path=/s/link",
             "-device virtserialport,chardev=link,name=tether.link",
             "-chardev file,id=console,path=/c/console.log -device isa-serial,index=1,chardev=console",
-            "cache=unsafe",
+            "if=none,id=root,format=qcow2,cache=unsafe",
             "werror=report",
+            "-device virtio-blk-pci,drive=root -device virtio-balloon-pci,free-page-reporting=on",
         ],
-        &["index=0", "cdrom"],
+        &["index=0", "cdrom", "scsi", "netdev"],
     );
 }
 
 #[test]
 fn a_machine_as_esxi_has_it() {
     let boot = Boot::Iso("/b.iso".into());
-    let disk = Some(Disk { file: "/c/disk.qcow2".into(), transient: false });
-    let machine = Machine { boot, link: LinkDevice::Serial, accel: Accel::Kvm, disk, ..machine() };
+    let machine = Machine { boot, link: LinkDevice::Serial, accel: Accel::Kvm, root: Some(root(false)), ..machine() };
     check(
         &machine,
         &[
@@ -96,6 +104,45 @@ fn a_machine_whose_link_is_a_vsock() {
             "-chardev socket,id=vsock,path=/s/vhost -device vhost-user-vsock-pci,chardev=vsock",
         ],
         &["id=link", "virtserialport"],
+    );
+}
+
+#[test]
+fn many_disks_have_one_controller() {
+    let disk = |serial: &str, read_only| Disk {
+        file: format!("/d/{serial}").into(),
+        format: Format::Raw,
+        serial: Some(serial.into()),
+        read_only,
+        transient: false,
+    };
+    let machine = Machine { root: None, disks: vec![disk("aa", true), disk("bb", false)], ..machine() };
+    check(
+        &machine,
+        &[
+            "-device virtio-scsi-pci,id=scsi",
+            "-drive if=none,id=disk0,format=raw,cache=writeback,readonly=on,rerror=report,file=/d/aa",
+            "-device scsi-hd,bus=scsi.0,scsi-id=0,lun=0,drive=disk0,serial=aa",
+            "-drive if=none,id=disk1,format=raw,cache=writeback,discard=unmap,detect-zeroes=unmap,werror=report",
+            "-device scsi-hd,bus=scsi.0,scsi-id=0,lun=1,drive=disk1,serial=bb",
+        ],
+        &["virtio-blk"],
+    );
+    assert_eq!(line(&machine).matches("virtio-scsi-pci").count(), 1);
+}
+
+#[test]
+fn a_card_and_what_leads_to_it() {
+    let forward = |protocol, host, guest| Forward { protocol, address: [127, 0, 0, 1].into(), host, guest };
+    let forwards = vec![forward(Protocol::Tcp, 8080, 80), forward(Protocol::Udp, 53, 53)];
+    let machine = Machine { card: Some(Card { mac: [2, 0, 0xab, 0, 0, 1], forwards }), ..machine() };
+    check(
+        &machine,
+        &[
+            "-netdev user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:53-:53",
+            "-device virtio-net-pci,netdev=net,mac=02:00:ab:00:00:01,romfile=",
+        ],
+        &[],
     );
 }
 

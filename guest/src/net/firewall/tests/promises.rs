@@ -217,15 +217,17 @@ fn networks_of_one_card_share_what_they_let_through() {
 
 /// What a reader of the spec refuses must not open anything should it come here all the same.
 #[test]
-fn nonsense_opens_nothing() {
+fn nonsense_opens_nothing_and_closes_nothing() {
     let mut endpoint: Endpoint = network(Trust::Peers, false);
-    endpoint.pools = [("10.0.0.1", "fd00::1"), ("fd00::1", "10.0.0.1"), ("10.0.0.9", "10.0.0.1")]
-        .map(|(first, last)| (first.parse().unwrap(), last.parse().unwrap()))
-        .into();
+    endpoint.pools =
+        [("10.0.0.1", "fd00::1"), ("fd00::1", "10.0.0.1"), ("10.0.0.9", "10.0.0.1"), ("10.0.1.1", "10.0.1.1")]
+            .map(|(first, last)| (first.parse().unwrap(), last.parse().unwrap()))
+            .into();
     let of_pools = rules(&[("eth0", &endpoint)]);
     for sender in ["10.0.0.5", "fd00::5", "::ffff:10.0.0.5", "0.0.0.0"] {
         assert_eq!(arrives(&of_pools, from(sender.parse().unwrap(), tcp(22))), None, "{sender}");
     }
+    assert_eq!(arrives(&of_pools, from("10.0.1.1".parse().unwrap(), tcp(22))), Some(22), "what makes sense counts");
     let mut endpoint = network(Trust::Published, false);
     for port in &mut endpoint.ports {
         port.ports.1 = u16::MAX;

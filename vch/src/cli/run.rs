@@ -1,0 +1,203 @@
+//! What was typed for `vch run`: docker's options, in docker's spelling.
+//!
+//! Each group of options has a file below, with the forms in which its values are written. What a containerVM cannot do has no option: [`refused`] says why.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+pub mod disks;
+pub mod machine;
+pub mod network;
+pub mod process;
+pub mod refused;
+
+use self::disks::DiskArgs;
+use self::machine::MachineArgs;
+use self::network::NetworkArgs;
+use self::process::ProcessArgs;
+
+/// Run a command of an image in a virtual machine of its own.
+///
+/// Standard input, output and error, signals and the exit code are those of the command: 128+n when signal n killed it, 126 when it cannot be
+/// executed, 127 when there is none of that name, 125 when the virtual machine could not run it.
+#[derive(Debug, Clone, Args)]
+#[command(disable_help_flag = true, override_usage = "vch run [OPTIONS] IMAGE [COMMAND]...")]
+pub struct RunArgs {
+    /// Connect standard input
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+
+    /// Set an environment variable; without a value, take it from this environment
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+
+    /// Set the environment variables in this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+
+    /// Run this program instead of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+
+    /// Leave no trace of the container when it has ended
+    #[arg(long)]
+    pub rm: bool,
+
+    /// A name for the container, which no other has
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
+
+    /// A note to keep with the container
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub label: Vec<String>,
+
+    /// Notes from this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub label_file: Vec<PathBuf>,
+
+    /// Write the container's id to this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub cidfile: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub process: ProcessArgs,
+
+    #[command(flatten)]
+    pub disks: DiskArgs,
+
+    #[command(flatten)]
+    pub network: NetworkArgs,
+
+    #[command(flatten)]
+    pub machine: MachineArgs,
+
+    /// The device between host and guest: virtio and vsock are fast, serial is what ESXi has
+    #[arg(long, value_enum, default_value_t = LinkKind::Virtio)]
+    pub link: LinkKind,
+
+    /// Boot the kernel directly, or bootstrap.iso through the firmware
+    #[arg(long, value_enum, default_value_t = BootKind::Kernel)]
+    pub boot: BootKind,
+
+    /// Where kernel, initramfs and bootstrap.iso lie [default: dist/ beside the program, /usr/share/tether]
+    #[arg(long, value_name = "DIR", env = "VCH_ASSETS")]
+    pub assets: Option<PathBuf>,
+
+    /// How long the virtual machine may take to be ready
+    #[arg(long, value_name = "SECONDS", env = "VCH_START_TIMEOUT", default_value_t = 60)]
+    pub start_timeout: u64,
+
+    /// When the virtual machine cannot run the command, show what its kernel said
+    #[arg(long)]
+    pub debug: bool,
+
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    // One positional, so that the options end at IMAGE: `vch run IMAGE -i` gives -i to the command. Its help is no doc
+    // comment, because rustdoc takes the brackets for a link.
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]", help = IMAGE_HELP)]
+    pub image_and_command: Vec<String>,
+}
+
+const IMAGE_HELP: &str =
+    "docker-archive:FILE, oci:DIR[:TAG], a file or directory of either kind; then the command, in place of the image's";
+
+impl RunArgs {
+    pub fn image(&self) -> &str {
+        &self.image_and_command[0]
+    }
+
+    pub fn command(&self) -> &[String] {
+        &self.image_and_command[1..]
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LinkKind {
+    Virtio,
+    Serial,
+    Vsock,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BootKind {
+    Kernel,
+    Iso,
+}
+
+/// How an image's files reach the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DiskForm {
+    /// All layers on one disk
+    Merged,
+    /// A disk for each layer, which all images share that have it
+    Layers,
+}
+
+/// As docker names containers.
+fn name(text: &str) -> Result<String, String> {
+    let plain = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
+    let first = text.starts_with(|char: char| char.is_ascii_alphanumeric());
+    match first && text.len() >= 2 && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("letters, digits, `_`, `.` and `-`, at least two of them, a letter or digit first".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parse(line: &str) -> Result<RunArgs, clap::Error> {
+        match Cli::try_parse_from(line.split(' '))?.command {
+            Command::Run(args) => Ok(*args),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_stop_at_the_image() {
+        let check = |line: &str, interactive: bool, image: &str, command: &[&str]| {
+            let args = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!((args.interactive, args.image()), (interactive, image), "{line}");
+            assert_eq!(args.command(), command, "{line}");
+        };
+        check("vch run img", false, "img", &[]);
+        check("vch run -i img -t --rm", true, "img", &["-t", "--rm"]);
+        check("vch run img -i", false, "img", &["-i"]);
+        check("vch run img sh -c true", false, "img", &["sh", "-c", "true"]);
+        check("vch run img -- x", false, "img", &["--", "x"]);
+        check("vch run -- img -x", false, "img", &["-x"]);
+        check("vch run img a -- b", false, "img", &["a", "--", "b"]);
+        check("vch run img --help", false, "img", &["--help"]);
+    }
+
+    #[test]
+    fn short_flags_combine_and_h_is_the_host_name() {
+        for line in ["vch run -it img", "vch run -ti img"] {
+            let args = parse(line).unwrap();
+            assert!(args.interactive && args.tty, "{line}");
+        }
+        assert_eq!(parse("vch run -h web img").unwrap().network.hostname.as_deref(), Some("web"));
+        let args = parse("vch run -e A=1 --env B=2 -e C -m 1g --cpus 2 img").unwrap();
+        assert_eq!(args.env, ["A=1", "B=2", "C"]);
+        assert_eq!((args.machine.memory.mebibytes(), args.machine.cpus.processors()), (1024, 2));
+    }
+
+    #[test]
+    fn what_is_no_option_is_refused() {
+        for line in ["vch run", "vch run --bogus img", "vch run --cpus 0 img", "vch run -m lots img"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
