@@ -34,7 +34,7 @@ fn a_processor_that_is_added_runs_programs() {
     until(&mut host, "[ $(nproc) = 2 ]");
     assert_eq!(host.shell("cat /sys/devices/system/cpu/online"), "0-1\n");
     assert_eq!(host.shell("taskset 2 cut -d' ' -f39 /proc/self/stat"), "1\n");
-    assert!(host.machine.console().contains("tether: 1 more processors"), "{}", host.machine.console());
+    assert!(host.machine.console().contains("1 more processors"), "{}", host.machine.console());
 }
 
 #[test]

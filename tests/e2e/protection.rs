@@ -41,7 +41,7 @@ fn no_signal_of_the_container_ends_or_stops_pid_1() {
 fn root_of_a_container_does_not_look_into_pid_1() {
     let (_dir, mut host) = boot(&script(LinkDevice::Virtio, "exec sleep 100000"));
     let script = "for f in mem environ maps auxv stack; do cat /proc/1/$f >/dev/null 2>&1 && echo $f; done
-        ls /proc/1/fd /proc/1/cwd/ 2>/dev/null | head -n 1; echo x 2>/dev/null > /proc/1/mem && echo written; true";
+        ls /proc/1/cwd/ /proc/1/root/ 2>/dev/null | grep . | head -n 1; readlink /proc/1/fd/0; readlink /proc/1/exe; echo x 2>/dev/null > /proc/1/mem && echo written; true";
     assert_eq!(host.shell(script), "");
     // it is its own that it does look into
     assert_eq!(
@@ -152,7 +152,8 @@ fn a_flood_of_kernel_messages_holds_nobody_up() {
 #[test]
 fn a_machine_without_a_console_runs_its_container() {
     let (_dir, disk) = busybox_disk();
-    let spec = script(LinkDevice::Virtio, "echo up; ls -l /proc/1/fd/0 /proc/1/fd/2 | sed 's/.*-> //'");
+    let mut spec = script(LinkDevice::Virtio, "echo up; ls -l /proc/1/fd/0 /proc/1/fd/2 | sed 's/.*-> //'");
+    spec.main.rights.capabilities.bounding = ALL_CAPABILITIES;
     let mut machine = Machine::new(&spec, Some(disk));
     machine.extra = ["-append", "console=none0 quiet panic=-1 no_timer_check"].map(String::from).to_vec();
     let mut host = Host::boot(machine, &spec);
