@@ -120,7 +120,7 @@ fn no_error_shows_the_value_of_a_secret() {
 
 #[test]
 fn a_line_that_cannot_be_read_is_named_by_its_number() {
-    for wrong in [format!("k = \"{MARK}"), format!("{MARK}"), format!("k = \"{MARK}|zz\""), format!("k = \"{MARK}\"\"")]
+    for wrong in [format!("k = \"{MARK}"), MARK.to_string(), format!("k = \"{MARK}|zz\""), format!("k = \"{MARK}\"\"")]
     {
         let error = Dictionary::parse(&format!("a = \"b\"\n{wrong}\n")).unwrap_err();
         assert!(error.to_string().starts_with("line 2: "), "{error}");
