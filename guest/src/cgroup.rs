@@ -8,11 +8,9 @@ mod child;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-
-use crate::sys::spawn::Group;
 
 use crate::sys::spawn::{Stdio, run_in_child};
 
@@ -28,9 +26,8 @@ pub struct Cgroup {
     /// The group's directory.
     dir: Option<File>,
     kill: Option<File>,
-    procs: Option<File>,
-    /// Of the group that it lies in, which a process has to join before.
-    outer_procs: Option<File>,
+    /// The ways in: that of the group around it first.
+    procs: Vec<File>,
     pub(crate) memory_current: Option<File>,
     pub(crate) memory_max: Option<File>,
     pub(crate) memory_peak: Option<File>,
@@ -81,8 +78,7 @@ impl Cgroup {
         Ok(Cgroup {
             dir: open("."),
             kill: OpenOptions::new().write(true).open(group.join("cgroup.kill")).ok(),
-            outer_procs: None,
-            procs: Some(OpenOptions::new().write(true).open(group.join("cgroup.procs"))?),
+            procs: vec![OpenOptions::new().write(true).open(group.join("cgroup.procs"))?],
             memory_current: open("memory.current"),
             memory_max: limit("memory.max"),
             memory_peak: open("memory.peak"),
@@ -96,10 +92,10 @@ impl Cgroup {
         })
     }
 
-    /// A process that writes `0` here is in the group from then on.
-    pub fn procs_fd(&self) -> Option<Group<'_>> {
-        let outer = self.outer_procs.as_ref().map(|file| file.as_fd());
-        Some(Group { outer, procs: self.procs.as_ref()?.as_fd() })
+    /// A process that writes `0` to each of them, one after the other, is in the group from then on. Only the first lets in who comes from outside of the
+    /// container's namespace, because it was opened before there was one; within, the others lead on (cgroup-v2.rst, "Delegation Containment").
+    pub fn procs(&self) -> Vec<BorrowedFd<'_>> {
+        self.procs.iter().map(File::as_fd).collect()
     }
 
     /// Bounds what the container uses from now on. A limit that is not there is no failure: the kernel lacks its controller.
@@ -121,7 +117,7 @@ impl Cgroup {
                 let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: file.as_fd(), stderr: null.as_fd() };
                 let value = limits.memory.to_string();
                 let write = || i32::from(nix::unistd::write(io::stdout(), value.as_bytes()).is_err());
-                run_in_child(&stdio, None, write).map(drop).map_err(|failed| failed.error)
+                run_in_child(&stdio, &[], write).map(drop).map_err(|failed| failed.error)
             }
             file => set(file, limits.memory.to_string()),
         }
@@ -162,7 +158,7 @@ mod tests {
     #[test]
     fn a_kernel_without_control_groups_is_no_failure() {
         let cgroup = Cgroup::create_below(Path::new("/no/such/hierarchy")).unwrap();
-        assert!(cgroup.procs_fd().is_none());
+        assert!(cgroup.procs().is_empty());
         assert_eq!(cgroup.oom_kills(), 0);
     }
 
@@ -185,7 +181,7 @@ mod tests {
         let cgroup = Cgroup::create_below(&place).unwrap();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let pid = child.id().to_string();
-        nix::unistd::write(cgroup.procs_fd().unwrap().procs, pid.as_bytes()).unwrap();
+        nix::unistd::write(cgroup.procs()[0], pid.as_bytes()).unwrap();
         cgroup.limit(&Limits { memory: 64 << 20, cpus: Some(1500), pids: 7 }).unwrap();
         for (name, expected) in [("memory.max", "67108864"), ("cpu.max", "150000 100000"), ("pids.max", "7")] {
             // a controller that this machine does not have here limits nothing

@@ -86,7 +86,7 @@ pub fn wants(level: Level) -> bool {
 
 /// Adds an entry. `place` is the path of the module that it comes from.
 pub fn write(level: Level, place: &str, text: fmt::Arguments<'_>, fields: &[(&str, &dyn Display)]) {
-    let mut line = Line::new(clock::now(), level, place, text, fields);
+    let mut line = Line::of(clock::now(), level, place, text, fields);
     let taken = with(|journal| {
         journal.add(level, std::mem::take(&mut line));
         journal.transmit();
@@ -196,7 +196,7 @@ impl Journal {
         let Some(console) = &mut self.console else { return false };
         let told = (self.rest.is_empty() && self.dropped > 0).then(|| {
             let text = format_args!("entries were dropped: the console did not take them");
-            Line::new(clock::now(), Level::Warn, module_path!(), text, &[("count", &self.dropped)])
+            Line::of(clock::now(), Level::Warn, module_path!(), text, &[("count", &self.dropped)])
         });
         let bytes = match (&told, self.lines.front()) {
             _ if !self.rest.is_empty() => &self.rest[..],

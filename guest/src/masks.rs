@@ -34,9 +34,8 @@ const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC).union(MsFlag
 /// Covers them below a container's root. What this kernel does not have needs no cover. With `own_groups`, the container may make control groups.
 pub fn cover(root: &Path, own_groups: bool) -> Result<(), MountError> {
     let on = |path: &str| root.join(path);
-    let null = on("dev/null");
     for path in MASKED.map(on) {
-        let covered = match mount(Some(&null), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
+        let covered = match mount(Some("/dev/null"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
             // a directory is covered by an empty one
             Err(Errno::ENOTDIR) => {
                 mount(Some("tmpfs"), &path, Some("tmpfs"), FLAGS | MsFlags::MS_RDONLY, Some("size=4k"))
@@ -48,7 +47,7 @@ pub fn cover(root: &Path, own_groups: bool) -> Result<(), MountError> {
     let groups = (!own_groups).then_some(CONTROL_GROUPS);
     for path in READ_ONLY.into_iter().chain(groups).map(on) {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        let covered = mount(Some(&path), &path, None::<&str>, bind, None::<&str>).and_then(|()| {
+        let covered = mount(path.to_str(), &path, None::<&str>, bind, None::<&str>).and_then(|()| {
             let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | FLAGS;
             mount(None::<&str>, &path, None::<&str>, read_only, None::<&str>)
         });

@@ -162,7 +162,10 @@ impl Connection {
     pub fn is_ended(&self) -> bool {
         let mut buffer = [0; 512];
         // a datagram is an end of nothing, and who sends no more of them does not say so
-        while self.transport == Transport::Tcp {
+        if self.transport == Transport::Udp {
+            return false;
+        }
+        loop {
             match socket::recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return true,
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -170,7 +173,6 @@ impl Connection {
                 Err(_) => return true,
             }
         }
-        false
     }
 
     /// How much of it has been taken; 0 when nothing can be now, and an event will tell.

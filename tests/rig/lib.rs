@@ -8,6 +8,7 @@ pub mod dhcp;
 pub mod disks;
 pub mod host;
 pub mod images;
+pub mod layers;
 pub mod line;
 pub mod machine;
 pub mod nfs;

@@ -33,7 +33,7 @@ pub(crate) fn resolve(wanted: &str, groups: &[String]) -> Result<Account, Failur
     resolve_in(&read("/etc/passwd")?, &read("/etc/group")?, wanted, groups)
 }
 
-/// An image need not have one.
+/// An image need not have one; what is no file has no lines.
 fn read(path: &str) -> Result<String, Failure> {
     let failed = |error: &dyn std::fmt::Display| machine(&format!("cannot read {path}"), error);
     // a pipe of that name must not hold PID 1 up
@@ -44,8 +44,11 @@ fn read(path: &str) -> Result<String, Failure> {
         other => other.map_err(|error| failed(&error))?,
     };
     let meta = file.metadata().map_err(|error| failed(&error))?;
-    if !meta.is_file() || meta.len() > BOUND {
-        return Err(failed(&"it is no file of at most 64 MiB"));
+    if !meta.is_file() {
+        return Ok(String::new());
+    }
+    if meta.len() > BOUND {
+        return Err(failed(&"it is larger than 64 MiB"));
     }
     let mut bytes = Vec::new();
     file.take(BOUND).read_to_end(&mut bytes).map_err(|error| failed(&error))?;

@@ -42,7 +42,7 @@ impl Chores {
                 Ok(()) => report_of(request, work()),
                 Err(errno) => report_of(request, Reply::Refused { reason: errno.to_string() }),
             };
-            let pid = run_in_child(&stdio, None, run).map_err(|failed| failed.error)?;
+            let pid = run_in_child(&stdio, &[], run).map_err(|failed| failed.error)?;
             io::Result::Ok(Chore { pid, request, report: report.into() })
         };
         self.0.push(started().map_err(|error| format!("cannot begin: {error}"))?);

@@ -28,7 +28,7 @@ pub(crate) fn start(copy: &Copy, cgroup: &Cgroup) -> Result<Launched, Failure> {
     let pipes = Pipes::open(with_stdin, Place::Beside, Uid::from_raw(0)).map_err(|error| streams_failure(&error))?;
     let oom_kills = cgroup.oom_kills();
     let failed = |error: SpawnError| spawn_failure("copy", "/", &error);
-    let pid = run_in_child(&pipes.stdio(), cgroup.procs_fd(), || run(copy)).map_err(failed)?;
+    let pid = run_in_child(&pipes.stdio(), &cgroup.procs(), || run(copy)).map_err(failed)?;
     Ok(Launched { pid, streams: pipes.ours, oom_kills })
 }
 

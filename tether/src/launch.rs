@@ -60,12 +60,12 @@ pub(crate) fn launch(process: &Process, place: Place, cgroup: &Cgroup) -> Result
             // its user may open it again by name
             nix::unistd::fchown(&slave, Some(account.uid), None).map_err(|errno| streams_failed(errno.into()))?;
             set_nonblocking(&master).map_err(streams_failed)?;
-            let pid = spawn(&program, &Stdio::Terminal(slave.as_fd()), cgroup.procs_fd()).map_err(failed)?;
+            let pid = spawn(&program, &Stdio::Terminal(slave.as_fd()), &cgroup.procs()).map_err(failed)?;
             (pid, Streams::Terminal(master))
         }
         None => {
             let pipes = Pipes::open(process.stdin, place, account.uid).map_err(streams_failed)?;
-            let pid = spawn(&program, &pipes.stdio(), cgroup.procs_fd()).map_err(failed)?;
+            let pid = spawn(&program, &pipes.stdio(), &cgroup.procs()).map_err(failed)?;
             (pid, pipes.ours)
         }
     };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use iso_builder::ext4;
 use iso_builder::output::Output;
-use iso_builder::tree::{Meta, Time, Tree};
+use iso_builder::tree::{Kind, Meta, Node, ROOT, Time, Tree};
 use sha2::{Digest, Sha256};
 use wire::spec::ROOT_LABEL;
 
@@ -131,7 +131,9 @@ fn make(path: &Path, name: &str, size: Option<u64>) -> Result<()> {
         time: Time::default(),
     };
     let made = Output::create(path).map_err(anyhow::Error::from).and_then(|output| {
-        let tree = Tree::new(Meta { mode: 0o755, ..Meta::default() });
+        let directory = || Meta { mode: 0o755, ..Meta::default() };
+        let mut tree = Tree::new(directory());
+        tree.insert(ROOT, INNER, Node { meta: directory(), kind: Kind::Dir(Default::default()) });
         ext4::write(&tree, &options, output.file(), &mut |_, _| {})?;
         Ok(output.publish()?)
     });
@@ -153,6 +155,8 @@ fn uuid(random: [u8; 32]) -> [u8; 16] {
 
 /// As much as a container's own disk has at least. Only what is used takes room.
 const SIZE: u64 = 8 << 30;
+/// The directory of a volume that is mounted, as in vSphere Integrated Containers: a database would not begin in one that holds `lost+found`.
+const INNER: &[u8] = b".vic.vol.data";
 /// Where ext4 has its label: 120 bytes into the superblock.
 const EXT4_LABEL: u64 = 1024 + 120;
 

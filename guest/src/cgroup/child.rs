@@ -15,7 +15,7 @@ impl Cgroup {
     pub fn child(&self, name: &str) -> Cgroup {
         let copy = |file: &Option<File>| file.as_ref().and_then(|file| file.try_clone().ok());
         let inherited = Cgroup {
-            procs: copy(&self.procs),
+            procs: self.procs.iter().filter_map(|file| file.try_clone().ok()).collect(),
             // kills are counted where the limit is
             memory_events: copy(&self.memory_events),
             ..Cgroup::default()
@@ -31,7 +31,9 @@ impl Cgroup {
         });
         match made {
             Some((procs, kill)) => {
-                Cgroup { outer_procs: copy(&self.procs), procs: Some(procs), kill: Some(kill), ..inherited }
+                let mut group = Cgroup { kill: Some(kill), ..inherited };
+                group.procs.push(procs);
+                group
             }
             None => inherited,
         }
@@ -48,12 +50,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::sys::spawn::Group;
 
     #[test]
     fn without_control_groups_there_is_nothing_to_kill() {
         let child = Cgroup::default().child("one");
-        assert!(child.procs_fd().is_none() && !child.kill());
+        assert!(child.procs().is_empty() && !child.kill());
     }
 
     #[test]
@@ -68,8 +69,7 @@ mod tests {
         let inner = outer.child("one");
         let start = |group: &Cgroup| {
             let child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-            let Group { outer, procs } = group.procs_fd().unwrap();
-            for procs in outer.into_iter().chain([procs]) {
+            for procs in group.procs() {
                 nix::unistd::write(procs, child.id().to_string().as_bytes()).unwrap();
             }
             child

@@ -17,7 +17,7 @@ pub(crate) fn copy_tree(from: OwnedFd, to: OwnedFd) -> Result<(), CopyError> {
     let (archive, out) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| CopyError::Read(errno.into()))?;
     let (stderr, errors) = (io::stderr(), |error: io::Error| CopyError::Read(error));
     let stdio = Stdio::Streams { stdin: from.as_fd(), stdout: out.as_fd(), stderr: stderr.as_fd() };
-    let packer = run_in_child(&stdio, None, || {
+    let packer = run_in_child(&stdio, &[], || {
         let packed = io::stdin().as_fd().try_clone_to_owned().and_then(|from| {
             let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
             pack::pack(from, "/", &mut out).map_err(io::Error::other)

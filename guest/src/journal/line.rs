@@ -21,7 +21,7 @@ pub(super) struct Line {
 
 impl Line {
     /// The line of an entry that was made so long after the boot.
-    pub(super) fn new(
+    pub(super) fn of(
         time: Duration,
         level: Level,
         place: &str,
@@ -97,13 +97,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str, fields: &[(&str, &dyn Display)]) -> String {
-        Line::new(
-            Duration::from_micros(1_234_567),
-            Level::Warn,
-            "tether::session::flow",
-            format_args!("{text}"),
-            fields,
-        )
+        Line::of(Duration::from_micros(1_234_567), Level::Warn, "tether::session::flow", format_args!("{text}"), fields)
     }
 
     #[test]
@@ -114,7 +108,7 @@ mod tests {
             [("pid", &42), ("by", &"signal 9"), ("none", &""), ("odd", &"a=\"b\\\""), ("path", &"/a/b")];
         let expected = format!("{begin}a text pid=42 by=\"signal 9\" none=\"\" odd=\"a=\\\"b\\\\\\\"\" path=/a/b\n");
         assert_eq!(line("a text", &fields), expected);
-        let late = Line::new(Duration::from_secs(1_000_000), Level::Trace, "tether", format_args!("late"), &[]);
+        let late = Line::of(Duration::from_secs(1_000_000), Level::Trace, "tether", format_args!("late"), &[]);
         assert_eq!(late, "[1000000.000000] tether: trace tether: late\n");
     }
 

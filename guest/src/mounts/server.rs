@@ -69,7 +69,7 @@ fn bounded(bound: Duration, work: impl FnOnce() -> Result<(), String>) -> io::Re
             1
         }
     };
-    let child = run_in_child(&stdio, None, run).map_err(|failed| failed.error)?;
+    let child = run_in_child(&stdio, &[], run).map_err(|failed| failed.error)?;
     drop(out);
     let mut report = File::from(report);
     let deadline = clock::now() + bound;

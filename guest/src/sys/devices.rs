@@ -13,7 +13,7 @@ use nix::errno::Errno;
 pub fn confine(group: BorrowedFd<'_>) -> io::Result<()> {
     let load = Load {
         program: BPF_PROG_TYPE_CGROUP_DEVICE,
-        count: FILTER.len() as u32,
+        count: LENGTH,
         instructions: &raw const FILTER as u64,
         license: c"Apache-2.0".as_ptr() as u64,
         ..Load::default()
@@ -92,9 +92,11 @@ const KIND: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 
+const LENGTH: u32 = 22;
+
 /// Numbers: Linux, admin-guide/devices.txt. A jump counts from the instruction behind it.
 #[rustfmt::skip]
-static FILTER: [Instruction; 22] = [
+static FILTER: [Instruction; LENGTH as usize] = [
     Instruction(LOAD_WORD, ACCESS | 1 << 4, 0, 0),
     Instruction(LOAD_WORD, KIND | 1 << 4, 0, 0),
     Instruction(SHIFT_RIGHT, ACCESS, 0, 16),

@@ -1,4 +1,6 @@
 //! Amounts as text: times, sizes and shares of processors. Without a unit a time is in seconds and a size in bytes.
+//!
+//! `inline(never)`: see `node`.
 
 use core::time::Duration;
 
@@ -6,6 +8,7 @@ const TIMES: [(&str, u64); 6] =
     [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000), ("ns", 1)];
 
 /// `30`, `500ms`, `1m30s`.
+#[inline(never)]
 pub(super) fn time(text: &str) -> Option<Duration> {
     if let Some(seconds) = number(text) {
         return Some(Duration::from_secs(seconds));
@@ -31,6 +34,7 @@ pub(super) fn time_text(time: Duration) -> String {
 }
 
 /// `1073741824`, `1g`: as docker's `-m`, a letter stands for a power of 1024, and a `b` may follow.
+#[inline(never)]
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.strip_suffix(['b', 'B']).unwrap_or(text);
     let power =
@@ -43,6 +47,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// `2`, `1.5`: processors, in thousandths.
+#[inline(never)]
 pub(super) fn thousandths(text: &str) -> Option<u32> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let places = u32::try_from(part.len()).ok().filter(|places| (1..=3).contains(places))?;
@@ -55,6 +60,7 @@ pub(super) fn thousandths_text(thousandths: u32) -> String {
 }
 
 /// Digits and nothing else: `parse` takes a sign too.
+#[inline(never)]
 pub(super) fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -23,18 +23,19 @@ pub(super) fn read_machine(root: &Node<'_>) -> Result<Machine, SpecError> {
         }
         sysctls.push(sysctl);
     }
-    Ok(Machine {
-        memory: root.parsed("machine/memory", "a size of at least 6m as `268435456`, in bytes, or `256m`", |text| {
+    let mut machine = Machine { sysctls, ..Machine::default() };
+    machine.memory =
+        root.parsed("machine/memory", "a size of at least 6m as `268435456`, in bytes, or `256m`", |text| {
             amount::size(text).filter(|bytes| *bytes >= LEAST_MEMORY)
-        })?,
-        cpus: root.parsed("machine/cpus", "a number of processors as `1.5`, at least 0.01", |text| {
-            amount::thousandths(text).filter(|share| *share >= LEAST_SHARE)
-        })?,
-        pids: root.parsed("machine/pids", "a number above 0", |text| amount::number(text).filter(above_0))?,
-        shm_size: root.parsed("machine/shm", size, |text| amount::size(text).filter(above_0))?.unwrap_or(SHM_SIZE),
-        sysctls,
-        reclaim: root.flag("machine/reclaim", true)?,
-    })
+        })?;
+    machine.cpus = root.parsed("machine/cpus", "a number of processors as `1.5`, at least 0.01", |text| {
+        amount::thousandths(text).filter(|share| *share >= LEAST_SHARE)
+    })?;
+    machine.pids = root.parsed("machine/pids", "a number above 0", |text| amount::number(text).filter(above_0))?;
+    let shm_size = root.parsed("machine/shm", size, |text| amount::size(text).filter(above_0))?;
+    machine.shm_size = shm_size.unwrap_or(SHM_SIZE);
+    machine.reclaim = root.flag("machine/reclaim", true)?;
+    Ok(machine)
 }
 
 pub(super) fn read_diagnostics(root: &Node<'_>) -> Result<Diagnostics, SpecError> {

@@ -13,6 +13,7 @@ pub(super) struct Node<'a> {
     pub(super) path: String,
 }
 
+// A spec is read once: `inline(never)` keeps its many keys from costing PID 1 a kilobyte each.
 impl Node<'_> {
     /// The keys one level further down.
     pub(super) fn below(&self, path: &str) -> Node<'_> {
@@ -20,6 +21,7 @@ impl Node<'_> {
     }
 
     /// Absent, and empty, alike are `None`.
+    #[inline(never)]
     pub(super) fn filled(&self, key: &str) -> Option<String> {
         self.text(key).filter(|text| !text.is_empty())
     }
@@ -40,19 +42,23 @@ impl Node<'_> {
         self.filled(key).map(|names| names.split('|').map(str::to_owned).collect()).unwrap_or_default()
     }
 
+    #[inline(never)]
     pub(super) fn text(&self, key: &str) -> Option<String> {
         let value = self.keys.get(&format!("{}{key}", self.path))?;
         Some(if value == NIL { String::new() } else { value.to_owned() })
     }
 
+    #[inline(never)]
     pub(super) fn required(&self, key: &str) -> Result<String, SpecError> {
         self.text(key).ok_or_else(|| self.missing(key))
     }
 
+    #[inline(never)]
     pub(super) fn missing(&self, key: &str) -> SpecError {
         SpecError::Missing(format!("{}{key}", self.path))
     }
 
+    #[inline(never)]
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.text(key).as_deref() {
             None => Ok(default),
@@ -62,6 +68,7 @@ impl Node<'_> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn list(&self, key: &str) -> Result<Vec<String>, SpecError> {
         if let Some(json) = self.text(&format!("{key}~json")) {
             return serde_json::from_str(&json)
@@ -81,6 +88,7 @@ impl Node<'_> {
             .ok_or_else(|| self.invalid(key, &text, "ROWSxCOLUMNS"))
     }
 
+    #[inline(never)]
     pub(super) fn invalid(&self, key: &str, value: &str, expected: &'static str) -> SpecError {
         // an environment holds secrets, a key is one, and this text is published
         let value = if key.starts_with("cmd/Env") || key == "link/key" { "..." } else { value };

@@ -48,12 +48,12 @@ pub(super) fn write(session: &mut Writer<'_>, rights: &Rights) {
 
 /// A limit's name by its number.
 pub fn limit_name(resource: u8) -> &'static str {
-    LIMITS.get(usize::from(resource)).unwrap_or(&"?")
+    name_of(LIMITS, resource)
 }
 
 /// A capability's name by its number.
 pub fn capability_name(number: u8) -> &'static str {
-    CAPABILITIES.get(usize::from(number)).unwrap_or(&"?")
+    name_of(CAPABILITIES, number)
 }
 
 fn is_there(session: &Node<'_>, list: &str) -> bool {
@@ -74,16 +74,14 @@ fn capability(text: &str) -> Option<u64> {
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
     match name {
         "ALL" => Some(ALL_CAPABILITIES),
-        _ => CAPABILITIES.iter().position(|known| *known == name).map(|number| 1 << number),
+        name => number_of(CAPABILITIES, name).map(|number| 1 << number),
     }
 }
 
 fn names(set: u64) -> Vec<String> {
     match set {
         ALL_CAPABILITIES => vec!["ALL".into()],
-        _ => {
-            (0..).zip(CAPABILITIES).filter(|(number, _)| set >> number & 1 == 1).map(|(_, name)| name.into()).collect()
-        }
+        _ => (0..41).filter(|number| set >> number & 1 == 1).map(|number| capability_name(number).into()).collect(),
     }
 }
 
@@ -108,7 +106,7 @@ fn limit(text: &str) -> Option<Limit> {
     };
     let (name, bounds) = text.split_once('=')?;
     let (soft, hard) = bounds.split_once(':').unwrap_or((bounds, bounds));
-    let resource = u8::try_from(LIMITS.iter().position(|known| *known == name.to_lowercase())?).ok()?;
+    let resource = number_of(LIMITS, &name.to_lowercase())?;
     let limit = Limit { resource, soft: bound(soft)?, hard: bound(hard)? };
     (limit.soft <= limit.hard).then_some(limit)
 }
@@ -122,69 +120,23 @@ fn filter(text: &str) -> Option<Vec<u8>> {
 }
 
 /// In the order of their numbers: capabilities(7), linux/capability.h.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
+const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE \
+    NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE \
+    SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL \
+    SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
 
 /// In the order of their numbers: getrlimit(2), x86.
-const LIMITS: [&str; 16] = [
-    "cpu",
-    "fsize",
-    "data",
-    "stack",
-    "core",
-    "rss",
-    "nproc",
-    "nofile",
-    "memlock",
-    "as",
-    "locks",
-    "sigpending",
-    "msgqueue",
-    "nice",
-    "rtprio",
-    "rttime",
-];
+const LIMITS: &str =
+    "cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime";
+
+/// The place of a name in such a list.
+fn number_of(names: &str, name: &str) -> Option<u8> {
+    u8::try_from(names.split(' ').position(|known| known == name)?).ok()
+}
+
+fn name_of(names: &'static str, number: u8) -> &'static str {
+    names.split(' ').nth(number.into()).unwrap_or("?")
+}
 
 #[cfg(test)]
 mod tests {

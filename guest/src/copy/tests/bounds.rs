@@ -64,7 +64,7 @@ fn no_number_of_entries_makes_memory_grow() {
     // in a process of its own, where no other test takes memory
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let stdio = spawn::Stdio::Streams { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
-    let pid = spawn::run_in_child(&stdio, None, work).unwrap();
+    let pid = spawn::run_in_child(&stdio, &[], work).unwrap();
     let WaitStatus::Exited(_, grown) = waitpid(pid, None).unwrap() else { panic!("the child was killed") };
     assert!(grown < 8, "{grown} MiB");
 }

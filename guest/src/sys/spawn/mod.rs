@@ -62,9 +62,9 @@ pub enum Stdio<'a> {
 /// What files may not be made with unless the process says otherwise: docker's, and the kernel's own at boot.
 const UMASK: u32 = 0o022;
 
-/// Starts a process in a session of its own, with default signal handling, in the control group whose `cgroup.procs` is given. Returns once it has
-/// exec'ed, or has failed to.
-pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: Option<Group<'_>>) -> Result<Pid, SpawnError> {
+/// Starts a process in a session of its own, with default signal handling, in the control group whose `cgroup.procs` is the last of those given, by way of the
+/// others. Returns once it has exec'ed, or has failed to.
+pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: &[BorrowedFd<'_>]) -> Result<Pid, SpawnError> {
     // pointers and texts are made before the fork: the child must not allocate
     let argv = pointers(&program.argv);
     let env = pointers(&program.env);
@@ -75,21 +75,13 @@ pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: Option<Group<'_>>) ->
     })
 }
 
-/// A control group to join: its `cgroup.procs`, and before it that of the group that it lies in, if that is a namespace's root: nobody gets from outside of it
-/// to a group within.
-#[derive(Clone, Copy, Debug)]
-pub struct Group<'a> {
-    pub outer: Option<BorrowedFd<'a>>,
-    pub procs: BorrowedFd<'a>,
-}
-
 /// Runs `work` in a process like one of [`spawn`], without a program of its own; it ends with the code that `work` returns. It holds no descriptor
 /// but its standard streams and what `work` opens. Returns once `work` begins.
 ///
 /// The child is PID 1's copy and may do all that PID 1 may. That is sound, allocation and all, since PID 1 has one thread: no lock is held by another.
 pub fn run_in_child(
     stdio: &Stdio<'_>,
-    cgroup: Option<Group<'_>>,
+    cgroup: &[BorrowedFd<'_>],
     work: impl FnOnce() -> i32,
 ) -> Result<Pid, SpawnError> {
     start(|| {
@@ -152,7 +144,7 @@ fn become_program(
     env: &[*const libc::c_char],
     oom_score: &CString,
     stdio: &Stdio<'_>,
-    cgroup: Option<Group<'_>>,
+    cgroup: &[BorrowedFd<'_>],
 ) -> Result<Infallible, Failed> {
     let Program { executable, dir, uid, gid, groups, rights, .. } = program;
     join(cgroup)?;
@@ -219,12 +211,11 @@ fn check(path: &CStr) -> Result<(), Failed> {
 }
 
 /// Before anything that takes rights away.
-fn join(cgroup: Option<Group<'_>>) -> Result<(), Failed> {
-    let Some(Group { outer, procs }) = cgroup else { return Ok(()) };
-    for procs in outer.into_iter().chain([procs]) {
-        nix::unistd::write(procs, b"0").map_err(|errno| Step::Cgroup.failed(errno))?;
-    }
-    Ok(())
+fn join(cgroup: &[BorrowedFd<'_>]) -> Result<(), Failed> {
+    cgroup.iter().try_for_each(|procs| match nix::unistd::write(procs, b"0") {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Step::Cgroup.failed(errno)),
+    })
 }
 
 /// Closes every descriptor but 0, 1 and 2, the one that reports failures too: that tells the parent that there was none. Or marks them to be closed

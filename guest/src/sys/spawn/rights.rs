@@ -90,11 +90,12 @@ pub(super) fn take_capabilities(uid: Uid, rights: &Rights) -> Result<(), Failed>
     let ambient = rights.capabilities.ambient;
     let set = if uid.is_root() { bounding_set() } else { ambient };
     let header = Header { version: VERSION, pid: 0 };
-    let half = |set: u64, word: u32| (set >> (32 * word) & u64::from(u32::MAX)) as u32;
-    let sets = [0, 1].map(|word| Sets {
-        effective: half(set, word),
-        permitted: half(set, word),
-        inheritable: half(ambient, word),
+    let [set_low, set_high] = halves(set);
+    let [ambient_low, ambient_high] = halves(ambient);
+    let sets = [(set_low, ambient_low), (set_high, ambient_high)].map(|(set, inheritable)| Sets {
+        effective: set,
+        permitted: set,
+        inheritable,
     });
     // JUSTIFICATION: neither nix nor libc has capset.
     // SAFETY: a header of version 3 is followed by two elements of sets, and both places outlive the call.
@@ -105,6 +106,11 @@ pub(super) fn take_capabilities(uid: Uid, rights: &Rights) -> Result<(), Failed>
             .map_err(|errno| Failed { which: capability, ..Step::Capability.failed(errno) })?;
     }
     Ok(())
+}
+
+#[allow(clippy::cast_possible_truncation)] // that is what halves are
+fn halves(set: u64) -> [u32; 2] {
+    [set as u32, (set >> 32) as u32]
 }
 
 /// What is left of [`ALL_CAPABILITIES`].

@@ -23,7 +23,7 @@ fn run(program: &Program) -> Result<(Pid, OwnedFd), SpawnError> {
     let (output, stdout) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: stdout.as_fd(), stderr: stdout.as_fd() };
-    spawn(program, &stdio, None).map(|pid| (pid, output))
+    spawn(program, &stdio, &[]).map(|pid| (pid, output))
 }
 
 #[test]
@@ -53,8 +53,7 @@ fn a_failure_says_at_which_step() {
 fn a_group_that_cannot_be_joined_is_a_failure() {
     let null = std::fs::File::open("/dev/null").unwrap();
     let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
-    let failure =
-        spawn(&program("/bin/true", &["true"]), &stdio, Some(Group { outer: None, procs: null.as_fd() })).unwrap_err();
+    let failure = spawn(&program("/bin/true", &["true"]), &stdio, &[null.as_fd()]).unwrap_err();
     assert_eq!((failure.step, failure.error.raw_os_error()), (Step::Cgroup, Some(libc::EBADF)));
 }
 
@@ -66,7 +65,7 @@ fn work_in_a_child_has_its_streams_and_no_other_descriptor() {
     nix::unistd::write(&input, b"words").unwrap();
     drop(input);
     let stdio = Stdio::Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stdout.as_fd() };
-    let pid = run_in_child(&stdio, None, || {
+    let pid = run_in_child(&stdio, &[], || {
         let mut text = String::new();
         let read = std::io::stdin().read_to_string(&mut text);
         let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
@@ -86,7 +85,7 @@ fn work_that_panics_ends_its_child_only() {
     let (output, stdout) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: stdout.as_fd(), stderr: stdout.as_fd() };
-    let pid = run_in_child(&stdio, None, || panic!("on purpose")).unwrap();
+    let pid = run_in_child(&stdio, &[], || panic!("on purpose")).unwrap();
     drop(stdout);
     let text = std::io::read_to_string(std::fs::File::from(output)).unwrap();
     assert!(text.starts_with("tether: bug: ") && text.contains("on purpose"), "{text}");
@@ -102,7 +101,7 @@ fn a_program_has_its_streams_though_its_parent_has_none() {
     }
     let null = std::fs::File::open("/dev/null").unwrap();
     let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
-    let pid = run_in_child(&stdio, None, || {
+    let pid = run_in_child(&stdio, &[], || {
         for fd in 0..3 {
             // SAFETY: the child's own copies, which nothing of it uses again.
             unsafe { libc::close(fd) };
@@ -114,7 +113,7 @@ fn a_program_has_its_streams_though_its_parent_has_none() {
         drop(input);
         let stdio = Stdio::Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stdout.as_fd() };
         let script = "cat; echo out; echo err >&2; ls /proc/self/fd | tr '\n' ' '";
-        let started = spawn(&program("/bin/sh", &["sh", "-c", script]), &stdio, None).is_ok();
+        let started = spawn(&program("/bin/sh", &["sh", "-c", script]), &stdio, &[]).is_ok();
         drop(stdout);
         let text = std::io::read_to_string(std::fs::File::from(output)).unwrap();
         // 3 is the directory that is listed
