@@ -321,7 +321,7 @@ fn a_start_that_fails_says_why_and_keeps_the_kernels_words() {
     fs::File::create(&empty).unwrap().set_len(1 << 20).unwrap();
     let output = kept(state.path(), &["-v", &format!("{}:/srv", empty.display())], &plain(), "echo never").output();
     let log = container(state.path()).join("kernel.log");
-    output.fails(125, &["/srv", log.to_str().unwrap()]);
+    output.fails(125, &["vch-volume-0", log.to_str().unwrap()]);
     assert!(fs::read_to_string(&log).unwrap().contains("Linux version"), "what the kernel says first");
     let output = busybox(&["--sysctl", "kernel.no_such_parameter=1"], &["true"]).output();
     output.fails(125, &["kernel.no_such_parameter", "no such parameter"]);
