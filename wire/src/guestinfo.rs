@@ -7,6 +7,8 @@
 mod amount;
 mod base64;
 mod disks;
+#[cfg(test)]
+mod document;
 mod machine;
 mod network;
 mod node;

@@ -44,7 +44,10 @@ impl Node<'_> {
 
     #[inline(never)]
     pub(super) fn text(&self, key: &str) -> Option<String> {
-        let value = self.keys.get(&format!("{}{key}", self.path))?;
+        let key = format!("{}{key}", self.path);
+        #[cfg(test)]
+        super::document::asked(&key);
+        let value = self.keys.get(&key)?;
         Some(if value == NIL { String::new() } else { value.to_owned() })
     }
 

@@ -1,0 +1,73 @@
+//! `docs/guestinfo.md` against the code: every key that the reader asks for is in its tables, and every key of its tables is asked for.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use super::{BASE, read};
+use crate::vmx::Dictionary;
+
+thread_local! {
+    static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Every key that is looked up comes by here.
+pub(super) fn asked(key: &str) {
+    ASKED.with_borrow_mut(|asked| asked.insert(key.to_owned()));
+}
+
+/// A key as the document writes it: without the prefix and a list's other forms, with a placeholder for each name.
+fn as_documented(key: &str) -> String {
+    let key = key.trim_end_matches("~json").trim_end_matches('~');
+    let dotted = key.starts_with("guestinfo.vice..");
+    let key = key.strip_prefix(&format!("{BASE}/")).unwrap_or(key);
+    let placeholders = [("sessions|", "ID"), ("networks|", "N"), ("mounts|", "NAME")];
+    let mut key = key.to_owned();
+    for (map, placeholder) in placeholders {
+        if let Some(at) = key.find(map).map(|at| at + map.len()) {
+            let end = key[at..].find(['/', '.']).map_or(key.len(), |end| at + end);
+            key.replace_range(at..end, placeholder);
+        }
+    }
+    // elements of VIC's own lists are numbered
+    for list in ["dns|", "pools|", "destinations|"] {
+        if let Some(at) = key.find(list).map(|at| at + list.len()) {
+            let end = key[at..].find('/').map_or(key.len(), |end| at + end);
+            key.replace_range(at..end, "I");
+        }
+    }
+    assert!(!dotted || key.starts_with("guestinfo."), "{key}");
+    key
+}
+
+/// The keys in the first column of the document's tables.
+fn documented() -> BTreeSet<String> {
+    let text = include_str!("../../../docs/guestinfo.md");
+    let mut keys = BTreeSet::new();
+    for row in text.lines().filter(|line| line.starts_with("| `")) {
+        let row = row.replace("\\|", "\u{1}");
+        let column = row.split('|').nth(1).unwrap_or_default();
+        for key in column.split('`').skip(1).step_by(2) {
+            keys.insert(key.replace('\u{1}', "|"));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_document_lists_every_key_and_no_other() {
+    let seeds = [
+        include_str!("../../fuzz/seeds/spec/vic"),
+        include_str!("../../fuzz/seeds/spec/rights"),
+        include_str!("../../fuzz/seeds/spec/places"),
+    ];
+    for seed in seeds {
+        read(&Dictionary::parse(seed).unwrap()).unwrap();
+    }
+    let asked: BTreeSet<String> = ASKED.take().iter().map(|key| as_documented(key)).collect();
+    let mut documented = documented();
+    // the guest's own
+    assert!(documented.remove("guestinfo.vice..status"));
+    let missing: Vec<&String> = asked.difference(&documented).collect();
+    let idle: Vec<&String> = documented.difference(&asked).collect();
+    assert!(missing.is_empty() && idle.is_empty(), "not in the document: {missing:?}; nobody asks for: {idle:?}");
+}
