@@ -1,23 +1,56 @@
-//! What the guest side costs: memory beside sessions, and the time that a machine takes to be off once it is asked.
+//! What the guest side costs: layers, memory beside sessions, orphans, and the time that a machine takes to be off once it is asked.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rig::host::{Host, sh};
 use rig::images::busybox_disk;
+use rig::layers::Layers;
 use rig::machine::{Machine, script};
+use rig::vch;
 use wire::message::{Request, Work};
 use wire::spec::LinkDevice;
 
-use crate::{RUNS, median};
+use crate::{RUNS, median, pair};
 
 /// What vSphere Integrated Containers took: reference figures of its design, its toolbox waited so long for every process.
 const VIC_STOP: Duration = Duration::from_secs(10);
 
-pub(crate) fn bench() -> Result<()> {
+pub(crate) fn bench(scratch: &Path) -> Result<()> {
+    layers(scratch)?;
     memory()?;
     orphans()?;
     stop()
+}
+
+/// `vch run` to the first byte of output, with the image's layers as disks of their own, against one merged disk.
+fn layers(scratch: &Path) -> Result<()> {
+    let mut layers = Layers::over_busybox();
+    for count in [1, 10, 40] {
+        while layers.count() < count {
+            let number = layers.count();
+            layers.add(|root| fs::write(root.join(format!("layer-{number}")), "x").expect("a file"));
+        }
+        let archive = layers.archive(&format!("{count}.tar"));
+        let first_byte = |form: &str| {
+            let words = ["--rm", "--network", "none", "--disk", form].map(OsStr::new);
+            let command = ["echo", "!"].map(OsStr::new);
+            // a cache of its own holds no decision about KVM
+            let run = vch::run(words.into_iter().chain([archive.as_os_str()]).chain(command));
+            let output = run.env("XDG_CACHE_HOME", scratch.join("cache")).env("VCH_ACCEL", "tcg").output();
+            output.first_byte.with_context(|| output.stderr.clone())
+        };
+        // the disks are made once, and not counted
+        for form in ["layers", "merged"] {
+            first_byte(form)?;
+        }
+        let what = format!("`vch run --disk layers` to first output, {count} layers");
+        pair(&what, || first_byte("layers"), "one merged disk", || first_byte("merged"))?;
+    }
+    Ok(())
 }
 
 /// Processes whose parents have ended before them: from the first to the last one's burial.

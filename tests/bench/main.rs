@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     println!("| what | median | against | median | ratio |\n|---|---|---|---|---|");
     match std::env::args().nth(1).as_deref() {
-        Some("guest") => return guest::bench(),
+        Some("guest") => return guest::bench(scratch.path()),
         Some("link") => return link::bench(scratch.path()),
         Some(other) => bail!("no benchmark {other:?}: there are `guest` and `link`, and all without an argument"),
         None => {}
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     throughput()?;
     disk(scratch.path())?;
     iso(scratch.path())?;
-    guest::bench()?;
+    guest::bench(scratch.path())?;
     link::bench(scratch.path())
 }
 

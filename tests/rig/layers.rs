@@ -57,6 +57,11 @@ impl Layers {
         self.names.push(name);
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
     /// The docker archive, as far as it is now.
     pub fn archive(&self, name: &str) -> PathBuf {
         let dir = self.dir.path();
