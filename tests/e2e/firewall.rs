@@ -68,19 +68,9 @@ fn endpoint(machine: u8, wire: usize, trust: Trust) -> Endpoint {
     let both = [PEER, STRANGER].into_iter().flat_map(|who| addresses(machine, wire, who));
     let prefix = |address: IpAddr| Prefix { address, length: if address.is_ipv4() { 24 } else { 64 } };
     Endpoint {
-        name: format!("net{wire}"),
-        nic: Nic::Mac(mac(machine, wire)),
-        interface: None,
         addresses: both.map(prefix).collect(),
-        dhcp: false,
-        gateways: Vec::new(),
-        default: false,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
         trust,
-        pools: Vec::new(),
-        ports: Vec::new(),
+        ..Endpoint::new(format!("net{wire}"), Nic::Mac(mac(machine, wire)))
     }
 }
 

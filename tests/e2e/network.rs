@@ -14,21 +14,7 @@ use wire::status::FailureKind;
 
 /// A network without anything but its card.
 pub(crate) fn endpoint(name: &str, nic: Nic) -> Endpoint {
-    Endpoint {
-        name: name.into(),
-        nic,
-        interface: None,
-        addresses: Vec::new(),
-        dhcp: false,
-        gateways: Vec::new(),
-        default: false,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
-        trust: Trust::Open,
-        pools: Vec::new(),
-        ports: Vec::new(),
-    }
+    Endpoint { trust: Trust::Open, ..Endpoint::new(name, nic) }
 }
 
 pub(crate) fn mac(last: u8) -> Nic {

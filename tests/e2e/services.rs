@@ -35,21 +35,7 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 
 /// On QEMU's user network, where the host is 10.0.2.2.
 fn network(ports: Vec<Port>) -> Endpoint {
-    Endpoint {
-        name: "bridge".into(),
-        nic: Nic::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
-        interface: None,
-        addresses: vec![Prefix { address: [10, 0, 2, 15].into(), length: 24 }],
-        dhcp: false,
-        gateways: vec![[10, 0, 2, 2].into()],
-        default: true,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
-        trust: Trust::Published,
-        pools: Vec::new(),
-        ports,
-    }
+    Endpoint { addresses: vec![Prefix { address: [10, 0, 2, 15].into(), length: 24 }], gateways: vec![[10, 0, 2, 2].into()], default: true, ports, ..Endpoint::new("bridge", Nic::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56])) }
 }
 
 fn boot(mut spec: Spec, netdev: &str, volume: Option<&Path>) -> Host {

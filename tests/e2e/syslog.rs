@@ -10,7 +10,7 @@ use rig::host::{Host, PATIENCE};
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use wire::message::{MAIN, Work};
-use wire::spec::{Endpoint, LinkDevice, Nic, Prefix, Process, Spec, Syslog, Transport, Trust};
+use wire::spec::{Endpoint, LinkDevice, Nic, Prefix, Process, Spec, Syslog, Transport};
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 /// The host, as the guest sees it.
@@ -22,19 +22,10 @@ fn boot(spec: &mut Spec, transport: Transport, port: u16) -> (tempfile::TempDir,
     spec.diagnostics.syslog = Some(Syslog { transport, server: SocketAddr::new(HOST.into(), port) });
     spec.hostname = Some("web".into());
     spec.networks = vec![Endpoint {
-        name: "bridge".into(),
-        nic: Nic::Mac(MAC),
-        interface: None,
         addresses: vec![Prefix { address: Ipv4Addr::new(10, 0, 2, 15).into(), length: 24 }],
-        dhcp: false,
         gateways: vec![HOST.into()],
         default: true,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
-        trust: Trust::default(),
-        pools: Vec::new(),
-        ports: Vec::new(),
+        ..Endpoint::new("bridge", Nic::Mac(MAC))
     }];
     let mut machine = Machine::new(spec, Some(disk));
     machine.extra.extend(

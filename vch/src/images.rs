@@ -16,7 +16,7 @@ use iso_builder::recipe::layer_disk;
 use iso_builder::tree::{Kind, Meta, Node, ROOT, Time, Tree};
 use wire::spec::ROOT_LABEL;
 
-use crate::plan::{Healthcheck, ImageConfig};
+use crate::plan::ImageConfig;
 use crate::state;
 
 mod progress;
@@ -69,14 +69,7 @@ impl Image {
             stop_signal: config.stop_signal.clone(),
             volumes: config.volumes.iter().cloned().collect(),
             labels: config.labels.clone(),
-            healthcheck: config.healthcheck.clone().map(|check| Healthcheck {
-                test: check.test,
-                interval: check.interval,
-                timeout: check.timeout,
-                start_period: check.start_period,
-                start_interval: check.start_interval,
-                retries: check.retries,
-            }),
+            healthcheck: config.healthcheck.clone(),
         }
     }
 

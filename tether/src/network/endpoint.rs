@@ -148,7 +148,7 @@ fn routes(endpoint: &Endpoint, lease: Option<&Lease>) -> Vec<Route> {
 
 #[cfg(test)]
 mod tests {
-    use wire::spec::{Nic, Trust};
+    use wire::spec::Nic;
 
     use super::*;
 
@@ -162,19 +162,11 @@ mod tests {
 
     fn endpoint() -> Endpoint {
         Endpoint {
-            name: "a".into(),
-            nic: Nic::Slot(5),
-            interface: None,
-            addresses: Vec::new(),
             dhcp: true,
-            gateways: Vec::new(),
             default: true,
             routes: vec![route("192.168.0.0", 16, Some("0.0.0.0")), route("10.9.0.0", 16, None)],
-            mtu: None,
             dns: vec![ip("10.0.0.3")],
-            trust: Trust::Published,
-            pools: Vec::new(),
-            ports: Vec::new(),
+            ..Endpoint::new("a", Nic::Slot(5))
         }
     }
 

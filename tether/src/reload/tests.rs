@@ -27,21 +27,7 @@ fn mount(name: &str) -> Mount {
 }
 
 fn network(name: &str) -> Endpoint {
-    Endpoint {
-        name: name.into(),
-        nic: Nic::Slot(192),
-        interface: None,
-        addresses: Vec::new(),
-        dhcp: true,
-        gateways: Vec::new(),
-        default: true,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
-        trust: Trust::Open,
-        pools: Vec::new(),
-        ports: Vec::new(),
-    }
+    Endpoint { dhcp: true, default: true, trust: Trust::Open, ..Endpoint::new(name, Nic::Slot(192)) }
 }
 
 fn outcome(change: impl FnOnce(&mut Spec)) -> Result<Vec<String>, String> {

@@ -8,8 +8,8 @@ mod network;
 mod process;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use iso_builder::oci::Healthcheck;
 use wire::handshake::LinkKey;
 use wire::spec::{LinkDevice, LinkSpec, Root, SPEED, Spec, TermSize};
 
@@ -32,18 +32,6 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub healthcheck: Option<Healthcheck>,
-}
-
-/// An image's check of its process's health. What is zero is docker's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Healthcheck {
-    /// `NONE`, `CMD` with a program and its arguments, or `CMD-SHELL` with a command.
-    pub test: Vec<String>,
-    pub interval: Duration,
-    pub timeout: Duration,
-    pub start_period: Duration,
-    pub start_interval: Duration,
-    pub retries: u32,
 }
 
 /// What is asked for, and what was found out about it before.

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use wire::spec::{Endpoint, Names, Nic, Port, Prefix, Trust};
+use wire::spec::{Endpoint, Names, Nic, Port, Prefix};
 
 use super::PlanError;
 use crate::cli::run::network::{HostAddress, Network, NetworkArgs, PublishArg};
@@ -32,19 +32,12 @@ pub(super) fn network(id: &str, args: &NetworkArgs) -> Result<Option<(Endpoint, 
         }
     }
     let endpoint = Endpoint {
-        name: "user".into(),
-        nic: Nic::Mac(mac),
-        interface: None,
         addresses: vec![Prefix { address: IpAddr::V4(GUEST), length: 24 }],
-        dhcp: false,
         gateways: vec![IpAddr::V4(HOST)],
         default: true,
-        routes: Vec::new(),
-        mtu: None,
         dns: if args.dns.is_empty() { vec![IpAddr::V4(NAME_SERVER)] } else { args.dns.clone() },
-        trust: Trust::Published,
-        pools: Vec::new(),
         ports,
+        ..Endpoint::new("user", Nic::Mac(mac))
     };
     Ok(Some((endpoint, Card { mac, publish: args.publish.clone() })))
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use iso_builder::oci::Healthcheck;
 use wire::guestinfo;
 use wire::spec::{
     ALL_CAPABILITIES, Capabilities, DOCKERS_CAPABILITIES, Environment, HealthCheck, Process, Rights, SIGTERM, TermSize,
 };
 
-use super::{Asked, Healthcheck, ImageConfig, PlanError};
+use super::{Asked, ImageConfig, PlanError};
 use crate::cli::run::process::{ProcessArgs, SecurityOpt};
 
 /// The process, whose environment names the host `hostname`.

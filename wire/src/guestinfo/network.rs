@@ -36,19 +36,9 @@ fn read_endpoint(root: &Node<'_>, node: &Node<'_>, name: String, alone: bool) ->
     let old = vic::read(root, node, &name)?;
     // made whole and then filled: PID 1 is counted in bytes, and each half-made value would need its own way out
     let mut endpoint = Endpoint {
-        name,
-        nic: read_nic(node)?,
         interface: read_interface(node)?,
         addresses: each(node, "addresses", ADDRESSES, prefix)?,
-        dhcp: false,
-        gateways: Vec::new(),
-        default: false,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
-        trust: Trust::default(),
-        pools: Vec::new(),
-        ports: Vec::new(),
+        ..Endpoint::new(name, read_nic(node)?)
     };
     read_addresses(node, &mut endpoint, &old, alone)?;
     let routes = each(node, "routes", "a route, such as `192.168.0.0/16 via 10.0.0.1` or `10.1.0.0/16`", route)?;

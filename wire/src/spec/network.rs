@@ -33,6 +33,27 @@ pub struct Endpoint {
     pub ports: Vec<Port>,
 }
 
+impl Endpoint {
+    /// A network of that name on that card, and nothing said about it: nobody is asked for an address, and its trust is `Published`.
+    pub fn new(name: impl Into<String>, nic: Nic) -> Endpoint {
+        Endpoint {
+            name: name.into(),
+            nic,
+            interface: None,
+            addresses: Vec::new(),
+            dhcp: false,
+            gateways: Vec::new(),
+            default: false,
+            routes: Vec::new(),
+            mtu: None,
+            dns: Vec::new(),
+            trust: Trust::default(),
+            pools: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+}
+
 /// How a network card is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nic {

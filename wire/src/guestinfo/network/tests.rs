@@ -22,26 +22,13 @@ fn spec(networks: Vec<Endpoint>) -> Spec {
 
 fn plain(name: &str, last: u8) -> Endpoint {
     Endpoint {
-        name: name.into(),
-        nic: Nic::Mac([0x52, 0x54, 0, 0, 0, last]),
-        interface: None,
         addresses: vec![Prefix { address: IpAddr::from([10, 0, last, 2]), length: 24 }],
-        dhcp: false,
-        gateways: Vec::new(),
-        default: false,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
-        trust: Trust::Published,
-        pools: Vec::new(),
-        ports: Vec::new(),
+        ..Endpoint::new(name, Nic::Mac([0x52, 0x54, 0, 0, 0, last]))
     }
 }
 
 fn rich() -> Endpoint {
     Endpoint {
-        name: "front.net".into(),
-        nic: Nic::Slot(1184),
         interface: Some("front0".into()),
         addresses: vec![
             Prefix { address: ip("10.0.0.2"), length: 24 },
@@ -66,6 +53,7 @@ fn rich() -> Endpoint {
             Port { protocol: Protocol::Udp, ports: (5000, 5010), to: None },
             Port { protocol: Protocol::Tcp, ports: (443, 443), to: None },
         ],
+        ..Endpoint::new("front.net", Nic::Slot(1184))
     }
 }
 

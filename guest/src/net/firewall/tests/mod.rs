@@ -17,16 +17,7 @@ const LEVELS: [Trust; 5] = [Trust::Closed, Trust::Outbound, Trust::Peers, Trust:
 fn network(trust: Trust, dhcp: bool) -> Endpoint {
     let pool = |first: &str, last: &str| (first.parse().unwrap(), last.parse().unwrap());
     Endpoint {
-        name: "example".into(),
-        nic: Nic::Slot(1184),
-        interface: None,
-        addresses: Vec::new(),
         dhcp,
-        gateways: Vec::new(),
-        default: false,
-        routes: Vec::new(),
-        mtu: None,
-        dns: Vec::new(),
         trust,
         pools: vec![pool("10.0.0.1", "10.0.0.10"), pool("fd00::1", "fd00::a")],
         ports: vec![
@@ -35,6 +26,7 @@ fn network(trust: Trust, dhcp: bool) -> Endpoint {
             Port { protocol: Protocol::Udp, ports: (53, 53), to: Some(5353) },
             Port { protocol: Protocol::Udp, ports: (6000, 6010), to: None },
         ],
+        ..Endpoint::new("example", Nic::Slot(1184))
     }
 }
 
