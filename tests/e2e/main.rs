@@ -35,6 +35,7 @@ mod restart;
 mod resume;
 mod rights;
 mod serve;
+mod services;
 mod sessions;
 mod signals;
 mod spec;
