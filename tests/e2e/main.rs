@@ -28,6 +28,7 @@ mod output;
 mod ownlog;
 mod pipes;
 mod pods;
+mod powercut;
 mod process;
 mod protection;
 mod reload;
