@@ -217,7 +217,10 @@ fn postgresql_makes_its_database_once_and_keeps_it() {
     let look = "SELECT count(*), min(d) FROM t WHERE d = md5(n::text)";
     let seen = ask(&mut host, &mut client, &format!("{psql} -c '{look}'"));
     assert!(seen.starts_with("5000|000"), "{seen}");
-    let said = host.stderr(MAIN).text();
-    assert!(!said.contains("initdb") && said.contains("database system was shut down"), "{said}");
+    let said = host.wait("what it says of its last end", |host| {
+        let said = host.stderr(MAIN).text();
+        said.contains("database system was shut down at").then_some(said)
+    });
+    assert!(!said.contains("initdb") && !said.contains("recovery"), "{said}");
     stop(host, &disk);
 }
