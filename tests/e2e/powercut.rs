@@ -65,8 +65,8 @@ fn number(text: &str, word: &str) -> Option<u64> {
     whole.lines().rev().find_map(|line| line.strip_prefix(word)?.trim().split(' ').next()?.parse().ok())
 }
 
-/// What a repair does by itself when it replays a journal, and what it says at its end: all else would be damage. The time of the mount may be the next second's: the hardware clock has whole
-/// seconds, to which Linux adds half a one.
+/// What a repair does by itself when it replays a journal, and what it says at its end: all else would be damage. The time of the mount may be ahead of ours:
+/// an emulated machine's clock is not a steady one.
 const HARMLESS: [&str; 5] =
     ["recovering journal", "Clearing orphaned inode", " blocks", "in the future", "by less than a day"];
 
