@@ -12,7 +12,7 @@ use rig::images::{run, services_disk, volume};
 use rig::machine::{Machine, script};
 use wire::message::{Exec, MAIN, Request, Work};
 use wire::spec::{
-    DiskId, Endpoint, Environment, LinkDevice, Mount, Nic, Port, Prefix, Process, Protocol, Source, Spec, Trust,
+    DiskId, Endpoint, Environment, LinkDevice, Mount, Nic, Port, Prefix, Process, Protocol, Source, Spec,
 };
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/15/bin";
@@ -35,7 +35,13 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 
 /// On QEMU's user network, where the host is 10.0.2.2.
 fn network(ports: Vec<Port>) -> Endpoint {
-    Endpoint { addresses: vec![Prefix { address: [10, 0, 2, 15].into(), length: 24 }], gateways: vec![[10, 0, 2, 2].into()], default: true, ports, ..Endpoint::new("bridge", Nic::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56])) }
+    Endpoint {
+        addresses: vec![Prefix { address: [10, 0, 2, 15].into(), length: 24 }],
+        gateways: vec![[10, 0, 2, 2].into()],
+        default: true,
+        ports,
+        ..Endpoint::new("bridge", Nic::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]))
+    }
 }
 
 fn boot(mut spec: Spec, netdev: &str, volume: Option<&Path>) -> Host {
