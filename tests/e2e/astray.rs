@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::Path;
 
 use rig::host::{Host, sh};
 use rig::images::{ImageDir, busybox_disk};
@@ -54,7 +54,7 @@ fn devices_that_the_container_replaces_do_not_hold_pid_1_up() {
 }
 
 /// `vch run OPTIONS… IMAGE sh -c SCRIPT`.
-fn with(image: &PathBuf, options: &[&str], text: &str) -> Run {
+fn with(image: &Path, options: &[&str], text: &str) -> Run {
     run(["--rm"].iter().chain(options).chain([&image.to_str().unwrap(), &"sh", &"-c", &text]))
 }
 
