@@ -113,7 +113,7 @@ impl Cgroup {
         let used = text(self.memory_current.as_ref()).trim().parse().unwrap_or(0_u64);
         match &self.memory_max {
             Some(file) if used > limits.memory => {
-                let null = File::open("/dev/null")?;
+                let null = crate::devices::null()?;
                 let stdio = Stdio::Streams { stdin: null.as_fd(), stdout: file.as_fd(), stderr: null.as_fd() };
                 let value = limits.memory.to_string();
                 let write = || i32::from(nix::unistd::write(io::stdout(), value.as_bytes()).is_err());

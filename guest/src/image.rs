@@ -1,22 +1,38 @@
-//! Small files that an image brings, read without being led out of it.
+//! What an image brings, reached without being led out of it: by its links, or by the kernel's own in /proc, which for PID 1 lead to all that it has open.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, ResolveFlag};
+
+use crate::within::{Made, open_below, reach};
 
 /// Longer ones are cut off: who reads them all has to keep them.
 const LONGEST: u64 = 256 * 1024;
 
-/// The text of a file below `root`, empty where there is none. Links are followed as if `root` were the root: openat2(2).
+/// Opens a file below `root` to be read. Links are followed as if `root` were the root: openat2(2).
+pub fn open(root: &Path, path: &str) -> io::Result<File> {
+    let root = File::open(root)?;
+    // a pipe in its place must not hold anybody up
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    Ok(open_below(root.as_fd(), path.as_bytes(), flags, ResolveFlag::RESOLVE_IN_ROOT)?.into())
+}
+
+/// Makes a directory below `root`, and those on the way, where there are none. Nothing is made in what the kernel shows there.
+pub fn make_dir(root: &Path, path: &str) -> io::Result<()> {
+    match reach(File::open(root)?.as_fd(), path, Made::Directory) {
+        Err(Errno::EPERM) => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// The text of a file below `root`, empty where there is none.
 pub fn text(root: &Path, path: &str) -> String {
     let read = || {
-        let root = File::open(root).ok()?;
-        // a pipe in its place must not hold anybody up
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-        let file = File::from(openat2(&root, path, how).ok()?);
+        let file = open(root, path).ok()?;
         let mut bytes = Vec::new();
         file.metadata().ok()?.is_file().then_some(())?;
         file.take(LONGEST).read_to_end(&mut bytes).ok()?;

@@ -84,6 +84,7 @@ pub(crate) fn reach(root: BorrowedFd<'_>, path: &str, made: Made) -> nix::Result
                 continue;
             }
             Some(_) => {}
+            None if is_kernels(&[&done[..], std::slice::from_ref(&name)].concat()) => return Err(Errno::EPERM),
             None if made == Made::File && todo.is_empty() => {
                 mknodat(&parent, last.as_c_str(), SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
             }
@@ -139,7 +140,9 @@ mod tests {
     fn a_link_leads_nowhere_but_into_the_root() {
         let Scratch(path) = &scratch("links");
         let root = path.join("root");
+        fs::create_dir_all(root.join("sys")).unwrap();
         for (link, target) in [
+            ("group", "/sys"),
             ("abs", "/etc"),
             ("up", "../../.."),
             ("loop", "loop"),
@@ -160,6 +163,8 @@ mod tests {
         assert_eq!(reach("/loop").unwrap_err(), Errno::ELOOP);
         assert_eq!(reach("/kernel").unwrap_err(), Errno::EPERM);
         assert_eq!(reach("/up").unwrap_err(), Errno::EPERM);
+        assert_eq!(reach("/group/new").unwrap_err(), Errno::EPERM);
+        assert!(!root.join("sys/new").exists() && !root.join("proc").exists(), "what is the kernel's is left alone");
     }
 
     #[test]

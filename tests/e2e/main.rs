@@ -1,7 +1,9 @@
 //! End to end: real images, real kernels, real QEMU. One file for each promise to the user.
 
 mod appliance;
+mod astray;
 mod boot;
+mod commands;
 mod copies;
 mod copy;
 mod debian;

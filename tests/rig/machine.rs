@@ -38,6 +38,8 @@ pub struct Machine {
     pub link_over_tcp: bool,
     /// The link's device connects to who listens at this unix socket, again and again; [`Powered::socket`] is the console's.
     pub link_connects: Option<PathBuf>,
+    /// A reset is a new boot, and not its end.
+    pub reboots: bool,
 }
 
 const MEMORY_MIB: u32 = 256;
@@ -71,6 +73,7 @@ impl Machine {
             console_at: None,
             link_over_tcp: false,
             link_connects: None,
+            reboots: false,
         }
     }
 
@@ -81,7 +84,10 @@ impl Machine {
         let tcp = self.link_over_tcp.then(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let vsock = (self.link == LinkDevice::Vsock).then(|| Vsock::start(dir.path()));
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args("-accel tcg -cpu max -nodefaults -no-user-config -display none -no-reboot".split(' '));
+        qemu.args("-accel tcg -cpu max -nodefaults -no-user-config -display none".split(' '));
+        if !self.reboots {
+            qemu.arg("-no-reboot");
+        }
         qemu.args(["-m", &MEMORY_MIB.to_string()]);
         match &self.iso {
             Some(iso) => {
@@ -295,6 +301,14 @@ impl Powered {
     pub fn wait_for_console(&self, text: &str) {
         while !self.console().contains(text) {
             assert!(self.began.elapsed() < DEADLINE, "{text:?} is not on the console: {}", self.console());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the machine has come so far for so many times: its console tells.
+    pub fn wait_for_boots(&self, count: usize) {
+        while self.console().matches(" boots").count() < count {
+            assert!(self.began.elapsed() < DEADLINE, "not {count} boots: {}", self.console());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -3,11 +3,10 @@
 //! A number is always a number, and needs no entry. Of several entries the first counts; a line that is none is passed over. Texts are docker's.
 //! Sources: moby/sys `user/user.go`; passwd(5), group(5).
 
-use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
-use nix::libc::O_NONBLOCK;
+use guest::image;
 use nix::unistd::{Gid, Uid};
 use wire::status::{Failure, FailureKind};
 
@@ -36,8 +35,7 @@ pub(crate) fn resolve(wanted: &str, groups: &[String]) -> Result<Account, Failur
 /// An image need not have one; what is no file has no lines.
 fn read(path: &str) -> Result<String, Failure> {
     let failed = |error: &dyn std::fmt::Display| machine(&format!("cannot read {path}"), error);
-    // a pipe of that name must not hold PID 1 up
-    let file = match File::options().read(true).custom_flags(O_NONBLOCK).open(path) {
+    let file = match image::open(Path::new("/"), path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(String::new());
         }

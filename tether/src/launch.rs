@@ -1,11 +1,12 @@
 //! From a spec's process, or one beside it, to a running one: program, user, directory, standard streams. Texts are docker's.
 
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use guest::cgroup::Cgroup;
+use guest::image;
 use guest::sys::spawn::{Executable, Program, SpawnError, Stdio, Step, spawn};
 use guest::sys::terminal;
 use nix::errno::Errno;
@@ -93,8 +94,8 @@ pub(crate) fn beside(main: &Process, exec: Exec) -> Result<Process, String> {
 
 /// As docker does for a working directory that the image lacks.
 fn make_dir(dir: &str) -> Result<(), Failure> {
-    match fs::create_dir_all(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+    match image::make_dir(Path::new("/"), dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(not_executable(format!("the working directory {dir} is not a directory")))
         }
         Err(error) => Err(machine(format!("cannot make the working directory {dir}: {error}"))),

@@ -1,9 +1,9 @@
 //! The two ends of a new process's standard streams.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use guest::devices;
 use guest::sys::spawn::Stdio;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Uid, fchown, pipe2};
@@ -45,7 +45,7 @@ impl Pipes {
                 set_nonblocking(&ours)?;
                 (theirs, Some(ours))
             }
-            false => (fs::File::open("/dev/null")?.into(), None),
+            false => (devices::null()?.into(), None),
         };
         for (ours, theirs) in [(&stdout, &stdout_theirs), (&stderr, &stderr_theirs)] {
             if place == Place::Main {

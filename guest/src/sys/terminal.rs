@@ -1,18 +1,31 @@
 //! Terminal sizes and raw lines.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
+use nix::pty::Winsize;
 use nix::sys::termios::{self, BaudRate, ControlFlags};
 use wire::spec::TermSize;
 
+use crate::within::open_below;
+
 /// A new pseudo-terminal of that size. Both descriptors are closed on exec.
+///
+/// Both ends come from the file system of terminals itself: what a container has put in the place of its /dev/ptmx may be any device, and PID 1 may open them all.
 pub fn open(size: TermSize) -> io::Result<(OwnedFd, OwnedFd)> {
-    let OpenptyResult { master, slave } = openpty(Some(&winsize(size)), None)?;
-    for fd in [&master, &slave] {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    }
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = open_below(AT_FDCWD, b"/dev/pts/ptmx", flags, ResolveFlag::RESOLVE_NO_SYMLINKS)?;
+    let unlocked: libc::c_int = 0;
+    // JUSTIFICATION: nix opens terminals by the name /dev/ptmx only.
+    // SAFETY: the argument is an int that outlives the call, which only reads it.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const unlocked) })?;
+    // SAFETY: the argument is a number.
+    let slave = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags.bits()) })?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    let slave = unsafe { OwnedFd::from_raw_fd(slave) };
+    resize(&master, size)?;
     Ok((master, slave))
 }
 

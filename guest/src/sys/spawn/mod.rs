@@ -11,10 +11,10 @@ mod tests;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, umask};
 use nix::unistd::{AccessFlags, ForkResult, Gid, Pid, Uid, fork, pipe2};
@@ -69,7 +69,7 @@ pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: &[BorrowedFd<'_>]) ->
     let argv = pointers(&program.argv);
     let env = pointers(&program.env);
     let oom_score = CString::new(program.rights.oom_score.to_string()).unwrap_or_default();
-    start(|| match become_program(program, &argv, &env, &oom_score, stdio, cgroup) {
+    start(|reporter| match become_program(program, &argv, &env, &oom_score, stdio, cgroup, reporter) {
         Err(failed) => failed,
         Ok(never) => match never {},
     })
@@ -84,7 +84,7 @@ pub fn run_in_child(
     cgroup: &[BorrowedFd<'_>],
     work: impl FnOnce() -> i32,
 ) -> Result<Pid, SpawnError> {
-    start(|| {
+    start(|_| {
         if let Err(failed) = join(cgroup).and_then(|()| set_stdio(stdio)) {
             return failed;
         }
@@ -93,7 +93,7 @@ pub fn run_in_child(
             let _told = writeln!(io::stderr(), "tether: bug: {panic}");
         }));
         journal::leave();
-        if let Err(errno) = close_others(0) {
+        if let Err(errno) = close(3, libc::c_int::MAX) {
             return Step::Stdio.failed(errno);
         }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
@@ -106,7 +106,7 @@ pub fn run_in_child(
 const PANICKED: i32 = 101;
 
 /// Forks; `child` comes back only with what failed. The parent waits until it has exec'ed, closed its descriptors, or failed.
-fn start(child: impl FnOnce() -> Failed) -> Result<Pid, SpawnError> {
+fn start(child: impl FnOnce(BorrowedFd<'_>) -> Failed) -> Result<Pid, SpawnError> {
     let at_fork = |errno: Errno| SpawnError::from(Step::Fork.failed(errno));
     let (report, low) = pipe2(OFlag::O_CLOEXEC).map_err(at_fork)?;
     // if PID 1 itself was started without standard streams, 0 to 2 are free, and become the child's
@@ -117,7 +117,7 @@ fn start(child: impl FnOnce() -> Failed) -> Result<Pid, SpawnError> {
     // exec or _exit, never in the parent's code.
     match unsafe { fork() }.map_err(at_fork)? {
         ForkResult::Child => {
-            report::send(&reporter, child());
+            report::send(&reporter, child(reporter.as_fd()));
             // SAFETY: _exit never returns and runs no destructors of the parent's copies.
             unsafe { libc::_exit(127) }
         }
@@ -145,14 +145,24 @@ fn become_program(
     oom_score: &CString,
     stdio: &Stdio<'_>,
     cgroup: &[BorrowedFd<'_>],
+    reporter: BorrowedFd<'_>,
 ) -> Result<Infallible, Failed> {
     let Program { executable, dir, uid, gid, groups, rights, .. } = program;
     join(cgroup)?;
     set_stdio(stdio)?;
-    close_others(libc::CLOSE_RANGE_CLOEXEC).map_err(|errno| Step::Stdio.failed(errno))?;
+    // not by exec: until then, a path through /proc/self/fd would lead to all that PID 1 has open, the machine's own root for one
+    let reporter = reporter.as_raw_fd();
+    let closed = close(3, reporter - 1).and_then(|()| close(reporter + 1, libc::c_int::MAX));
+    closed.map_err(|errno| Step::Stdio.failed(errno))?;
     umask(Mode::from_bits_truncate(UMASK));
     rights::set_oom_score(oom_score)?;
     rights::set_limits(&rights.limits)?;
+    // Root may enter what its user may not, as docker has it. A file server may deny root what it grants the user.
+    let directory = |errno| Step::Directory.failed(errno);
+    let entered = match enter(dir) {
+        Err(Errno::EACCES | Errno::EPERM) => false,
+        other => other.map(|()| true).map_err(directory)?,
+    };
     let filter = rights.seccomp.as_deref();
     match (rights.no_new_privileges, filter) {
         (true, _) => rights::set_no_new_privileges()?,
@@ -160,16 +170,10 @@ fn become_program(
         (false, Some(filter)) => rights::load_filter(filter)?,
         (false, None) => {}
     }
-    // Root may enter what its user may not, as docker has it. A file server may deny root what it grants the user.
-    let directory = |errno| Step::Directory.failed(errno);
-    let entered = match nix::unistd::chdir(dir.as_c_str()) {
-        Err(Errno::EACCES | Errno::EPERM) => false,
-        other => other.map(|()| true).map_err(directory)?,
-    };
     rights::bound_capabilities(rights.capabilities.bounding)?;
     rights::become_user(*uid, *gid, groups)?;
     if !entered {
-        nix::unistd::chdir(dir.as_c_str()).map_err(directory)?;
+        enter(dir).map_err(directory)?;
     }
     rights::take_capabilities(*uid, rights)?;
     let path = find(executable)?;
@@ -181,6 +185,14 @@ fn become_program(
     // SAFETY: both arrays are null-terminated and point to strings that `program` keeps alive.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
     Err(Step::Exec.failed(Errno::last()))
+}
+
+/// Changes the directory; never through a link of /proc that leads to what some process has open, its root and directory included: so runc was left once
+/// (CVE-2024-21626), and until here this process may follow PID 1's.
+fn enter(dir: &CStr) -> nix::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    nix::unistd::fchdir(openat2(AT_FDCWD, dir, how)?)
 }
 
 /// As runc looks (Go's `exec.LookPath`): what cannot be executed in one element of `PATH` is passed over.
@@ -218,12 +230,14 @@ fn join(cgroup: &[BorrowedFd<'_>]) -> Result<(), Failed> {
     })
 }
 
-/// Closes every descriptor but 0, 1 and 2, the one that reports failures too: that tells the parent that there was none. Or marks them to be closed
-/// by exec, so that one that was opened without care is not the program's.
-fn close_others(flags: libc::c_uint) -> nix::Result<()> {
+/// Closes the descriptors of these numbers, if there are any. With the one that reports failures, the parent is told that there was none.
+fn close(first: libc::c_int, last: libc::c_int) -> nix::Result<()> {
+    if first > last {
+        return Ok(());
+    }
     // JUSTIFICATION: nix has no close_range.
     // SAFETY: three numbers. The closed descriptors have owners in this copy of the parent, none of which is used or dropped: the child ends in exec or _exit.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
 /// A copy of the descriptor with a number above 2, closed by exec.
