@@ -7,7 +7,7 @@
 //!
 //! The kernel writes to the same port, line by line, with the same clock. A line is handed over by one write, and nothing in an entry can end it or look
 //! like the beginning of another: control characters are escaped. While nobody has said what is wanted ([`begin`]), and while the console takes nothing,
-//! entries wait; of more than [`OUTBOX`] bytes the oldest are dropped, and their number is told in their place. What is worth an entry: the caller's decision, by [`crate::say`].
+//! entries wait; of more than `OUTBOX` bytes the oldest are dropped, and their number is told in their place. What is worth an entry: the caller's decision, by [`crate::say`].
 
 mod line;
 

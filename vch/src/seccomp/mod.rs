@@ -1,7 +1,7 @@
 //! `--security-opt seccomp=FILE`: docker's JSON profile as the filter that the guest's kernel runs.
 //!
-//! [`profile`] reads the profile and says what it means for each system call; [`program`] makes a BPF program of that. The syntax, and what decides between
-//! rules, is that of docker and runc: https://docs.docker.com/engine/security/seccomp/
+//! `profile` reads the profile and says what it means for each system call; `program` makes a BPF program of that. The syntax, and what decides between
+//! rules, is that of docker and runc: <https://docs.docker.com/engine/security/seccomp/>
 
 mod profile;
 mod program;

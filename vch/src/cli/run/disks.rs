@@ -3,6 +3,8 @@
 //! Whether a name is a volume or the file of a disk image is decided here, by its spelling alone. Docker shares directories of the host; a virtual machine
 //! has disks.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "these comments are help texts: brackets hold what can be left out")]
+
 use std::path::PathBuf;
 
 use clap::Args;

@@ -1,5 +1,7 @@
 //! `-m`, `--cpus`, `--sysctl`, `--log-driver` and their kin: the machine's size, the container's share of it, and its log.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "these comments are help texts: brackets hold what can be left out")]
+
 use clap::{Args, ValueEnum};
 
 use crate::size::{self, Cpus, Size};

@@ -1,5 +1,7 @@
 //! `-u`, `--cap-add`, `--ulimit`, `--restart`, `--health-cmd` and their kin: the container's process, as docker writes it.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "these comments are help texts: brackets hold what can be left out")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
