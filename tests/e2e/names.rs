@@ -10,7 +10,7 @@ use rig::images::{ImageDir, run};
 use rig::machine::Machine;
 use rig::wire::Wire;
 use tempfile::TempDir;
-use wire::spec::{Endpoint, Names, Spec};
+use wire::spec::{ALL_CAPABILITIES, Endpoint, Names, Spec};
 
 use crate::network::{endpoint, ip, mac, on, prefix};
 
@@ -41,7 +41,9 @@ fn the_spec_comes_first_and_the_images_other_lines_stay() {
         search: vec!["example.org".into()],
         options: vec!["ndots:2".into(), "rotate".into()],
     };
-    let spec = Spec { names, domain: Some("example.org".into()), ..on(vec![front]) };
+    let mut spec = Spec { names, domain: Some("example.org".into()), ..on(vec![front]) };
+    // it looks below what covers the image's files
+    spec.main.rights.capabilities.bounding = ALL_CAPABILITIES;
     let wire = Wire::silent();
     let mut machine = Machine::new(&spec, Some(disk));
     machine.extra.extend(wire.card("front", "virtio-net-pci,mac=52:54:00:00:00:01"));

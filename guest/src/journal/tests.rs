@@ -1,3 +1,5 @@
+//! What is kept, cut, dropped and told by the journal.
+
 use std::io::Read as _;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};

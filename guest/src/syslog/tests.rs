@@ -1,3 +1,5 @@
+//! What a server of logs gets: whole lines, in order, and the number of those that were dropped.
+
 use std::io::Read as _;
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;

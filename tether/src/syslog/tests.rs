@@ -1,3 +1,5 @@
+//! A server that comes, goes, reads slowly, or not at all.
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 

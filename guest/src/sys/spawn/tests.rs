@@ -1,3 +1,5 @@
+//! Programs started with rights, streams and failures of every kind.
+
 use std::os::fd::AsFd as _;
 
 use wire::spec::{ALL_CAPABILITIES, Capabilities};
