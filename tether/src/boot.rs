@@ -96,7 +96,9 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         link_us,
         ready_us: clock::micros(clock::now()),
     });
-    say!(Debug, "the machine is ready");
+    if root.is_ok() {
+        say!(Debug, "the machine is ready");
+    }
     Ok(Machine { signals, spec, store, line, log, button, cgroup, network, hardware, root })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::time::Duration;
 
 use wire::guestinfo;
 use wire::handshake::{LinkKey, MasterKey};
@@ -22,14 +21,7 @@ fn env() -> Environment {
 }
 
 fn process() -> Process {
-    let health = HealthCheck {
-        argv: vec!["true".into()],
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-        start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(1),
-        retries: 3,
-    };
+    let health = HealthCheck::new(vec!["true".into()]);
     Process { env: env(), health: Some(health), ..Process::new(vec!["sh".into()]) }
 }
 

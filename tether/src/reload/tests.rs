@@ -1,7 +1,5 @@
 //! Every field of a spec, changed alone: what becomes of it. A field that is not here is found by `compare` itself, which does not compile without it.
 
-use std::time::Duration;
-
 use wire::handshake::LinkKey;
 use wire::spec::{
     DiskId, HealthCheck, Limit, LinkDevice, LogDevice, Nic, Restart, SPEED, Source, Syslog, TermSize, Top, Transport,
@@ -105,14 +103,7 @@ fn what_a_process_is_stays() {
 
 #[test]
 fn when_a_process_stops_starts_and_is_well_can_change() {
-    let check = HealthCheck {
-        argv: vec!["true".into()],
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-        start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(1),
-        retries: 3,
-    };
+    let check = HealthCheck::new(vec!["true".into()]);
     accepted("sessions|c", |spec| spec.main.stop_signal = 9);
     accepted("sessions|c", |spec| spec.main.stop_timeout = None);
     accepted("sessions|c", |spec| spec.main.restart = Restart::Always);

@@ -93,16 +93,18 @@ fn health(options: &ProcessArgs, image: Option<&Healthcheck>) -> Result<Option<H
             _ => return Err(PlanError::Healthcheck(kind.clone())),
         },
     };
-    let time = |option: Option<Duration>, image: Duration, default: u64| {
-        option.or(Some(image)).filter(|time| !time.is_zero()).unwrap_or(Duration::from_secs(default))
+    let time = |option: Option<Duration>, image: Duration, default: Duration| {
+        option.or(Some(image)).filter(|time| !time.is_zero()).unwrap_or(default)
     };
+    let usual = HealthCheck::new(argv);
+    let retries = options.health_retries.or(Some(image.retries)).filter(|times| *times > 0);
     Ok(Some(HealthCheck {
-        argv,
-        interval: time(options.health_interval, image.interval, 30),
-        timeout: time(options.health_timeout, image.timeout, 30),
-        start_period: time(options.health_start_period, image.start_period, 0),
-        start_interval: time(options.health_start_interval, image.start_interval, 5),
-        retries: options.health_retries.or(Some(image.retries)).filter(|times| *times > 0).unwrap_or(3),
+        interval: time(options.health_interval, image.interval, usual.interval),
+        timeout: time(options.health_timeout, image.timeout, usual.timeout),
+        start_period: time(options.health_start_period, image.start_period, usual.start_period),
+        start_interval: time(options.health_start_interval, image.start_interval, usual.start_interval),
+        retries: retries.unwrap_or(usual.retries),
+        ..usual
     }))
 }
 

@@ -66,16 +66,6 @@ fn restart(text: &str) -> Option<Restart> {
     }
 }
 
-/// Docker's times of a health check that says nothing of its own.
-const HEALTH: HealthCheck = HealthCheck {
-    argv: Vec::new(),
-    interval: Duration::from_secs(30),
-    timeout: Duration::from_secs(30),
-    start_period: Duration::ZERO,
-    start_interval: Duration::from_secs(5),
-    retries: 3,
-};
-
 fn read_health(session: &Node<'_>) -> Result<Option<HealthCheck>, SpecError> {
     let own = ["interval", "timeout", "startPeriod", "startInterval", "retries"].map(|key| format!("health/{key}"));
     let argv = session.list("health/cmd")?;
@@ -91,15 +81,16 @@ fn read_health(session: &Node<'_>) -> Result<Option<HealthCheck>, SpecError> {
         Duration::ZERO => Err(session.invalid(key, "0", "a time above 0")),
         time => Ok(time),
     };
+    let usual = HealthCheck::new(argv);
     Ok(Some(HealthCheck {
-        argv,
-        interval: positive(&own[0], HEALTH.interval)?,
-        timeout: positive(&own[1], HEALTH.timeout)?,
-        start_period: time(session, &own[2], HEALTH.start_period)?,
-        start_interval: positive(&own[3], HEALTH.start_interval)?,
+        interval: positive(&own[0], usual.interval)?,
+        timeout: positive(&own[1], usual.timeout)?,
+        start_period: time(session, &own[2], usual.start_period)?,
+        start_interval: positive(&own[3], usual.start_interval)?,
         retries: session
             .parsed(&own[4], "a number above 0", |text| text.parse().ok().filter(|retries| *retries > 0))?
-            .unwrap_or(HEALTH.retries),
+            .unwrap_or(usual.retries),
+        ..usual
     }))
 }
 
@@ -167,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_not_said_is_as_docker_has_it() {
         assert_eq!(from(&[]), Ok(plain()));
-        let health = HealthCheck { argv: vec!["ok".into()], ..HEALTH };
+        let health = HealthCheck::new(vec!["ok".into()]);
         assert_eq!(from(&[("health/cmd~json", "[\"ok\"]")]).unwrap().health, Some(health));
     }
 

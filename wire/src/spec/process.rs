@@ -114,6 +114,20 @@ pub struct HealthCheck {
     pub retries: u32,
 }
 
+impl HealthCheck {
+    /// A check by that program, as often and as patient as docker's.
+    pub fn new(argv: Vec<String>) -> HealthCheck {
+        HealthCheck {
+            argv,
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(30),
+            start_period: Duration::ZERO,
+            start_interval: Duration::from_secs(5),
+            retries: 3,
+        }
+    }
+}
+
 /// The signal that asks a process to stop unless its image says otherwise.
 pub const SIGTERM: u8 = 15;
 
