@@ -14,7 +14,7 @@ fn boot(spec: &Spec) -> (TempDir, Host) {
 }
 
 fn idle() -> Spec {
-    script(LinkDevice::Virtio, "cat /proc/self/limits; exec sleep 100000")
+    script(LinkDevice::Virtio, "cat /proc/self/limits; echo told; exec sleep 100000")
 }
 
 /// Why a machine of this spec ran nothing.
@@ -67,6 +67,7 @@ fn every_limit_of_a_process_is_as_the_spec_says() {
     let (_dir, mut host) = boot(&spec);
     let beside = host.shell("cat /proc/self/limits");
     let user = host.run(Work::Exec(Exec { user: "1000".into(), ..sh("cat /proc/self/limits") })).stdout;
+    host.expect(MAIN, "told\n");
     for text in [&beside, &user, &host.stdout(MAIN).text()] {
         for (resource, soft) in (0..).zip(softs) {
             assert_eq!(limit(text, resource), [soft, soft + 7].map(|bound| bound.to_string()), "{}", resource);

@@ -4,13 +4,13 @@ use rig::host::{Host, sh};
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use tempfile::TempDir;
-use wire::message::{Exec, Work};
+use wire::message::{Exec, MAIN, Work};
 use wire::spec::{ALL_CAPABILITIES, Capabilities, DOCKERS_CAPABILITIES, LinkDevice, Rights};
 
 /// A machine whose main process does nothing, and has these rights; so have the processes beside it.
 fn idle(rights: Rights) -> (TempDir, Host) {
     let (dir, disk) = busybox_disk();
-    let mut spec = script(LinkDevice::Virtio, "cat /proc/self/status; exec sleep 100000");
+    let mut spec = script(LinkDevice::Virtio, "cat /proc/self/status; echo told; exec sleep 100000");
     spec.main.rights = rights;
     (dir, Host::boot(Machine::new(&spec, Some(disk)), &spec))
 }
@@ -54,7 +54,8 @@ fn every_capability_is_there_or_not_as_the_spec_says() {
         let other = [ambient, ambient, ambient, bounding, ambient];
         assert_eq!(capabilities(&status(&mut host, "1000:1000")), other, "a user, {bounding:x}");
         // the main process has the same
-        let main = host.stdout(wire::message::MAIN).text();
+        host.expect(MAIN, "told\n");
+        let main = host.stdout(MAIN).text();
         assert_eq!(capabilities(&main), root, "the main process, {bounding:x}");
         // and so have the privileges that a program may bring: there are none for who has none
         if bounding == 0 {
