@@ -1,6 +1,6 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench link` is the part that measures the link, and `bench guest` the guest's own, alone. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench boot` is the boot alone, `bench link` the part that measures the link, and `bench guest` the guest's own. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod floor;
 mod guest;
@@ -25,9 +25,10 @@ fn main() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     println!("| what | median | against | median | ratio |\n|---|---|---|---|---|");
     match std::env::args().nth(1).as_deref() {
+        Some("boot") => return boot(scratch.path()),
         Some("guest") => return guest::bench(scratch.path()),
         Some("link") => return link::bench(scratch.path()),
-        Some(other) => bail!("no benchmark {other:?}: there are `guest` and `link`, and all without an argument"),
+        Some(other) => bail!("no benchmark {other:?}: there are `boot`, `guest` and `link`, and all without an argument"),
         None => {}
     }
     boot(scratch.path())?;

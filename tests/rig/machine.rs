@@ -44,6 +44,8 @@ pub struct Machine {
 
 const MEMORY_MIB: u32 = 256;
 
+/// The kernel's, as vch gives it.
+const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check noreplace-smp rcupdate.rcu_expedited=1";
 /// A firmware that only starts kernels.
 const QBOOT: &str = "/usr/share/qemu/qboot.rom";
 
@@ -97,7 +99,7 @@ impl Machine {
             // as vch does
             None => {
                 qemu.args(["-machine", "q35,sata=off,smbus=off,hpet=off"]);
-                qemu.args(["-append", "console=ttyS1 quiet panic=-1 no_timer_check"]);
+                qemu.args(["-append", COMMAND_LINE]);
                 qemu.arg("-kernel").arg(artifacts::dist("kernel")).arg("-initrd").arg(&self.initramfs);
                 if Path::new(QBOOT).exists() {
                     qemu.args(["-bios", QBOOT]);
