@@ -14,7 +14,8 @@
 //! image       files that it brings          sysctl   kernel parameters
 //! journal     PID 1's own log               syslog   output, for a server of logs
 //! kernel_log  what the kernel has said
-//! power       the only way out              sys      the unsafe fence
+//! power       the only way out              vmware   VMware's GuestRPC
+//! toolbox     what vCenter asks of a guest   sys      the unsafe fence
 //! ```
 
 pub mod cgroup;
@@ -46,5 +47,7 @@ pub mod stats;
 pub mod sys;
 pub mod sysctl;
 pub mod syslog;
+pub mod toolbox;
 pub mod uevents;
+pub mod vmware;
 mod within;

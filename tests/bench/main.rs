@@ -28,7 +28,9 @@ fn main() -> Result<()> {
         Some("boot") => return boot(scratch.path()),
         Some("guest") => return guest::bench(scratch.path()),
         Some("link") => return link::bench(scratch.path()),
-        Some(other) => bail!("no benchmark {other:?}: there are `boot`, `guest` and `link`, and all without an argument"),
+        Some(other) => {
+            bail!("no benchmark {other:?}: there are `boot`, `guest` and `link`, and all without an argument")
+        }
         None => {}
     }
     boot(scratch.path())?;

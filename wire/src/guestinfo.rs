@@ -44,17 +44,31 @@ pub enum SpecError {
     Invalid { key: String, value: String, expected: &'static str },
 }
 
+/// Keys that can be asked for, one at a time: some hosts do not list what they have.
+pub trait Keys {
+    /// The value of a key in whatever case.
+    fn value(&self, key: &str) -> Option<String>;
+}
+
+impl Keys for Dictionary {
+    fn value(&self, key: &str) -> Option<String> {
+        self.get(key).map(str::to_owned)
+    }
+}
+
 /// Reads a spec.
-pub fn read(keys: &Dictionary) -> Result<Spec, SpecError> {
-    let base = if keys.has_prefix("guestinfo.vice./") { BASE } else { OLD_BASE };
-    let root = Node { keys, path: format!("{base}/") };
+pub fn read(keys: &dyn Keys) -> Result<Spec, SpecError> {
+    let node = |base| Node { keys, path: format!("{base}/") };
+    let (new, old) = (node(BASE), node(OLD_BASE));
+    let is_old = new.text("common/id").is_none() && old.text("common/id").is_some();
+    let root = if is_old { old } else { new };
     let id = root.required("common/id")?;
     if id.is_empty() || !id.chars().all(|char| char.is_ascii_alphanumeric() || "_.-".contains(char)) {
         return Err(root.invalid("common/id", &id, "an id of letters, digits, `_`, `.` and `-`"));
     }
     let session = root.below(&format!("sessions|{id}"));
     let mut others = BTreeMap::new();
-    for name in root.names("sessions").into_iter().filter(|name| *name != id) {
+    for name in root.names("sessions")?.into_iter().filter(|name| *name != id) {
         others.insert(name.clone(), process::read(&root.below(&format!("sessions|{name}")))?);
     }
     Ok(Spec {
@@ -163,6 +177,18 @@ mod tests {
             hold: true,
             others,
             ..Spec::new("3f0c", link, main)
+        }
+    }
+
+    #[test]
+    fn a_list_without_end_is_refused() {
+        let mut keys = write(&spec());
+        for (count, expected) in [(1000, true), (100_000, false)] {
+            let names: Vec<String> = (0..count).map(|n| format!("n{n}")).collect();
+            keys.set("guestinfo.vice./mounts", names.join("|"));
+            let error = read(&keys).unwrap_err().to_string();
+            assert_eq!(error.contains("mounts|n0/"), expected, "{error}");
+            assert_eq!(error.contains("a list of at most 1024 names"), !expected, "{error}");
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) fn read_root(root: &Node<'_>) -> Result<Root, SpecError> {
 
 pub(super) fn read_mounts(root: &Node<'_>) -> Result<Vec<Mount>, SpecError> {
     let mut mounts: Vec<Mount> = Vec::new();
-    for name in root.names("mounts") {
+    for name in root.names("mounts")? {
         let node = root.below(&format!("mounts|{name}"));
         let mount = read_mount(&node, name)?;
         if mounts.iter().any(|other| other.destination == mount.destination) {

@@ -18,7 +18,7 @@ const ADDRESS: &str = "an address, such as 10.0.0.2 or fd00::2";
 const ADDRESSES: &str = "an address and the length of its prefix, such as 10.0.0.2/24";
 
 pub(super) fn read_endpoints(root: &Node<'_>) -> Result<Vec<Endpoint>, SpecError> {
-    let names = root.names("networks");
+    let names = root.names("networks")?;
     let alone = names.len() == 1;
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for name in names {

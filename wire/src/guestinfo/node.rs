@@ -1,15 +1,17 @@
 //! Keys below a path, and how values of each kind are read.
 
-use super::{BASE, NIL, SpecError};
+use super::{BASE, Keys, NIL, SpecError};
 use crate::spec::TermSize;
 use crate::vmx::Dictionary;
 
+/// So many elements of a map are read: a spec that has more is a mistake, and each costs a virtual machine's host many requests.
+const MOST_NAMES: usize = 1024;
 /// So many characters of a value are shown in an error.
 const MOST_SHOWN: usize = 100;
 
 /// The keys below a path.
 pub(super) struct Node<'a> {
-    pub(super) keys: &'a Dictionary,
+    pub(super) keys: &'a dyn Keys,
     pub(super) path: String,
 }
 
@@ -38,8 +40,10 @@ impl Node<'_> {
     }
 
     /// The names below which each element of a map lies: `key` holds them, joined by `|`.
-    pub(super) fn names(&self, key: &str) -> Vec<String> {
-        self.filled(key).map(|names| names.split('|').map(str::to_owned).collect()).unwrap_or_default()
+    pub(super) fn names(&self, key: &str) -> Result<Vec<String>, SpecError> {
+        let Some(text) = self.filled(key) else { return Ok(Vec::new()) };
+        let names: Vec<String> = text.split('|').map(str::to_owned).collect();
+        if names.len() > MOST_NAMES { Err(self.invalid(key, &text, "a list of at most 1024 names")) } else { Ok(names) }
     }
 
     #[inline(never)]
@@ -47,8 +51,8 @@ impl Node<'_> {
         let key = format!("{}{key}", self.path);
         #[cfg(test)]
         super::document::asked(&key);
-        let value = self.keys.get(&key)?;
-        Some(if value == NIL { String::new() } else { value.to_owned() })
+        let value = self.keys.value(&key)?;
+        Some(if value == NIL { String::new() } else { value })
     }
 
     #[inline(never)]
