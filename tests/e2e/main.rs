@@ -27,6 +27,7 @@ mod names;
 mod network;
 mod options;
 mod output;
+mod ova;
 mod ownlog;
 mod pipes;
 mod pods;
@@ -48,6 +49,7 @@ mod syslog;
 mod terminal;
 mod tidy;
 mod user;
+mod vmx;
 mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod client;
 mod machine;
+mod ova;
 pub mod run;
 mod serve;
 mod vmx;
@@ -15,6 +16,7 @@ pub use client::{
     WaitArgs,
 };
 pub use machine::{KernelLogArgs, RebootArgs, ReloadArgs, StatusArgs, TrimArgs};
+pub use ova::OvaArgs;
 pub use run::{BootKind, ContainerArgs, DiskForm, LinkKind, RunArgs};
 pub use serve::{Hypervisor, ServeArgs};
 pub use vmx::{EsxiArgs, LinkUri, VmxArgs};
@@ -22,7 +24,8 @@ pub use vmx::{EsxiArgs, LinkUri, VmxArgs};
 /// Runs containers as virtual machines.
 ///
 /// `vch run` starts one and stays with it. `vch serve` holds the links of many, which come and go; the other commands use what it holds. They are docker's, and
-/// so are their exit codes: 125 says that vch itself failed. `vch vmx` writes one for ESXi.
+/// so are their exit codes: 125 says that vch itself failed. `vch vmx` writes one for ESXi, and
+/// `vch ova` the appliance that holds their links there.
 #[derive(Debug, Parser)]
 #[command(name = "vch", version, about, disable_help_subcommand = true)]
 #[command(after_help = "Example: vch run --rm -it docker-archive:alpine.tar sh\n`vch COMMAND --help` tells more.")]
@@ -52,4 +55,5 @@ pub enum Command {
     Trim(TrimArgs),
     KernelLog(KernelLogArgs),
     Vmx(Box<VmxArgs>),
+    Ova(OvaArgs),
 }

@@ -16,7 +16,8 @@
 //! control   how clients reach serve   client      ps, exec, attach, cp ...     detach    keys that leave a session
 //! logs      `vch logs`                timestamp   times as docker writes them
 //!
-//! vmx       `vch vmx`: a containerVM for ESXi      master_key  what the keys of links follow from
+//! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
+//! master_key  what the keys of links follow from
 //! ```
 
 #![forbid(unsafe_code)]
@@ -33,6 +34,7 @@ pub mod images;
 pub mod inputs;
 pub mod logs;
 pub mod master_key;
+pub mod ova;
 pub mod pipe;
 pub mod plan;
 pub mod run;

@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -62,6 +62,9 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
     if fs::symlink_metadata(&output).is_ok() {
         bail!("{} exists: name another directory with -o, or remove it", output.display());
     }
+    if !parent(&output).is_dir() {
+        bail!("there is no directory {} to make {} in", parent(&output).display(), output.display());
+    }
     let iso = match &esxi.iso {
         Some(_) => None,
         None => {
@@ -73,9 +76,9 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
         }
     };
     let inputs = Inputs::read(container)?;
+    let image = images::open(container.image(), &state::cache_dir()?, unfinished_image)?;
     let master = master_key::path(esxi.master_key.as_deref(), esxi.state.as_deref())?;
     let key = master_key::at(&master)?.link_key(&id);
-    let image = images::open(container.image(), &state::cache_dir()?, unfinished_image)?;
     let asked = Asked {
         id: &id,
         args: container,
@@ -93,6 +96,7 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
     // beside the output, so that a rename is all that is left
     let dir = tempfile::Builder::new()
         .prefix(".vch-vmx-")
+        .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(parent(&output))
         .with_context(|| format!("cannot make a directory in {}", parent(&output).display()))?;
     unfinished.begin(dir.path());
