@@ -188,6 +188,25 @@ fn what_cannot_be_written_is_said_and_leaves_nothing() {
     assert_eq!(left, ["there"]);
 }
 
+/// QEMU reads such disks, and writes only to an overlay: it judges what vSphere imports.
+#[test]
+fn a_stream_for_vsphere_holds_the_same_disks() {
+    let options = ["-v", "data:/data", "--vmdk", "stream"];
+    let written = write(&options, "echo written > /data/x; cat /data/x; exec sleep 100000");
+    let mut machine = written.machine();
+    for word in &mut machine.extra {
+        if word.starts_with("if=none,id=d") {
+            word.push_str(",snapshot=on");
+        }
+    }
+    for disk in written.disks() {
+        is_sound(&disk);
+        assert!(std::fs::metadata(&disk).unwrap().len() < 4 << 20, "it is compressed: {}", disk.display());
+    }
+    let mut host = Host::boot(machine, &written.spec);
+    host.wait("the container's output", |host| host.stdout(MAIN).text().contains("written\n").then_some(()));
+}
+
 #[test]
 fn only_its_owner_reads_what_holds_secrets() {
     use std::os::unix::fs::PermissionsExt as _;

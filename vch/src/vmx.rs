@@ -100,7 +100,7 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
         .tempdir_in(parent(&output))
         .with_context(|| format!("cannot make a directory in {}", parent(&output).display()))?;
     unfinished.begin(dir.path());
-    let mut files = Files::in_dir(dir.path());
+    let mut files = Files::in_dir(dir.path(), esxi.vmdk);
     files.root(&image.disk()?)?;
     let mounts = spec.mounts.clone();
     let spec = spec::on_esxi(spec, container, esxi, files.volumes(&volumes, &mounts)?, card.is_some())?;

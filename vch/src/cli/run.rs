@@ -24,9 +24,6 @@ use self::process::ProcessArgs;
 #[derive(Debug, Clone, Args)]
 #[command(disable_help_flag = true, override_usage = "vch run [OPTIONS] IMAGE [COMMAND]...")]
 pub struct RunArgs {
-    #[command(flatten)]
-    pub container: ContainerArgs,
-
     /// Leave no trace of the container when it has ended
     #[arg(long)]
     pub rm: bool,
@@ -34,6 +31,9 @@ pub struct RunArgs {
     /// Write the container's id to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub container: ContainerArgs,
 
     /// The device between host and guest: virtio and vsock are fast, serial is what ESXi has
     #[arg(long, value_enum, default_value_t = LinkKind::Virtio)]

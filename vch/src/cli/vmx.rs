@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use wire::spec::Prefix;
 
 use super::ContainerArgs;
@@ -56,6 +56,10 @@ pub struct EsxiArgs {
     #[arg(long, value_name = "IP", requires = "ip")]
     pub gateway: Vec<IpAddr>,
 
+    /// How the disks are stored: as VMware Workstation runs them, or as `govc import.vmdk` takes them to ESXi
+    #[arg(long, value_enum, default_value_t = VmdkForm::Sparse)]
+    pub vmdk: VmdkForm,
+
     /// Take the medium from there, as "[datastore1] iso/bootstrap.iso", in place of a copy in the directory
     #[arg(long, value_name = "PATH")]
     pub iso: Option<String>,
@@ -79,6 +83,15 @@ pub struct EsxiArgs {
     /// Where bootstrap.iso lies [default: dist/ beside the program, /usr/share/tether]
     #[arg(long, value_name = "DIR", env = "VCH_ASSETS")]
     pub assets: Option<PathBuf>,
+}
+
+/// How a disk lies in its file. ESXi converts either before it runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VmdkForm {
+    /// monolithicSparse
+    Sparse,
+    /// streamOptimized: compressed, and not to be written to
+    Stream,
 }
 
 /// Where ESXi connects a serial port to.

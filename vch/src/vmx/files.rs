@@ -11,6 +11,7 @@ use iso_builder::output::Output;
 use iso_builder::vmdk;
 use wire::spec::{DiskId, Mount, Source};
 
+use crate::cli::VmdkForm;
 use crate::cli::run::disks::Backing;
 use crate::plan::Volume;
 use crate::volumes;
@@ -19,12 +20,13 @@ use crate::volumes;
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
+    form: VmdkForm,
     disks: Vec<String>,
 }
 
 impl Files {
-    pub(super) fn in_dir(dir: &Path) -> Files {
-        Files { dir: dir.to_owned(), disks: Vec::new() }
+    pub(super) fn in_dir(dir: &Path, form: VmdkForm) -> Files {
+        Files { dir: dir.to_owned(), form, disks: Vec::new() }
     }
 
     /// The disks' names, in the order of their places.
@@ -110,7 +112,11 @@ impl Files {
         let context = || format!("cannot write {}", place.display());
         let size = raw.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
         let mut output = Output::create(&place).with_context(context)?;
-        vmdk::write_sparse(raw, size, &name, output.file_mut(), &mut |_| {}).with_context(context)?;
+        let written = match self.form {
+            VmdkForm::Sparse => vmdk::write_sparse(raw, size, &name, output.file_mut(), &mut |_| {}),
+            VmdkForm::Stream => vmdk::write_stream(raw, size, &name, output.file_mut(), &mut |_| {}),
+        };
+        written.with_context(context)?;
         output.publish().with_context(context)?;
         self.disks.push(name);
         Ok(())
@@ -150,7 +156,7 @@ mod tests {
     #[test]
     fn volumes_are_known_by_their_file_systems() {
         let dir = tempfile::tempdir().unwrap();
-        let mut files = Files::in_dir(dir.path());
+        let mut files = Files::in_dir(dir.path(), VmdkForm::Sparse);
         let (volumes, mounts): (Vec<_>, Vec<_>) =
             [volume("a", Backing::Named("data".into())), volume("b", Backing::Anonymous)].into_iter().unzip();
         let mounts = files.volumes(&volumes, &mounts).unwrap();
@@ -173,17 +179,17 @@ mod tests {
             let path = dir.path().join("a.img");
             fs::write(&path, bytes).unwrap();
             let (volume, mount) = volume("a", Backing::File(path));
-            format!("{:#}", Files::in_dir(dir.path()).volumes(&[volume], &[mount]).unwrap_err())
+            format!("{:#}", Files::in_dir(dir.path(), VmdkForm::Sparse).volumes(&[volume], &[mount]).unwrap_err())
         };
         assert!(error(b"QFI\xfb and more").contains("qemu-img convert -O raw"));
         assert!(error(&[0; 4096]).contains("no ext4 file system"));
         assert!(error(b"").contains("no ext4 file system"));
         let many: Vec<_> = (0..16).map(|n| volume(&format!("v{n}"), Backing::Anonymous)).collect();
         let (volumes, mounts): (Vec<_>, Vec<_>) = many.into_iter().unzip();
-        let error = Files::in_dir(dir.path()).volumes(&volumes, &mounts).unwrap_err().to_string();
+        let error = Files::in_dir(dir.path(), VmdkForm::Sparse).volumes(&volumes, &mounts).unwrap_err().to_string();
         assert!(error.starts_with("16 volumes: one controller holds 14"), "{error}");
         let root = volume("a", Backing::Named("root".into()));
-        let mut files = Files::in_dir(dir.path());
+        let mut files = Files::in_dir(dir.path(), VmdkForm::Sparse);
         files.disks.push("root.vmdk".into());
         assert!(files.volumes(&[root.0], &[root.1]).unwrap_err().to_string().contains("another disk is"));
     }

@@ -46,10 +46,12 @@ fn full() -> String {
     })
 }
 
+type Rule = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
 /// What an element of DSP8023 may hold, in this order: `?` at most one, `*` any number, `+` at least one, nothing exactly one; and the attributes that it must
 /// have, and may have. `other` is any element of another namespace.
 #[rustfmt::skip]
-const RULES: [(&str, &[&str], &[&str], &[&str]); 19] = [
+const RULES: [Rule; 19] = [
     ("Envelope", &["References", "DiskSection?", "NetworkSection", "VirtualSystem"], &[], &[]),
     ("References", &["File+"], &[], &[]),
     ("File", &[], &["id", "href"], &["size"]),
