@@ -82,12 +82,13 @@ fn qemu_reads_the_raw_image_back() {
 fn a_stream_is_read_forwards() {
     let dir = tempfile::tempdir().unwrap();
     let table = 512 * GRAIN;
-    let noise: Vec<u8> = (0..GRAIN as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..1 << 16).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
     let parts: Parts = &[(0, b"a"), (3 * GRAIN, &noise), (2 * table, b"b")];
     let (raw_path, path) = (dir.path().join("raw"), dir.path().join("disk.vmdk"));
     stream(&raw(&raw_path, 3 * table, parts), 3 * table, &path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..][..4].try_into().unwrap());
+    let index = |number: u64| usize::try_from(number).unwrap();
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..][..8].try_into().unwrap());
     assert_eq!((&bytes[..4], u32_at(4), u32_at(8), u64_at(56)), (&b"KDMV"[..], 3, 0x3_0001, u64::MAX));
     let text = String::from_utf8_lossy(&bytes[512..21 * 512]).into_owned();
@@ -110,13 +111,13 @@ fn a_stream_is_read_forwards() {
         at += 512;
         match kind {
             0 => break,
-            1 => tables.push(at as u32 / 512),
+            1 => tables.push(u32::try_from(at / 512).unwrap()),
             2 => assert_eq!((u32_at(at), u32_at(at + 4), u32_at(at + 8)), (tables[0], 0, tables[1])),
             3 => assert_eq!((u64_at(at + 56), &bytes[at..at + 4]), ((at as u64 - 512) / 512 - 1, &b"KDMV"[..])),
             other => panic!("a marker {other} at {at}"),
         }
         seen.push(format!("{} {value}", ["", "table", "directory", "footer"][kind as usize]));
-        at += value as usize * 512;
+        at += index(value) * 512;
     }
     assert_eq!(seen, ["grain 0", "grain 3", "table 4", "grain 1024", "table 4", "directory 1", "footer 1"]);
     assert_eq!(at, bytes.len());

@@ -2,6 +2,11 @@
 //!
 //! The forms of addresses on ESXi's side are decided here; what a `.vmx` file says is decided in [`crate::vmx`].
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are help texts: brackets hold the names of datastores"
+)]
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
