@@ -4,4 +4,4 @@
 
 mod vmx;
 
-pub use vmx::{Faults, Memory, Origin, Registers, Vmx};
+pub use vmx::{Direction, Faults, MAGIC, Memory, Origin, PORT_HIGH, PORT_LOW, Registers, Told, Vmx};
