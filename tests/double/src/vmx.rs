@@ -105,8 +105,14 @@ pub struct Vmx {
 impl Vmx {
     /// With these keys, as the host's administrator sets them: any key, slashes too.
     pub fn with(keys: &[(&str, &str)]) -> Vmx {
-        let guestinfo = keys.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.as_bytes().to_vec())).collect();
-        Vmx { guestinfo, ..Vmx::default() }
+        let mut vmx = Vmx::default();
+        keys.iter().for_each(|(key, value)| vmx.put(key, *value));
+        vmx
+    }
+
+    /// Sets a key as the host's administrator does: any key, of any case.
+    pub fn put(&mut self, key: &str, value: impl Into<Vec<u8>>) {
+        self.guestinfo.insert(key.to_ascii_lowercase(), value.into());
     }
 
     /// How many channels are open through the backdoor.
