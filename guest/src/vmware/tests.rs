@@ -139,6 +139,22 @@ fn a_checkpoint_at_any_transfer_costs_nothing() {
 }
 
 #[test]
+fn channels_that_are_lost_at_any_transfer_are_opened_again() {
+    each_way(|machine| {
+        let mut rpci = machine.rpci().unwrap();
+        rpci.call(b"info-get guestinfo.foo").unwrap();
+        let transfers = machine.host().transfers();
+        for number in 1..=transfers {
+            let start = machine.host().transfers();
+            machine.host().faults.forgets_at = Some(start + number);
+            assert_eq!(rpci.call(b"info-get guestinfo.foo").unwrap(), b"hello");
+            assert_eq!(machine.host().transfers(), start + number + transfers);
+            assert_eq!(machine.host().open_channels(), 1);
+        }
+    });
+}
+
+#[test]
 fn checkpoints_without_end_are_told() {
     let machine = Machine::new(Faults { checkpoint_every: Some(1), ..Faults::default() });
     let error = machine.rpci().unwrap().call(b"info-get guestinfo.foo").unwrap_err();
@@ -163,6 +179,8 @@ fn hosts_that_do_not_serve_are_told_apart() {
     assert!(matches!(ask(), Err(RpcError::Denied(why)) if why == "Permission denied"));
     machine.host().faults = Faults { swollen: Some(u32::MAX), ..Faults::default() };
     assert!(matches!(ask(), Err(RpcError::TooLarge(0xffff_ffff))));
+    machine.host().faults = Faults { silent: true, ..Faults::default() };
+    assert!(matches!(ask(), Err(RpcError::Silent)));
     machine.host().faults = Faults::default();
     assert_eq!(ask().unwrap(), b"hello", "it comes back with its host");
 }

@@ -61,10 +61,14 @@ pub struct Faults {
     pub checkpoint_every: Option<u32>,
     /// One checkpoint, in the transfer of this number.
     pub checkpoint_at: Option<u32>,
+    /// In the transfer of this number all channels are gone, as after a resumption.
+    pub forgets_at: Option<u32>,
     /// `guest_rpc.rpci.auth.cmd.info-get` and `-set`: only who is privileged may.
     pub authenticate: bool,
     /// Nothing is ever answered: no OPEN succeeds.
     pub deaf: bool,
+    /// Requests are served, and no reply is ever ready.
+    pub silent: bool,
     /// Replies to RPCI say that they have at least this many bytes. What they lack is spaces.
     pub swollen: Option<u32>,
     /// Of each reply over vsock so many bytes come, and then nothing more: the connection is gone.
@@ -120,7 +124,7 @@ impl Vmx {
         self.channels.len()
     }
 
-    /// How many transfers there were: what the checkpoints of [`Faults`] count.
+    /// How many transfers there were: what the numbers in [`Faults`] count.
     pub fn transfers(&self) -> u32 {
         self.transfers
     }

@@ -345,6 +345,28 @@ fn who_is_deaf_still_has_a_version() {
 }
 
 #[test]
+fn a_host_may_serve_and_never_say_so() {
+    let mut vmx = hello();
+    vmx.faults.silent = true;
+    let guest = Guest::open(&mut vmx, RPCI_COOKIES, true).unwrap();
+    assert_eq!(guest.call(&mut vmx, b"info-set guestinfo.a b"), Ok(None));
+    assert_eq!(vmx.guestinfo["guestinfo.a"], b"b");
+}
+
+#[test]
+fn a_host_may_forget_its_channels_in_any_transfer() {
+    for number in 1..=3 {
+        let mut vmx = hello();
+        vmx.faults.forgets_at = Some(number);
+        let guest = Guest::open(&mut vmx, RPCI_COOKIES, true).unwrap();
+        assert_eq!(guest.call(&mut vmx, REQUEST), Err(Refused(CLOSED)));
+        assert_eq!(vmx.open_channels(), 0);
+        let guest = Guest::open(&mut vmx, RPCI_COOKIES, true).unwrap();
+        assert_eq!(guest.call(&mut vmx, REQUEST), Ok(Some(b"1 hello".to_vec())));
+    }
+}
+
+#[test]
 fn a_reply_may_claim_any_size() {
     let mut vmx = hello();
     vmx.faults.swollen = Some(u32::MAX);
