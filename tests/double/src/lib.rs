@@ -1,10 +1,11 @@
 //! A VMware host that is none: what VMX answers to its guest, for tests.
 //!
-//! [`Vmx`] computes and touches nothing; fronts bring a guest's instructions and connections to it: [`plug`] those of a thread of this process.
+//! [`Vmx`] computes and touches nothing; fronts bring a guest's instructions and connections to it: [`plug`] those of a thread of this process, [`trace`] those of any program.
 
 pub mod port;
 #[allow(unsafe_code)]
 mod sys;
+pub mod trace;
 mod vmx;
 
 pub use sys::fault::{Plugged, plug};
