@@ -67,6 +67,8 @@ pub struct Faults {
     pub deaf: bool,
     /// Replies to RPCI say that they have at least this many bytes. What they lack is spaces.
     pub swollen: Option<u32>,
+    /// Of each reply over vsock so many bytes come, and then nothing more: the connection is gone.
+    pub cut_at: Option<usize>,
     /// `SetGuestInfo` takes no NIC information of version 3 in slot 10, as hosts before it.
     pub no_nic_v3: bool,
 }
@@ -87,6 +89,8 @@ pub struct Vmx {
     pub signs_of_life: u64,
     /// Every RPCI request as it came.
     pub requests: Vec<Vec<u8>>,
+    /// What was wrong with what the guest sent over vsock: it was hung up on.
+    pub complaints: Vec<String>,
     /// What tools have told of the guest.
     pub told: Told,
     /// Which keys the guest has set: only these count for what it may keep.

@@ -1,15 +1,13 @@
 //! Which system calls of a tracee are not made as it asks: those for ports, which VMware's guests need not make, and those of vsock. Numbers and arguments: x86-64.
 
 use std::collections::HashMap;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::SocketAddr;
 
 use libc::user_regs_struct;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::vsock::{AF_VSOCK, Fate, Sockets};
-use crate::Memory;
+use crate::{Memory, Origin};
 
 /// What programs have asked for so far.
 #[derive(Debug)]
@@ -97,8 +95,8 @@ impl Calls {
         match fate {
             Fate::Pass => None,
             Fate::Answer(result) => refused(registers, result),
-            Fate::Connect { privileged } => {
-                let ours = server_address(privileged);
+            Fate::Connect { port, origin } => {
+                let ours = server_address(port, origin);
                 registers.rsi = (registers.rsp - RED_ZONE - UNIX_ADDRESS as u64) & !15;
                 registers.rdx = ours.len() as u64;
                 if !memory.write(registers.rsi, &ours) {
@@ -126,18 +124,12 @@ impl Calls {
     }
 }
 
-/// Where our server listens for this process of ours: a name that is no file, one for each privilege.
-pub(crate) fn server_name(privileged: bool) -> Vec<u8> {
-    let who = if privileged { "privileged" } else { "anybody" };
-    format!("vmx-double.{}.{who}", std::process::id()).into_bytes()
-}
-
-/// The same, to listen at.
-pub(crate) fn server(privileged: bool) -> std::io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(server_name(privileged))
+/// Where our server listens for this process of ours: a name that is no file, one for each port and privilege.
+pub(crate) fn server_name(port: u32, origin: Origin) -> Vec<u8> {
+    format!("vmx-double.{}.{port}.{origin:?}", std::process::id()).into_bytes()
 }
 
 /// `struct sockaddr_un`, as much of it as is used: unix(7), "abstract".
-fn server_address(privileged: bool) -> Vec<u8> {
-    [&AF_UNIX.to_ne_bytes()[..], &[0], &server_name(privileged)].concat()
+fn server_address(port: u32, origin: Origin) -> Vec<u8> {
+    [&AF_UNIX.to_ne_bytes()[..], &[0], &server_name(port, origin)].concat()
 }

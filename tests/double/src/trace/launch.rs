@@ -2,7 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use super::proc::Proc;
 use super::{Role, Shared, Tracer, calls, lock};
 use crate::Origin;
 use crate::sys::trace::{Fork, fork};
+use crate::vsock::{RPCI_PORT, TCLO_PORT, serve};
 
 /// Runs the program that the options name, and says with which code it ended.
 pub fn launch(options: Options) -> io::Result<i32> {
@@ -68,12 +70,23 @@ fn start_fronts(options: &Options, vmx: &Shared) -> io::Result<()> {
         let (orders, vmx) = (BufReader::new(File::open(path)?), vmx.clone());
         thread::spawn(move || orders.split(b'\n').map_while(Result::ok).for_each(|order| obey(&order, &vmx)));
     }
-    for privileged in [true, false].into_iter().filter(|_| options.vsock) {
-        let listener = UnixListener::bind_addr(&calls::server(privileged)?)?;
-        let origin = if privileged { Origin::Privileged } else { Origin::Unprivileged };
-        drop((listener, origin)); // TODO
+    if options.vsock {
+        for port in [RPCI_PORT, TCLO_PORT] {
+            for origin in [Origin::Privileged, Origin::Unprivileged] {
+                let name = SocketAddr::from_abstract_name(calls::server_name(port, origin))?;
+                let (listener, vmx) = (UnixListener::bind_addr(&name)?, vmx.clone());
+                thread::spawn(move || listen(&listener, port, origin, &vmx));
+            }
+        }
     }
     Ok(())
+}
+
+fn listen(listener: &UnixListener, port: u32, origin: Origin, vmx: &Shared) {
+    for connection in listener.incoming().map_while(Result::ok) {
+        let vmx = vmx.clone();
+        thread::spawn(move || serve(connection.into(), port, origin, &vmx));
+    }
 }
 
 /// A terminal would change what is written to it; a file does not.

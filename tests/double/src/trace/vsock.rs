@@ -7,12 +7,8 @@ use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
-/// Where VMX listens for RPCI; TCLO's port refuses, and tools take the backdoor.
-const RPCI_PORT: u32 = 976;
-/// The hypervisor's CID: not the host's, which is 2.
-const HYPERVISOR: u32 = 0;
-/// Ports below are the administrator's.
-const FIRST_UNPRIVILEGED: u32 = 1024;
+use crate::Origin;
+use crate::vsock::{HYPERVISOR, RPCI_PORT, TCLO_PORT};
 
 /// linux/vm_sockets.h
 pub(crate) const AF_VSOCK: u64 = 40;
@@ -29,7 +25,7 @@ pub(crate) enum Fate {
     /// It is not made, and its result is this.
     Answer(Result<u64, Errno>),
     /// It goes to our server.
-    Connect { privileged: bool },
+    Connect { port: u32, origin: Origin },
 }
 
 impl Sockets {
@@ -61,8 +57,8 @@ impl Sockets {
     pub(crate) fn connect(&self, number: u64, address: &[u8]) -> Fate {
         match (self.0.get(&number), Address::read(address)) {
             (None, _) => Fate::Pass,
-            (Some(&bound), Some(Address { port: RPCI_PORT, cid: HYPERVISOR })) => {
-                Fate::Connect { privileged: bound < FIRST_UNPRIVILEGED }
+            (Some(&bound), Some(Address { port: port @ (RPCI_PORT | TCLO_PORT), cid: HYPERVISOR })) => {
+                Fate::Connect { port, origin: Origin::of(bound) }
             }
             (Some(_), Some(_)) => Fate::Answer(Err(Errno::ECONNRESET)),
             (Some(_), None) => Fate::Answer(Err(Errno::EINVAL)),
@@ -105,10 +101,10 @@ mod tests {
         let mut sockets = Sockets::default();
         sockets.add(5);
         let vmx = address(40, 976, 0);
-        assert_eq!(sockets.connect(5, &vmx), Fate::Connect { privileged: false });
-        for (port, privileged) in [(1023, true), (1024, false)] {
+        assert_eq!(sockets.connect(5, &vmx), Fate::Connect { port: 976, origin: Origin::Unprivileged });
+        for (port, origin) in [(1023, Origin::Privileged), (1024, Origin::Unprivileged)] {
             assert_eq!(sockets.bind(5, &address(40, port, u32::MAX)), Fate::Answer(Ok(0)));
-            assert_eq!(sockets.connect(5, &vmx), Fate::Connect { privileged });
+            assert_eq!(sockets.connect(5, &vmx), Fate::Connect { port: 976, origin });
         }
         sockets.close(5);
         assert_eq!(sockets.connect(5, &vmx), Fate::Pass);
@@ -118,7 +114,7 @@ mod tests {
     fn nothing_else_is_reached() {
         let mut sockets = Sockets::default();
         sockets.add(5);
-        for (port, cid) in [(975, 0), (976, 2), (0, 0)] {
+        for (port, cid) in [(974, 0), (976, 2), (0, 0)] {
             assert_eq!(sockets.connect(5, &address(40, port, cid)), Fate::Answer(Err(Errno::ECONNRESET)));
         }
         for bad in [vec![], address(1, 976, 0), address(40, 976, 0)[..11].to_vec()] {
