@@ -64,6 +64,14 @@ fn fails(stderr: &str) -> Ran {
     Ran { code: 1, stdout: Vec::new(), stderr: stderr.into() }
 }
 
+/// vmtoolsd writes into /var/log before it has read where else: who may gives it one of its own.
+fn vmtoolsd(arguments: &[&str]) -> Vec<String> {
+    let alone = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /var/log && exec \"$@\"", "sh"];
+    let may = Command::new(alone[0]).args(&alone[1..]).arg("true").stderr(Stdio::null()).status();
+    let before = if may.is_ok_and(|status| status.success()) { &alone[..] } else { &[] };
+    before.iter().chain(&[VMTOOLSD]).chain(arguments).map(|&word| word.to_owned()).collect()
+}
+
 /// A value of so many bytes, and the option that sets it.
 fn long(dir: &TempDir, length: usize) -> (Vec<u8>, String) {
     let value: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
@@ -181,7 +189,8 @@ fn vmtoolsd_and_its_companions_find_themselves_at_home() {
     }
     let key = ["--info", "guestinfo.foo=hello"];
     let get = |options: &[&str], key_name: &str| {
-        run(&[&key, options].concat(), &[VMTOOLSD, "--cmd", &format!("info-get guestinfo.{key_name}")])
+        let words = vmtoolsd(&["--cmd", &format!("info-get guestinfo.{key_name}")]);
+        run(&[&key, options].concat(), &words.iter().map(String::as_str).collect::<Vec<_>>())
     };
     assert_eq!(get(&[], "foo"), says("hello\n"));
     assert_eq!(get(&[], "none"), fails("No value found"));
@@ -209,10 +218,10 @@ impl Daemon {
         let plugin = "libguestInfo.so";
         let place = PathBuf::from("/usr/lib/x86_64-linux-gnu/open-vm-tools/plugins/vmsvc").join(plugin);
         symlink(place, dir.path().join("plugins").join(plugin)).unwrap();
-        fs::write(path("tools.conf"), "[logging]\nlog=false\n").unwrap();
+        fs::write(path("tools.conf"), "[logging]\nvmsvc.handler=std\nvmtoolsd.handler=std\n").unwrap();
         let mut command = launcher();
         command.args(["--state", &path("state"), "--control", &path("control")]).args(options).arg("--");
-        command.args([VMTOOLSD, "-n", "vmsvc", "-c", &path("tools.conf"), "-p", &path("plugins")]);
+        command.args(vmtoolsd(&["-n", "vmsvc", "-c", &path("tools.conf"), "-p", &path("plugins")]));
         nix::unistd::mkfifo(dir.path().join("control").as_path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let mut command = bounded(&command);
         let child = command.env("HOME", dir.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
