@@ -282,6 +282,44 @@ fn the_daemon_answers_its_host_as_tools_do() {
 }
 
 #[test]
+fn a_launched_program_may_use_ports_and_finds_no_vsock() {
+    if let Some(why) = obstacle() {
+        return crate::skip("a_launched_program_may_use_ports_and_finds_no_vsock", &why);
+    }
+    // iopl(3), ioperm(0x5658, 2, 1), socket(AF_VSOCK, SOCK_STREAM, 0)
+    let script = "print join(' ', syscall(172, 3), syscall(173, 0x5658, 2, 1), syscall(41, 40, 1, 0), $! + 0)";
+    assert_eq!(run(&[], &["perl", "-e", script]), says(format!("0 0 -1 {}", nix::libc::EAFNOSUPPORT)));
+    let connect =
+        "syscall(41, 40, 1, 0) >= 0 or die; print syscall(42, 3, pack('S S L L L', 40, 0, 976, $ARGV[0], 0), 16)";
+    assert_eq!(run(&["--vsock"], &["perl", "-e", connect, "0"]), says("0"));
+    // the host's CID is nobody's on ESXi
+    assert_eq!(run(&["--vsock"], &["perl", "-e", connect, "2"]), says("-1"));
+}
+
+#[test]
+fn an_init_is_traced_by_a_child_of_its_own() {
+    let name = "an_init_is_traced_by_a_child_of_its_own";
+    if !can_judge(name) {
+        return;
+    }
+    let space = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let may = Command::new(space[0]).args(&space[1..]).arg("true").stderr(Stdio::null()).status();
+    if !may.is_ok_and(|status| status.success()) {
+        return crate::skip(name, "this machine lets nobody make a namespace of processes");
+    }
+    let script = format!("{RPCTOOL} 'info-get guestinfo.foo'; exec {RPCTOOL} 'info-get guestinfo.none'");
+    let double = rig::artifacts::program("vmx-double").display().to_string();
+    let mut command = Command::new(space[0]);
+    command.args(&space[1..]).args([&double, "--pid1", "--info", "guestinfo.foo=hello", "--", "sh", "-c", &script]);
+    let output = bounded(&command).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // its children are traced as long as they are its own program: what they execute is on its own, and so is no guest of VMware's
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("hello"), "{output:?}");
+    assert!(said.contains("No value found"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn a_launched_program_is_as_it_would_be_alone() {
     if let Some(why) = obstacle() {
         return crate::skip("a_launched_program_is_as_it_would_be_alone", &why);
