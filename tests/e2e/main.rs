@@ -17,6 +17,7 @@ mod firewall;
 mod health;
 mod hostile;
 mod hotplug;
+mod judges;
 mod layers;
 mod limits;
 mod link;
@@ -49,6 +50,7 @@ mod syslog;
 mod terminal;
 mod tidy;
 mod user;
+mod vmware;
 mod vmx;
 mod volumes;
 
