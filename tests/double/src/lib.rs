@@ -1,12 +1,13 @@
 //! A VMware host that is none: what VMX answers to its guest, for tests.
 //!
 //! [`Vmx`] computes and touches nothing; fronts bring a guest's instructions and connections to it: [`plug`] those of a thread of this process,
-//! [`vsock`] those that come over a socket.
+//! [`trace`] those of any program, [`vsock`] those that come over a socket.
 
 pub mod datamap;
 pub mod port;
 #[allow(unsafe_code)]
 mod sys;
+pub mod trace;
 mod vmx;
 pub mod vsock;
 
