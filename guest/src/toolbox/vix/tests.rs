@@ -133,6 +133,8 @@ fn who_does_not_know_the_key_gets_nothing_done() {
     let mut longer = credentials(ID, &right);
     longer[4] -= 1;
     let no_base64 = [&[2, 0, 0, 0, 64, 0, 0, 0][..], b"***\0"].concat();
+    let text = base64::encode(format!("{ID}\0{right}\0and more\0").as_bytes());
+    let and_more = [&[2, 0, 0, 0, 64, 0, 0, 0][..], text.as_bytes(), &[0]].concat();
     for (what, kind, credentials) in [
         ("none", 1, vec![]),
         ("a NUL", 1, vec![0]),
@@ -149,6 +151,7 @@ fn who_does_not_know_the_key_gets_nothing_done() {
         ("lengths that lie", 1, lying),
         ("a length that hides a digit", 1, longer),
         ("no base64", 1, no_base64),
+        ("more behind them", 1, and_more),
     ] {
         for (operation, body) in [
             (185, start_body("/bin/true", "", "", &[])),
