@@ -3,7 +3,25 @@
 //! Two services, each over one of two transports: RPCI (the guest asks) and TCLO (the host asks), over vsock or through the backdoor. What is said is decided by
 //! their users: the keys in [`crate::guestinfo`], the toolbox in [`crate::toolbox`].
 
+mod channel;
+mod datamap;
+mod rpci;
+mod vsock;
+
 use std::fmt;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+
+use self::channel::{Access, Service, Wire};
+use self::rpci::Ways;
+use self::vsock::Vsock;
+use crate::sys::backdoor::{Backdoor, Registers};
+use crate::sys::spawn::{Stdio, run_in_child};
 
 /// The guest asks: `info-get`, `info-set`, `SetGuestInfo`, `tools.*`.
 pub trait Rpci: fmt::Debug {
@@ -32,6 +50,10 @@ pub enum RpcError {
     NotVmware,
     #[error("VMX opens no channel")]
     Open,
+    #[error("VMX has closed the channel")]
+    Closed,
+    #[error("VMX powers the machine off")]
+    PowersOff,
     #[error("VMX denies it: {0}")]
     Denied(String),
     #[error("VMX has no such value")]
@@ -47,5 +69,72 @@ pub enum RpcError {
     #[error("VMX says: {0}")]
     Host(String),
     #[error("the vsock connection to VMX is lost")]
-    Lost(#[source] std::io::Error),
+    Lost(#[source] io::Error),
+    #[error("VMX cannot be reached: by vsock, {vsock}; through the backdoor, {backdoor}")]
+    Unreachable { vsock: Box<RpcError>, backdoor: Box<RpcError> },
+}
+
+/// This machine is VMware's: its CPU says so. Nothing else is touched to know.
+pub fn is_here() -> bool {
+    Backdoor::detect().is_some()
+}
+
+/// RPCI, over the first transport that answers: vsock, which VMX trusts more, then the backdoor.
+pub fn rpci() -> Result<Box<dyn Rpci>, RpcError> {
+    let backdoor = Backdoor::detect().ok_or(RpcError::NotVmware)?;
+    let wire = serves(backdoor).then(|| Box::new(Wire::new(Box::new(backdoor), Service::Rpci)) as Box<dyn Exchange>);
+    Ok(Box::new(Ways::open(Box::new(Vsock::default()), wire)?))
+}
+
+/// TCLO, through the backdoor.
+pub fn tclo() -> Result<Box<dyn Tclo>, RpcError> {
+    let backdoor = Backdoor::detect().ok_or(RpcError::NotVmware)?;
+    if !serves(backdoor) {
+        return Err(RpcError::Open);
+    }
+    let mut wire = Wire::new(Box::new(backdoor), Service::Tclo);
+    wire.connect()?;
+    Ok(Box::new(wire))
+}
+
+/// A transport of RPCI.
+trait Exchange: fmt::Debug {
+    /// Makes the connection, if there is none.
+    fn connect(&mut self) -> Result<(), RpcError>;
+    /// One request and its reply, as they are. A connection that is lost is made once more.
+    fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError>;
+}
+
+impl Access for Backdoor {
+    fn low(&mut self, asked: Registers) -> Registers {
+        self.access(asked)
+    }
+
+    fn send(&mut self, asked: Registers, bytes: &[u8]) -> Registers {
+        Backdoor::send(*self, asked, bytes)
+    }
+
+    fn receive(&mut self, asked: Registers, buffer: &mut [u8]) -> Registers {
+        Backdoor::receive(*self, asked, buffer)
+    }
+
+    fn reaches_memory(&self) -> bool {
+        Backdoor::reaches_memory(*self)
+    }
+
+    fn pause(&mut self) {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether an access comes back. A hypervisor that only says that it is VMware's, and one whose guests' memory is encrypted, may end who tries, so that a child does,
+/// once a boot.
+fn serves(backdoor: Backdoor) -> bool {
+    static SERVES: OnceLock<bool> = OnceLock::new();
+    *SERVES.get_or_init(|| {
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        let stdio = Stdio::Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+        let child = run_in_child(&stdio, &[], || i32::from(!backdoor.answers()));
+        child.is_ok_and(|child| matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))))
+    })
 }

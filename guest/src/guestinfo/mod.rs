@@ -2,6 +2,7 @@
 
 mod file;
 mod fw_cfg;
+mod vmware;
 
 use std::fmt;
 use std::io;
@@ -9,10 +10,13 @@ use std::io;
 use wire::vmx::{Dictionary, SyntaxError};
 
 pub use file::FileStore;
+pub use vmware::VmwareStore;
+
+use crate::vmware::RpcError;
 
 /// Keys that guest and host share.
 pub trait Store: fmt::Debug {
-    /// Every key that it holds, as it is now.
+    /// Every key of the spec that it holds, as it is now.
     fn read(&self) -> Result<Dictionary, StoreError>;
 
     /// One key, as it is now.
@@ -38,9 +42,26 @@ pub enum StoreError {
     Malformed { from: String, source: SyntaxError },
     #[error("cannot set {key} in {place}")]
     Unwritable { key: String, place: String, source: io::Error },
+    #[error(
+        "no guestinfo: nothing is set for this VM. Set guestinfo.vice./common/id and what else docs/guestinfo.md requires, in its .vmx file or its advanced parameters (ExtraConfig)"
+    )]
+    Empty,
+    #[error("cannot reach VMware's guestinfo")]
+    Unreachable(#[source] RpcError),
+    #[error("cannot read {key} of VMware's guestinfo")]
+    Unasked { key: String, source: RpcError },
+    #[error("cannot set {key} of VMware's guestinfo")]
+    Unset { key: String, source: RpcError },
+    #[error("guestinfo {key} is not text in UTF-8")]
+    NoText { key: String },
+    #[error("guestinfo has more keys, or longer values, than any spec needs")]
+    Endless,
 }
 
 /// The store that the hypervisor has for this machine. It stays open: whatever the container mounts over its place, it is still the hypervisor's.
 pub fn open() -> Result<Box<dyn Store>, StoreError> {
+    if crate::vmware::is_here() {
+        return vmware::VmwareStore::open().map(|store| Box::new(store) as Box<dyn Store>);
+    }
     fw_cfg::FwCfg::open().map(|store| Box::new(store) as Box<dyn Store>)
 }

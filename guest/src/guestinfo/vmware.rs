@@ -1,0 +1,253 @@
+//! Guestinfo of VMware: keys that the host does not list, each asked for by name.
+//!
+//! A spec is read as [`wire::guestinfo`] asks for it, on one channel, and what came is kept as a dictionary. How a request travels: [`crate::vmware`].
+
+use std::cell::{Cell, RefCell};
+
+use wire::guestinfo::Keys;
+use wire::vmx::Dictionary;
+
+use super::{Store, StoreError};
+use crate::vmware::{self, RpcError, Rpci};
+
+/// So many keys are asked for in one reading. A session takes some 60, and each key a few exits from the machine.
+const MOST_KEYS: usize = 16_384;
+/// So many bytes of values are taken in one reading. VMware's own limit is 1 MiB, unless the administrator sets another (`tools.setInfo.sizeLimit`).
+const MOST_BYTES: usize = 4 << 20;
+
+/// Keys behind RPCI.
+#[derive(Debug)]
+pub struct VmwareStore(RefCell<Box<dyn Rpci>>);
+
+impl VmwareStore {
+    /// The store of this machine.
+    pub(super) fn open() -> Result<VmwareStore, StoreError> {
+        vmware::rpci().map(VmwareStore::new).map_err(StoreError::Unreachable)
+    }
+
+    pub fn new(rpci: Box<dyn Rpci>) -> VmwareStore {
+        VmwareStore(RefCell::new(rpci))
+    }
+
+    /// Empty and missing are alike: vSphere deletes a key whose value is empty.
+    fn ask(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let request = ["info-get ", key].concat();
+        let failed = |source| StoreError::Unasked { key: key.into(), source };
+        match self.0.borrow_mut().call(request.as_bytes()) {
+            Ok(value) if value.is_empty() => Ok(None),
+            Ok(value) => String::from_utf8(value).map(Some).map_err(|_| StoreError::NoText { key: key.into() }),
+            Err(RpcError::NoValue) => Ok(None),
+            Err(source) => Err(failed(source)),
+        }
+    }
+}
+
+impl Store for VmwareStore {
+    fn read(&self) -> Result<Dictionary, StoreError> {
+        let reading = Reading {
+            store: self,
+            found: RefCell::default(),
+            asked: Cell::new(0),
+            bytes: Cell::new(0),
+            failed: Cell::new(None),
+        };
+        // what is wrong with the spec is found again by whoever reads the dictionary
+        let _spec = wire::guestinfo::read(&reading);
+        if let Some(error) = reading.failed.take() {
+            return Err(error);
+        }
+        let found = reading.found.into_inner();
+        if found.has_prefix("") { Ok(found) } else { Err(StoreError::Empty) }
+    }
+
+    fn get(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.ask(key)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        let request = ["info-set ", key, " ", value].concat();
+        match self.0.get_mut().call(request.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(StoreError::Unset { key: key.into(), source }),
+        }
+    }
+}
+
+/// The keys of one reading.
+struct Reading<'a> {
+    store: &'a VmwareStore,
+    found: RefCell<Dictionary>,
+    asked: Cell<usize>,
+    bytes: Cell<usize>,
+    /// What went wrong first. Nothing is asked after it.
+    failed: Cell<Option<StoreError>>,
+}
+
+impl Reading<'_> {
+    fn ask(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let asked = self.asked.get() + 1;
+        self.asked.set(asked);
+        if asked > MOST_KEYS {
+            return Err(StoreError::Endless);
+        }
+        let value = self.store.ask(key)?;
+        if let Some(value) = &value {
+            self.bytes.set(self.bytes.get() + value.len());
+            if self.bytes.get() > MOST_BYTES {
+                return Err(StoreError::Endless);
+            }
+            self.found.borrow_mut().set(key, value.as_str());
+        }
+        Ok(value)
+    }
+}
+
+impl Keys for Reading<'_> {
+    fn value(&self, key: &str) -> Option<String> {
+        let failed = self.failed.take();
+        if failed.is_some() {
+            self.failed.set(failed);
+            return None;
+        }
+        // some are asked for twice
+        let known = self.found.borrow().get(key).map(str::to_owned);
+        known.or_else(|| match self.ask(key) {
+            Ok(value) => value,
+            Err(error) => {
+                self.failed.set(Some(error));
+                None
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use wire::handshake::LinkKey;
+    use wire::spec::{LinkDevice, LinkSpec, Process, SPEED, Spec};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Inner {
+        keys: Dictionary,
+        requests: Vec<String>,
+        /// Each further key has this value.
+        any: Option<Vec<u8>>,
+        /// From this request on nothing is answered.
+        dies_at: Option<usize>,
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct Host(Rc<RefCell<Inner>>);
+
+    impl Rpci for Host {
+        fn call(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError> {
+            let mut host = self.0.borrow_mut();
+            let request = std::str::from_utf8(request).unwrap();
+            host.requests.push(request.into());
+            if host.dies_at.is_some_and(|at| host.requests.len() >= at) {
+                return Err(RpcError::Silent);
+            }
+            if let Some((key, value)) = request.strip_prefix("info-set ").and_then(|rest| rest.split_once(' ')) {
+                host.keys.set(key, value);
+                return Ok(Vec::new());
+            }
+            let key = request.strip_prefix("info-get ").unwrap();
+            let value = host.keys.get(key).map(|value| value.as_bytes().to_vec());
+            value.or(host.any.clone()).ok_or(RpcError::NoValue)
+        }
+    }
+
+    fn spec() -> Spec {
+        let key = LinkKey::new([0x5a; 32]);
+        let link = LinkSpec { device: LinkDevice::Serial, key, sealed: true, speed: SPEED };
+        Spec::new("3f0c", link, Process::new(vec!["true".into()]))
+    }
+
+    fn store(keys: Dictionary) -> (VmwareStore, Host) {
+        let host = Host::default();
+        host.0.borrow_mut().keys = keys;
+        (VmwareStore::new(Box::new(host.clone())), host)
+    }
+
+    #[test]
+    fn a_spec_is_read_by_asking_for_what_it_needs() {
+        let mut keys = wire::guestinfo::write(&spec());
+        keys.set("guestinfo.vice./unheard.of", "1");
+        let (store, host) = store(keys);
+        let found = store.read().unwrap();
+        assert_eq!(wire::guestinfo::read(&found).unwrap(), spec());
+        assert_eq!(found.get("guestinfo.vice./unheard.of"), None);
+        let asked = &host.0.borrow().requests;
+        assert!(asked.iter().all(|request| request.starts_with("info-get guestinfo.")), "{asked:?}");
+        assert!(asked.len() < 150, "{}", asked.len());
+    }
+
+    #[test]
+    fn a_machine_without_a_spec_says_what_to_set() {
+        let (store, _) = store(Dictionary::default());
+        let error = store.read().unwrap_err().to_string();
+        assert!(error.contains("guestinfo.vice./common/id"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_spec_is_found_by_its_reader() {
+        let mut keys = wire::guestinfo::write(&spec());
+        keys.set("guestinfo.vice./link/device", "usb");
+        let expected = wire::guestinfo::read(&keys).unwrap_err();
+        let (store, _) = store(keys);
+        assert_eq!(wire::guestinfo::read(&store.read().unwrap()), Err(expected));
+    }
+
+    #[test]
+    fn a_host_that_stops_answering_is_not_asked_again() {
+        let (store, host) = store(wire::guestinfo::write(&spec()));
+        for dies_at in [1, 2, 20] {
+            *host.0.borrow_mut() =
+                Inner { keys: wire::guestinfo::write(&spec()), dies_at: Some(dies_at), ..Inner::default() };
+            assert!(matches!(store.read(), Err(StoreError::Unasked { source: RpcError::Silent, .. })));
+            assert_eq!(host.0.borrow().requests.len(), dies_at);
+        }
+    }
+
+    #[test]
+    fn a_host_that_has_every_key_is_left() {
+        let (store, host) = store(wire::guestinfo::write(&spec()));
+        // 1,024 sessions are within the list's bound, and too much for the host
+        let names: Vec<String> = (0..1024).map(|name| name.to_string()).collect();
+        host.0.borrow_mut().keys.set("guestinfo.vice./sessions", names.join("|"));
+        let session = ["cmd/Path", "cmd/Dir"].map(str::to_owned);
+        for name in names {
+            for key in &session {
+                host.0.borrow_mut().keys.set(&format!("guestinfo.vice./sessions|{name}/{key}"), "/x");
+            }
+        }
+        assert!(matches!(store.read(), Err(StoreError::Endless)));
+        assert_eq!(host.0.borrow().requests.len(), MOST_KEYS);
+        host.0.borrow_mut().any = Some(vec![b'1'; 1 << 20]);
+        host.0.borrow_mut().keys = Dictionary::default();
+        assert!(matches!(store.read(), Err(StoreError::Endless)));
+        assert_eq!(host.0.borrow().requests.len(), MOST_KEYS + MOST_BYTES / (1 << 20) + 1);
+    }
+
+    #[test]
+    fn values_are_text() {
+        let (mut store, host) = store(Dictionary::default());
+        host.0.borrow_mut().any = Some(vec![b'a', 0xff]);
+        let expected = "guestinfo guestinfo.a is not text in UTF-8";
+        assert_eq!(store.get("guestinfo.a").unwrap_err().to_string(), expected);
+        host.0.borrow_mut().any = Some(Vec::new());
+        assert_eq!(store.get("guestinfo.a").unwrap(), None);
+        host.0.borrow_mut().any = None;
+        assert_eq!(store.get("guestinfo.a").unwrap(), None);
+        store.set("guestinfo.a", "two words").unwrap();
+        assert_eq!(store.get("guestinfo.a").unwrap().as_deref(), Some("two words"));
+    }
+}
