@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use guest::say;
 use guest::toolbox::{self, Facts, Operation, Outcome, Output, Power};
-use guest::vmware::{RpcError, Rpci, Tclo};
+use guest::vmware::{self, RpcError, Rpci, Tclo};
 use wire::spec::Spec;
 
 /// The shortest pause between two looks, after the one that found a question.
@@ -34,7 +34,7 @@ pub(crate) struct Channels {
 
 /// Those of this machine, if it is VMware's.
 pub(crate) fn channels() -> Result<Channels, RpcError> {
-    Err(RpcError::NotVmware)
+    Ok(Channels { tclo: vmware::tclo()?, rpci: vmware::rpci()? })
 }
 
 type Opens = Box<dyn FnMut() -> Result<Channels, RpcError>>;
