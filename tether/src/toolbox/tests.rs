@@ -179,7 +179,7 @@ fn first_contact_tells_all_and_then_what_is_new_twice_a_minute() {
     assert_eq!(machine.look(&mut tools), all);
     machine.uptime = 30 * SECOND;
     let mut told = Vec::new();
-    while tools.deadline() < 60 * SECOND {
+    while tools.deadline() < 50 * SECOND {
         let at = tools.deadline();
         told.extend(machine.look(&mut tools).into_iter().filter(|line| line != "< ").map(|line| (at.as_secs(), line)));
     }
