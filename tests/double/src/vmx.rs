@@ -1,8 +1,22 @@
 //! The state of one VMX, and its answers: channels, guestinfo, what tools have told, and the questions that it asks. Pure.
+//!
+//! What registers mean is in `backdoor`, how a message crosses in pieces in `channel`, what a request says in `rpci`, who asks next in `tclo`.
 
-use std::collections::{BTreeMap, VecDeque};
+mod backdoor;
+mod channel;
+mod rpci;
+mod tclo;
+mod told;
 
-/// The 32-bit halves of the registers that an access to the backdoor carries, there and back. `buffer` is RSI of `outsb` and RDI of `insb`.
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use backdoor::{MAGIC, PORT_HIGH, PORT_LOW};
+pub use told::Told;
+
+use channel::Channel;
+
+/// The 32-bit halves of the registers that an access to the backdoor carries, there and back. `buffer` is RSI of `outsb` and RDI of `insb`, of which ESI or EDI
+/// then says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
     pub eax: u32,
@@ -12,6 +26,14 @@ pub struct Registers {
     pub esi: u32,
     pub edi: u32,
     pub ebp: u32,
+    pub buffer: u64,
+}
+
+/// Which way high bandwidth goes, as the guest sees it: `rep outsb` or `rep insb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Out,
+    In,
 }
 
 /// The guest's memory, for high bandwidth.
@@ -34,12 +56,21 @@ pub enum Origin {
 pub struct Faults {
     pub no_high_bandwidth: bool,
     pub no_cookies: bool,
-    /// A checkpoint happens in the transfer of this number, counted from one; and in each multiple of it.
+    /// A checkpoint happens in the transfer of this number, counted from one; and in each multiple of it. A transfer is a payload of low or high bandwidth, or
+    /// the acknowledgement of one: where open-vm-tools expects a checkpoint (`lib/message/message.c`).
     pub checkpoint_every: Option<u32>,
+    /// One checkpoint, in the transfer of this number.
+    pub checkpoint_at: Option<u32>,
     /// `guest_rpc.rpci.auth.cmd.info-get` and `-set`: only who is privileged may.
     pub authenticate: bool,
     /// Nothing is ever answered: no OPEN succeeds.
     pub deaf: bool,
+    /// Replies to RPCI say that they have at least this many bytes. What they lack is spaces.
+    pub swollen: Option<u32>,
+    /// Of each reply over vsock so many bytes come, and then nothing more: the connection is gone.
+    pub cut_at: Option<usize>,
+    /// `SetGuestInfo` takes no NIC information of version 3 in slot 10, as hosts before it.
+    pub no_nic_v3: bool,
 }
 
 /// One VMX.
@@ -50,8 +81,47 @@ pub struct Vmx {
     pub guestinfo: BTreeMap<String, Vec<u8>>,
     /// What it will ask over TCLO, the next first.
     pub questions: VecDeque<Vec<u8>>,
-    /// What the guest has answered to each, or sent with nothing asked.
+    /// The question that a guest has taken, and not yet answered.
+    pub asked: Option<Vec<u8>>,
+    /// What the guest has answered to each, and what it sent with nothing asked.
     pub answers: Vec<Vec<u8>>,
+    /// How often it said with nothing, over TCLO, that it is there.
+    pub signs_of_life: u64,
     /// Every RPCI request as it came.
     pub requests: Vec<Vec<u8>>,
+    /// What was wrong with what the guest sent over vsock: it was hung up on.
+    pub complaints: Vec<String>,
+    /// What tools have told of the guest.
+    pub told: Told,
+    /// Which keys the guest has set: only these count for what it may keep.
+    set_by_guest: BTreeSet<String>,
+    channels: BTreeMap<u16, Channel>,
+    /// How many channels were ever opened: each has cookies of its own.
+    opened: u32,
+    /// How many transfers there were.
+    transfers: u32,
+}
+
+impl Vmx {
+    /// With these keys, as the host's administrator sets them: any key, slashes too.
+    pub fn with(keys: &[(&str, &str)]) -> Vmx {
+        let guestinfo = keys.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.as_bytes().to_vec())).collect();
+        Vmx { guestinfo, ..Vmx::default() }
+    }
+
+    /// How many channels are open through the backdoor.
+    pub fn open_channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// How many transfers there were: what the checkpoints of [`Faults`] count.
+    pub fn transfers(&self) -> u32 {
+        self.transfers
+    }
+
+    /// How many bytes a reply of so many is said to have.
+    pub fn said(&self, length: usize) -> u32 {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        length.max(self.faults.swollen.unwrap_or(0))
+    }
 }
