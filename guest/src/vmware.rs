@@ -138,3 +138,6 @@ fn serves(backdoor: Backdoor) -> bool {
         child.is_ok_and(|child| matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod firewall;
 mod health;
 mod hostile;
 mod hotplug;
+mod judges;
 mod layers;
 mod limits;
 mod link;
@@ -48,6 +49,7 @@ mod syslog;
 mod terminal;
 mod tidy;
 mod user;
+mod vmware;
 mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.

@@ -17,5 +17,6 @@ pub mod serve;
 pub mod stream;
 pub mod terminal;
 pub mod vch;
+pub mod vmware;
 pub mod vsock;
 pub mod wire;

@@ -86,7 +86,7 @@ impl Machine {
         let tcp = self.link_over_tcp.then(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let vsock = (self.link == LinkDevice::Vsock).then(|| Vsock::start(dir.path()));
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args("-accel tcg -cpu max -nodefaults -no-user-config -display none".split(' '));
+        qemu.args("-accel tcg -cpu max,-erms,-fsrm -nodefaults -no-user-config -display none".split(' '));
         if !self.reboots {
             qemu.arg("-no-reboot");
         }

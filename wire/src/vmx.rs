@@ -35,6 +35,11 @@ impl Dictionary {
         self.0.insert(key.to_lowercase(), value.into());
     }
 
+    /// All of it, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// Whether any key begins so.
     pub fn has_prefix(&self, prefix: &str) -> bool {
         let prefix = prefix.to_lowercase();

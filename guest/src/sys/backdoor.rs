@@ -82,6 +82,14 @@ impl Backdoor {
     }
 }
 
+#[cfg(test)]
+impl Backdoor {
+    /// For a thread whose ports a double of the host answers.
+    pub(crate) fn of_a_double(is_encrypted: bool) -> Backdoor {
+        Backdoor { instruction: Instruction::Port, is_encrypted }
+    }
+}
+
 fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
     const HYPERVISOR: u32 = 1 << 31;
     const VENDOR: u32 = 0x4000_0000;

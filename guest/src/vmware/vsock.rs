@@ -56,6 +56,14 @@ impl Vsock {
     }
 }
 
+#[cfg(test)]
+impl Vsock {
+    /// Over a connection that is there.
+    pub(super) fn over(socket: File) -> Vsock {
+        Vsock(Some(Connection(socket)))
+    }
+}
+
 /// A socket that does not block.
 #[derive(Debug)]
 struct Connection(File);

@@ -143,4 +143,52 @@ mod tests {
         assert!(!Processor { rax: 0, ..right }.is_meant(Access::Low));
         assert!(!Processor { rdx: 0x80, ..right }.is_meant(Access::Low));
     }
+
+    /// A guest's memory that is all the same.
+    struct Same(u8);
+
+    impl Memory for Same {
+        fn read(&mut self, _address: u64, bytes: &mut [u8]) -> bool {
+            bytes.fill(self.0);
+            true
+        }
+
+        fn write(&mut self, _address: u64, _bytes: &[u8]) -> bool {
+            self.0 != 0
+        }
+    }
+
+    #[test]
+    fn a_processor_goes_on_as_if_the_instruction_had_run() {
+        const ABOVE: u64 = 0xaaaa_aaaa_0000_0000;
+        const BUFFER: u64 = 0x7fff_1234_5678;
+        let mut vmx = Vmx::default();
+        let asked = |rbx, rcx| Processor {
+            rax: ABOVE | u64::from(MAGIC),
+            rbx,
+            rcx,
+            rdx: ABOVE | 0x5658,
+            ..Processor::default()
+        };
+        let mut processor = asked(ABOVE | 0x4943_5052, ABOVE | 0x1e);
+        assert!(processor.serve(Access::Low, &mut vmx, &mut Same(0)));
+        let after = Processor { rcx: ABOVE | 0x1_0000, rdx: ABOVE, ..asked(ABOVE | 0x4943_5052, 0) };
+        assert_eq!(processor, after, "the high halves are the guest's");
+        assert!(asked(6, 0x1_001e).serve(Access::Low, &mut vmx, &mut Same(0)));
+
+        let high = Processor { rdx: 0x5659, rsi: BUFFER, rdi: BUFFER, ..asked(0x1_0000, 6) };
+        let mut processor = high;
+        assert!(processor.serve(Access::High(Direction::Out), &mut vmx, &mut Same(b' ')));
+        assert_eq!(processor, Processor { rcx: 0, rsi: BUFFER + 6, ..high });
+        assert_eq!(vmx.requests, [b"      "]);
+
+        let mut size = asked(0, 0x3_001e);
+        assert!(size.serve(Access::Low, &mut vmx, &mut Same(0)));
+        let high = Processor { rcx: size.rbx, ..high };
+        let mut processor = high;
+        assert!(!processor.serve(Access::High(Direction::In), &mut vmx, &mut Same(0)), "it cannot be written");
+        assert_eq!(processor, high);
+        assert!(processor.serve(Access::High(Direction::In), &mut vmx, &mut Same(1)));
+        assert_eq!(processor, Processor { rcx: 0, rdi: BUFFER + size.rbx, ..high });
+    }
 }

@@ -277,8 +277,9 @@ impl Tracer {
     fn system_call(&mut self, pid: Pid, process: Pid) -> io::Result<()> {
         let Some(calls) = &mut self.calls else { return Ok(()) };
         let thread = self.threads.entry(pid).or_default();
-        thread.in_call = !thread.in_call;
         let mut registers = ptrace::getregs(pid)?;
+        // Beginnings and ends alternate, but for what a thread was in when it became ours. Until a call is made, its result is this.
+        thread.in_call = !thread.in_call && registers.rax.cast_signed() == i64::from(-libc::ENOSYS);
         if thread.in_call {
             let mut memory = self.proc.memory(process);
             thread.call = calls.begin(process, &mut registers, &mut memory);

@@ -61,10 +61,14 @@ pub struct Faults {
     pub checkpoint_every: Option<u32>,
     /// One checkpoint, in the transfer of this number.
     pub checkpoint_at: Option<u32>,
+    /// In the transfer of this number all channels are gone, as after a resumption.
+    pub forgets_at: Option<u32>,
     /// `guest_rpc.rpci.auth.cmd.info-get` and `-set`: only who is privileged may.
     pub authenticate: bool,
     /// Nothing is ever answered: no OPEN succeeds.
     pub deaf: bool,
+    /// Requests are served, and no reply is ever ready.
+    pub silent: bool,
     /// Replies to RPCI say that they have at least this many bytes. What they lack is spaces.
     pub swollen: Option<u32>,
     /// Of each reply over vsock so many bytes come, and then nothing more: the connection is gone.
@@ -105,8 +109,14 @@ pub struct Vmx {
 impl Vmx {
     /// With these keys, as the host's administrator sets them: any key, slashes too.
     pub fn with(keys: &[(&str, &str)]) -> Vmx {
-        let guestinfo = keys.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.as_bytes().to_vec())).collect();
-        Vmx { guestinfo, ..Vmx::default() }
+        let mut vmx = Vmx::default();
+        keys.iter().for_each(|(key, value)| vmx.put(key, *value));
+        vmx
+    }
+
+    /// Sets a key as the host's administrator does: any key, of any case.
+    pub fn put(&mut self, key: &str, value: impl Into<Vec<u8>>) {
+        self.guestinfo.insert(key.to_ascii_lowercase(), value.into());
     }
 
     /// How many channels are open through the backdoor.
@@ -114,7 +124,7 @@ impl Vmx {
         self.channels.len()
     }
 
-    /// How many transfers there were: what the checkpoints of [`Faults`] count.
+    /// How many transfers there were: what the numbers in [`Faults`] count.
     pub fn transfers(&self) -> u32 {
         self.transfers
     }

@@ -114,6 +114,9 @@ fn serve_rpci(connection: &mut File, origin: Origin, vmx: &Mutex<Vmx>) -> Result
             continue;
         }
         let reply = lock(vmx).rpci(origin, &bytes);
+        if lock(vmx).faults.silent {
+            continue;
+        }
         send(connection, &reply, vmx)?;
         if is_last {
             break;

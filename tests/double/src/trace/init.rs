@@ -70,8 +70,7 @@ impl Lookout {
         let own = fs::read(OWN_FILE).map_err(io(OWN_FILE))?;
         fs::write(PROGRAM, program(&own).ok_or(InitError::Alone)?).map_err(io(PROGRAM))?;
         fs::set_permissions(PROGRAM, PermissionsExt::from_mode(0o755)).map_err(io(PROGRAM))?;
-        let arguments = [&text[..], b"\0--pid1\0--\0", PROGRAM.as_bytes()].concat();
-        Ok(Options::parse_bytes(arguments.strip_prefix(&[0]).unwrap_or(&arguments))?)
+        Ok(Options::parse_bytes(&[&text[..], b"--pid1\0--\0", PROGRAM.as_bytes()].concat())?)
     }
 
     pub(super) fn proc() -> String {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -63,12 +64,17 @@ fn part(mut options: Options, proc: &str, then: impl FnOnce() -> io::Result<()>)
 }
 
 fn start_fronts(options: &Options, vmx: &Shared) -> io::Result<()> {
-    for path in [&options.state, &options.control].into_iter().flatten() {
-        make_raw(&OpenOptions::new().append(true).create(true).open(path)?);
+    // both ways, so that neither a pipe without a writer nor a terminal without a carrier keeps us, and neither ends
+    let open = |path: &Path| OpenOptions::new().read(true).append(true).create(true).open(path);
+    if let Some(path) = &options.state {
+        make_raw(&open(path)?);
     }
     if let Some(path) = &options.control {
-        let (orders, vmx) = (BufReader::new(File::open(path)?), vmx.clone());
-        thread::spawn(move || orders.split(b'\n').map_while(Result::ok).for_each(|order| obey(&order, &vmx)));
+        let (orders, vmx) = (open(path)?, vmx.clone());
+        make_raw(&orders);
+        thread::spawn(move || {
+            BufReader::new(orders).split(b'\n').map_while(Result::ok).for_each(|order| obey(&order, &vmx));
+        });
     }
     if options.vsock {
         for port in [RPCI_PORT, TCLO_PORT] {

@@ -102,8 +102,8 @@ impl Vmx {
             }
             Direction::In => {
                 let piece = channel.piece(length)?;
-                if self.is_checkpoint(number) {
-                    return said(CHECKPOINT);
+                if let Some(status) = self.mishap(number) {
+                    return said(status);
                 }
                 if !memory.write(registers.buffer, &piece) {
                     return None;
@@ -162,15 +162,15 @@ impl Vmx {
                 let mut word = [0; 4];
                 let length = due.min(word.len());
                 word[..length].copy_from_slice(&channel.piece(length).unwrap_or_default());
-                if self.is_checkpoint(number) {
-                    return said(CHECKPOINT);
+                if let Some(status) = self.mishap(number) {
+                    return said(status);
                 }
                 self.channels.get_mut(&number).into_iter().for_each(|channel| channel.gave(length));
                 Registers { ebx: u32::from_le_bytes(word), edx: IS_PAYLOAD, ..said(SUCCESS) }
             }
             RECEIVE_STATUS if registers.ebx & SUCCESS != 0 => {
-                if self.is_checkpoint(number) {
-                    return said(CHECKPOINT);
+                if let Some(status) = self.mishap(number) {
+                    return said(status);
                 }
                 said(self.acknowledge(number))
             }
@@ -190,8 +190,8 @@ impl Vmx {
 
     /// A piece of a message has come, unless a checkpoint came between. What is said of it.
     fn take(&mut self, number: u16, piece: &[u8]) -> u32 {
-        if self.is_checkpoint(number) {
-            return CHECKPOINT;
+        if let Some(status) = self.mishap(number) {
+            return status;
         }
         if let Some(whole) = self.channels.get_mut(&number).and_then(|channel| channel.take(piece)) {
             self.deliver(number, &whole);
@@ -205,6 +205,9 @@ impl Vmx {
             Some(Service::Rpci) => {
                 // whoever can execute an instruction can come this way: no privilege
                 let reply = self.rpci(Origin::Unprivileged, message);
+                if self.faults.silent {
+                    return;
+                }
                 let length = self.said(reply.len());
                 self.channels.get_mut(&number).into_iter().for_each(|channel| channel.offer(reply.clone(), length));
             }
@@ -236,16 +239,22 @@ impl Vmx {
         SUCCESS
     }
 
-    /// Counts a transfer, and says whether a checkpoint comes between.
-    fn is_checkpoint(&mut self, number: u16) -> bool {
+    /// Counts a transfer. What is said of it instead, where a fault comes between.
+    fn mishap(&mut self, number: u16) -> Option<u32> {
         self.transfers += 1;
-        let Faults { checkpoint_every: every, checkpoint_at: at, .. } = self.faults;
+        let Faults { checkpoint_every: every, checkpoint_at: at, forgets_at, .. } = self.faults;
+        if forgets_at == Some(self.transfers) {
+            self.channels.clear();
+            self.hang_up();
+            return Some(CLOSED);
+        }
         let is_hit =
             every.is_some_and(|every| self.transfers.is_multiple_of(every.max(1))) || at == Some(self.transfers);
-        if is_hit {
-            self.channels.get_mut(&number).into_iter().for_each(Channel::interrupt);
+        if !is_hit {
+            return None;
         }
-        is_hit
+        self.channels.get_mut(&number).into_iter().for_each(Channel::interrupt);
+        Some(CHECKPOINT)
     }
 }
 

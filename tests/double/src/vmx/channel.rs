@@ -114,7 +114,6 @@ impl Channel {
     pub(super) fn interrupt(&mut self) {
         self.incoming = None;
         if let Some(outgoing) = &mut self.outgoing {
-            outgoing.given = 0;
             outgoing.is_announced = false;
         }
     }

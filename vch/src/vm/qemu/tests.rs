@@ -48,7 +48,7 @@ fn a_machine_by_direct_boot() {
     check(
         &machine(),
         &[
-            "-accel tcg -cpu max",
+            "-accel tcg -cpu max,-erms,-fsrm",
             "-m 512 -smp 2",
             "-machine q35,sata=off,smbus=off,hpet=off -bios /q.rom",
             "-kernel /k -initrd /i -append console=ttyS1 ",

@@ -235,6 +235,26 @@ fn any_checkpoint_costs_a_guest_that_begins_again_nothing() {
 }
 
 #[test]
+fn who_does_not_begin_again_after_a_checkpoint_gets_nowhere() {
+    let mut vmx = hello();
+    vmx.faults.checkpoint_at = Some(2);
+    let guest = Guest::open(&mut vmx, RPCI_COOKIES, false).unwrap();
+    guest.ask(&mut vmx, SEND_SIZE, 22).unwrap();
+    let word = |vmx: &mut Vmx| guest.ask(vmx, SEND_PAYLOAD, 0x6f66_6e69).map(drop);
+    assert_eq!(word(&mut vmx), Ok(()));
+    assert_eq!(word(&mut vmx), Err(Refused(CHECKPOINT)));
+    assert_eq!(word(&mut vmx), Err(Refused(FAILURE)));
+
+    guest.send_once(&mut vmx, REQUEST).unwrap();
+    guest.ask(&mut vmx, RECEIVE_SIZE, 0).unwrap();
+    vmx.faults.checkpoint_at = Some(vmx.transfers() + 1);
+    let word = |vmx: &mut Vmx| guest.ask(vmx, RECEIVE_PAYLOAD, 1).map(drop);
+    assert_eq!(word(&mut vmx), Err(Refused(CHECKPOINT)));
+    assert_eq!(word(&mut vmx), Err(Refused(FAILURE)));
+    assert_eq!(guest.receive_once(&mut vmx), Ok(Some(b"1 hello".to_vec())));
+}
+
+#[test]
 fn a_message_that_takes_longer_than_checkpoints_are_apart_never_crosses() {
     for (is_high, most) in [(true, 2), (false, 6)] {
         for every in 1..12 {
@@ -322,6 +342,28 @@ fn who_is_deaf_still_has_a_version() {
     assert!(Guest::open(&mut vmx, RPCI_COOKIES, true).is_err());
     assert!(guest.call(&mut vmx, REQUEST).is_err());
     assert_eq!(vmx.access(Registers { eax: MAGIC, ecx: GETVERSION, ..Registers::default() }).eax, 6);
+}
+
+#[test]
+fn a_host_may_serve_and_never_say_so() {
+    let mut vmx = hello();
+    vmx.faults.silent = true;
+    let guest = Guest::open(&mut vmx, RPCI_COOKIES, true).unwrap();
+    assert_eq!(guest.call(&mut vmx, b"info-set guestinfo.a b"), Ok(None));
+    assert_eq!(vmx.guestinfo["guestinfo.a"], b"b");
+}
+
+#[test]
+fn a_host_may_forget_its_channels_in_any_transfer() {
+    for number in 1..=3 {
+        let mut vmx = hello();
+        vmx.faults.forgets_at = Some(number);
+        let guest = Guest::open(&mut vmx, RPCI_COOKIES, true).unwrap();
+        assert_eq!(guest.call(&mut vmx, REQUEST), Err(Refused(CLOSED)));
+        assert_eq!(vmx.open_channels(), 0);
+        let guest = Guest::open(&mut vmx, RPCI_COOKIES, true).unwrap();
+        assert_eq!(guest.call(&mut vmx, REQUEST), Ok(Some(b"1 hello".to_vec())));
+    }
 }
 
 #[test]

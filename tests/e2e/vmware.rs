@@ -1,0 +1,117 @@
+//! A containerVM on VMware: its spec comes through the backdoor, its status goes back there, and what is wrong with the host has a name.
+//!
+//! The host is the double; the machine's init is its shim, which leaves PID 1 to tether.
+
+use rig::host::Host;
+use rig::images::busybox_disk;
+use rig::machine::{Machine, script};
+use rig::vmware::{Medium, Vmware};
+use wire::message::MAIN;
+use wire::spec::{LinkDevice, Spec};
+use wire::status::{MachineState, Status};
+
+const STATUS: &str = "rpci info-set guestinfo.vice..status ";
+
+fn hello(link: LinkDevice) -> Spec {
+    script(link, "echo $((6 * 7)); cat /proc/1/comm; exit 3")
+}
+
+/// Runs a machine to its end, which must be the container's.
+fn runs(vmware: &Vmware, spec: &Spec, medium: Medium) {
+    let (_dir, disk) = busybox_disk();
+    let machine = vmware.machine(Machine::new(spec, Some(disk)), medium);
+    let mut host = Host::boot(machine, spec);
+    assert_eq!(host.exit(MAIN).ending.code(), 3);
+    assert_eq!(host.stdout(MAIN).text(), "42\ntether\n");
+    host.wait_off();
+}
+
+/// What the console says of a machine that powers itself off for want of a spec.
+fn fails(vmware: &Vmware) -> String {
+    let spec = hello(LinkDevice::Serial);
+    let machine = vmware.machine(Machine::new(&spec, None), Medium::Initramfs);
+    let mut powered = machine.power_on();
+    powered.wait();
+    powered.console()
+}
+
+fn statuses(vmware: &Vmware) -> Vec<Status> {
+    let unescape = |text: &str| text.replace("\\\"", "\"").replace("\\\\", "\\");
+    let texts = vmware.lines().into_iter().filter_map(|line| line.strip_prefix(STATUS).map(unescape));
+    texts.map(|text| rig::host::status(&text)).collect()
+}
+
+#[test]
+fn a_container_runs_by_a_spec_that_comes_through_the_backdoor_and_its_status_goes_back() {
+    for link in [LinkDevice::Virtio, LinkDevice::Serial] {
+        let spec = hello(link);
+        let vmware = Vmware::with(&spec);
+        runs(&vmware, &spec, Medium::Initramfs);
+        let statuses = statuses(&vmware);
+        assert!(statuses.is_sorted_by_key(|status| status.generation), "{statuses:?}");
+        let [first, .., last] = statuses.as_slice() else { panic!("{statuses:?}") };
+        assert_eq!(first.state, MachineState::Running);
+        let exit = last.sessions["rig"].exit.as_ref();
+        assert_eq!(exit.map(|exit| exit.ending.code()), Some(3), "{last:?}");
+    }
+}
+
+#[test]
+fn the_same_medium_boots_there_from_an_iso() {
+    let spec = hello(LinkDevice::Serial);
+    runs(&Vmware::with(&spec), &spec, Medium::Iso);
+}
+
+#[test]
+fn what_some_hosts_lack_is_done_without() {
+    for options in [&["--no-hb"][..], &["--no-cookies"], &["--no-hb", "--no-cookies"], &["--checkpoint", "29"]] {
+        let spec = hello(LinkDevice::Virtio);
+        let mut vmware = Vmware::with(&spec);
+        vmware.option(options);
+        runs(&vmware, &spec, Medium::Initramfs);
+    }
+}
+
+#[test]
+fn hypercalls_take_the_ports_place_where_the_processor_has_them() {
+    for name in ["vmcall", "vmmcall"] {
+        let spec = hello(LinkDevice::Virtio);
+        let mut vmware = Vmware::with(&spec);
+        vmware.option(&["--hypercall", name]);
+        runs(&vmware, &spec, Medium::Initramfs);
+    }
+}
+
+#[test]
+fn who_may_not_ask_through_the_backdoor_asks_over_vsock() {
+    let spec = hello(LinkDevice::Virtio);
+    let mut vmware = Vmware::with(&spec);
+    vmware.option(&["--vsock", "--authenticate"]);
+    runs(&vmware, &spec, Medium::Initramfs);
+    assert!(!statuses(&vmware).is_empty());
+}
+
+#[test]
+fn a_host_that_denies_is_silent_or_has_no_spec_is_named_and_the_machine_goes_off() {
+    let mut denying = Vmware::with(&hello(LinkDevice::Serial));
+    denying.option(&["--authenticate"]);
+    let console = fails(&denying);
+    assert!(console.contains("denies it: Permission denied"), "{console}");
+
+    let mut deaf = Vmware::with(&hello(LinkDevice::Serial));
+    deaf.option(&["--deaf"]);
+    let console = fails(&deaf);
+    assert!(console.contains("cannot reach VMware's guestinfo"), "{console}");
+
+    let console = fails(&Vmware::empty());
+    assert!(console.contains("no guestinfo: nothing is set for this VM"), "{console}");
+
+    let mut wrong = Vmware::with(&hello(LinkDevice::Serial));
+    wrong.option(&["--info", "guestinfo.vice./link/device=pigeon"]);
+    let console = fails(&wrong);
+    assert!(console.contains("pigeon"), "{console}");
+    let told = statuses(&wrong);
+    let [status] = told.as_slice() else { panic!("{told:?}") };
+    let reason = status.failure.as_ref().map(|failure| failure.reason.as_str()).unwrap_or_default();
+    assert!(status.state == MachineState::Failed && reason.contains("pigeon"), "{status:?}");
+}
