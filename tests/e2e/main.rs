@@ -48,6 +48,7 @@ mod stop;
 mod syslog;
 mod terminal;
 mod tidy;
+mod toolbox;
 mod user;
 mod vmware;
 mod volumes;
