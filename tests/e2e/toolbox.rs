@@ -10,12 +10,13 @@ use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use rig::qmp::Qmp;
 use rig::vmware::{Medium, Vmware};
+use rig::wire::Wire;
 use wire::guestinfo::base64;
 use wire::message::{MAIN, Request};
 use wire::spec::{Endpoint, LinkDevice, Spec};
 use wire::status::Ending;
 
-use crate::network::{endpoint, mac, prefix};
+use crate::network::{endpoint, is_announcement, mac, prefix};
 
 /// A containerVM on a VMware host.
 struct Guest {
@@ -144,11 +145,8 @@ fn vcenter_sees_tools_that_run_and_who_the_guest_is() {
         guest.wait_for(start, &format!("rpci {start}"));
     }
     let cards = guest.wait_for("cards", "rpci SetGuestInfo  10 ");
-    assert!(
-        cards.contains("52:54:00:00:00:01") && cards.contains("\\x0a\\x01\\x00\\x02\\x00\\x00\\x00\\x18")
-            || cards.contains("\\n\\x01\\x00\\x02\\x00\\x00\\x00\\x18"),
-        "{cards}"
-    );
+    let address = "\\n\\x01\\x00\\x02\\x00\\x00\\x00\\x18";
+    assert!(cards.contains("52:54:00:00:00:01") && cards.contains(address), "{cards}");
     let disk = guest.wait_for("disk", "rpci SetGuestDiskInfo {");
     assert!(disk.contains("\\\"size\\\":\\\""), "{disk}");
     let (asked, answer) = guest.ask(b"Capabilities_Register");
@@ -191,16 +189,32 @@ fn a_restart_by_vcenter_is_one_of_the_machine() {
 }
 
 #[test]
-fn after_a_suspension_the_clock_is_the_hosts() {
-    let mut guest = boot("echo up; exec sleep 100000", |_, _| ());
+fn after_a_suspension_the_neighbours_hear_of_the_guest_again_and_the_clock_is_right() {
+    let wire = Wire::silent();
+    let mut guest = boot("echo up; exec sleep 100000", |spec, machine| {
+        spec.networks = vec![Endpoint { addresses: vec![prefix("10.1.0.2/24")], ..endpoint("net", mac(1)) }];
+        machine.extra.extend(wire.card("net", "virtio-net-pci,mac=52:54:00:00:00:01"));
+    });
+    let hear = |count: usize| {
+        let mut heard = 0;
+        wire.wait_for("an announcement", 0, |frame| {
+            heard += usize::from(is_announcement(frame, [0x52, 0x54, 0, 0, 0, 1], [10, 1, 0, 2]));
+            (heard == count).then_some(())
+        });
+    };
+    // both of the start's
+    hear(2);
     guest.host.order(Request::SetClock { unix_ns: 1_000_000_000_000_000_000 });
-    assert!(guest.host.shell("date +%s").starts_with("10000"));
     assert_eq!(guest.ask(b"OS_Suspend").0, ["tools.os.statechange.status 1 5"]);
     let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert_eq!(guest.ask(b"OS_Resume").0[0], "tools.os.statechange.status 1 4");
-    let after: u64 = guest.host.shell("date +%s").trim().parse().unwrap();
-    // the card under the machine counts whole seconds
-    assert!(after + 1 >= before, "{after} {before}");
+    hear(3);
+    if guest.host.shell("ls /sys/class/rtc/rtc0/since_epoch 2>&1 || true").contains("No such file") {
+        return crate::skip("after_a_suspension_…_the_clock_is_right", "the kernel has no driver for the machine's own clock");
+    }
+    let now: u64 = guest.host.shell("date +%s").trim().parse().unwrap();
+    // the machine's clock counts whole seconds
+    assert!(now + 1 >= before, "{now} {before}");
 }
 
 #[test]
