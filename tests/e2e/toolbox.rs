@@ -210,7 +210,10 @@ fn after_a_suspension_the_neighbours_hear_of_the_guest_again_and_the_clock_is_ri
     assert_eq!(guest.ask(b"OS_Resume").0[0], "tools.os.statechange.status 1 4");
     hear(3);
     if guest.host.shell("ls /sys/class/rtc/rtc0/since_epoch 2>&1 || true").contains("No such file") {
-        return crate::skip("after_a_suspension_…_the_clock_is_right", "the kernel has no driver for the machine's own clock");
+        return crate::skip(
+            "after_a_suspension_…_the_clock_is_right",
+            "the kernel has no driver for the machine's own clock",
+        );
     }
     let now: u64 = guest.host.shell("date +%s").trim().parse().unwrap();
     // the machine's clock counts whole seconds

@@ -1,3 +1,5 @@
+//! Each question, and what comes of it.
+
 use super::vix::tests::{ID, key};
 use super::*;
 

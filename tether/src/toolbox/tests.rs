@@ -1,3 +1,5 @@
+//! The tools with a VMX that is a list of questions, and a clock that is a number.
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -1,3 +1,5 @@
+//! Requests as hosts relay them, and as nobody should.
+
 use super::*;
 use crate::toolbox::{Output, Toolbox};
 
