@@ -50,6 +50,7 @@ mod stop;
 mod syslog;
 mod terminal;
 mod tidy;
+mod toolbox;
 mod user;
 mod vmware;
 mod vmx;
