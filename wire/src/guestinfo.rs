@@ -9,7 +9,6 @@ pub mod base64;
 mod disks;
 #[cfg(test)]
 mod document;
-mod inflate;
 mod machine;
 mod network;
 mod node;
