@@ -28,6 +28,7 @@ mod names;
 mod network;
 mod options;
 mod output;
+mod ova;
 mod ownlog;
 mod pipes;
 mod pods;
@@ -51,6 +52,7 @@ mod tidy;
 mod toolbox;
 mod user;
 mod vmware;
+mod vmx;
 mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
