@@ -64,6 +64,14 @@ fn fails(stderr: &str) -> Ran {
     Ran { code: 1, stdout: Vec::new(), stderr: stderr.into() }
 }
 
+/// vmtoolsd writes into /var/log before it has read where else: who may gives it one of its own.
+fn vmtoolsd(arguments: &[&str]) -> Vec<String> {
+    let alone = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /var/log && exec \"$@\"", "sh"];
+    let may = Command::new(alone[0]).args(&alone[1..]).arg("true").stderr(Stdio::null()).status();
+    let before = if may.is_ok_and(|status| status.success()) { &alone[..] } else { &[] };
+    before.iter().chain(&[VMTOOLSD]).chain(arguments).map(|&word| word.to_owned()).collect()
+}
+
 /// A value of so many bytes, and the option that sets it.
 fn long(dir: &TempDir, length: usize) -> (Vec<u8>, String) {
     let value: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
@@ -181,7 +189,8 @@ fn vmtoolsd_and_its_companions_find_themselves_at_home() {
     }
     let key = ["--info", "guestinfo.foo=hello"];
     let get = |options: &[&str], key_name: &str| {
-        run(&[&key, options].concat(), &[VMTOOLSD, "--cmd", &format!("info-get guestinfo.{key_name}")])
+        let words = vmtoolsd(&["--cmd", &format!("info-get guestinfo.{key_name}")]);
+        run(&[&key, options].concat(), &words.iter().map(String::as_str).collect::<Vec<_>>())
     };
     assert_eq!(get(&[], "foo"), says("hello\n"));
     assert_eq!(get(&[], "none"), fails("No value found"));
@@ -209,10 +218,10 @@ impl Daemon {
         let plugin = "libguestInfo.so";
         let place = PathBuf::from("/usr/lib/x86_64-linux-gnu/open-vm-tools/plugins/vmsvc").join(plugin);
         symlink(place, dir.path().join("plugins").join(plugin)).unwrap();
-        fs::write(path("tools.conf"), "[logging]\nlog=false\n").unwrap();
+        fs::write(path("tools.conf"), "[logging]\nvmsvc.handler=std\nvmtoolsd.handler=std\n").unwrap();
         let mut command = launcher();
         command.args(["--state", &path("state"), "--control", &path("control")]).args(options).arg("--");
-        command.args([VMTOOLSD, "-n", "vmsvc", "-c", &path("tools.conf"), "-p", &path("plugins")]);
+        command.args(vmtoolsd(&["-n", "vmsvc", "-c", &path("tools.conf"), "-p", &path("plugins")]));
         nix::unistd::mkfifo(dir.path().join("control").as_path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let mut command = bounded(&command);
         let child = command.env("HOME", dir.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -270,6 +279,44 @@ fn the_daemon_answers_its_host_as_tools_do() {
         let answers: Vec<_> = said.iter().filter_map(|line| line.strip_prefix("tclo ")).collect();
         assert_eq!(answers, ["OK ATR toolbox", "OK ", "OK ", "OK ", "ERROR Unknown Command"], "{transport:?}");
     }
+}
+
+#[test]
+fn a_launched_program_may_use_ports_and_finds_no_vsock() {
+    if let Some(why) = obstacle() {
+        return crate::skip("a_launched_program_may_use_ports_and_finds_no_vsock", &why);
+    }
+    // iopl(3), ioperm(0x5658, 2, 1), socket(AF_VSOCK, SOCK_STREAM, 0)
+    let script = "print join(' ', syscall(172, 3), syscall(173, 0x5658, 2, 1), syscall(41, 40, 1, 0), $! + 0)";
+    assert_eq!(run(&[], &["perl", "-e", script]), says(format!("0 0 -1 {}", nix::libc::EAFNOSUPPORT)));
+    let connect =
+        "syscall(41, 40, 1, 0) >= 0 or die; print syscall(42, 3, pack('S S L L L', 40, 0, 976, $ARGV[0], 0), 16)";
+    assert_eq!(run(&["--vsock"], &["perl", "-e", connect, "0"]), says("0"));
+    // the host's CID is nobody's on ESXi
+    assert_eq!(run(&["--vsock"], &["perl", "-e", connect, "2"]), says("-1"));
+}
+
+#[test]
+fn an_init_is_traced_by_a_child_of_its_own() {
+    let name = "an_init_is_traced_by_a_child_of_its_own";
+    if !can_judge(name) {
+        return;
+    }
+    let space = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let may = Command::new(space[0]).args(&space[1..]).arg("true").stderr(Stdio::null()).status();
+    if !may.is_ok_and(|status| status.success()) {
+        return crate::skip(name, "this machine lets nobody make a namespace of processes");
+    }
+    let script = format!("{RPCTOOL} 'info-get guestinfo.foo'; exec {RPCTOOL} 'info-get guestinfo.none'");
+    let double = rig::artifacts::program("vmx-double").display().to_string();
+    let mut command = Command::new(space[0]);
+    command.args(&space[1..]).args([&double, "--pid1", "--info", "guestinfo.foo=hello", "--", "sh", "-c", &script]);
+    let output = bounded(&command).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // its children are traced as long as they are its own program: what they execute is on its own, and so is no guest of VMware's
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("hello"), "{output:?}");
+    assert!(said.contains("No value found"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

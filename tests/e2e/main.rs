@@ -14,6 +14,7 @@ mod exit_code;
 mod failure;
 mod file_servers;
 mod firewall;
+mod guestinfo;
 mod health;
 mod hostile;
 mod hotplug;

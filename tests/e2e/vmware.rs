@@ -63,8 +63,36 @@ fn the_same_medium_boots_there_from_an_iso() {
 }
 
 #[test]
+fn its_tracer_is_no_burden_while_a_container_runs_and_when_it_is_stopped() {
+    let spec = script(LinkDevice::Virtio, "trap 'echo stopped; exit 4' TERM; echo up; while :; do sleep 0.1; done");
+    let vmware = Vmware::with(&spec);
+    let (_dir, disk) = busybox_disk();
+    let mut host = Host::boot(vmware.machine(Machine::new(&spec, Some(disk)), Medium::Initramfs), &spec);
+    host.expect(MAIN, "up\n");
+    // what it is told is heard at once, and what it starts is not traced
+    vmware.wait_for("a status", |line| line.starts_with(STATUS) && line.contains("running"));
+    let traced = host.shell("grep -h TracerPid /proc/self/status /proc/1/status");
+    assert!(traced.starts_with("TracerPid:\t0\n") && !traced.ends_with(":\t0\n"), "{traced}");
+    let script =
+        "i=0; while [ $i -lt 200 ]; do (true &); i=$((i + 1)); done; sh -c 'kill -SEGV $$' 2>/dev/null; echo $?";
+    assert_eq!(host.shell(script), "139\n");
+    host.machine.press_power_button();
+    assert_eq!(host.exit(MAIN).ending.code(), 4);
+    host.wait_off();
+    let last = statuses(&vmware).pop().expect("a status");
+    assert_ne!(last.state, MachineState::Running, "{last:?}");
+}
+
+#[test]
 fn what_some_hosts_lack_is_done_without() {
-    for options in [&["--no-hb"][..], &["--no-cookies"], &["--no-hb", "--no-cookies"], &["--checkpoint", "29"]] {
+    for options in [
+        &["--no-hb"][..],
+        &["--no-cookies"],
+        &["--no-hb", "--no-cookies"],
+        &["--checkpoint", "29"],
+        // as if it was suspended, and resumed by another VMX
+        &["--forget-at", "20"],
+    ] {
         let spec = hello(LinkDevice::Virtio);
         let mut vmware = Vmware::with(&spec);
         vmware.option(options);
@@ -102,6 +130,11 @@ fn a_host_that_denies_is_silent_or_has_no_spec_is_named_and_the_machine_goes_off
     deaf.option(&["--deaf"]);
     let console = fails(&deaf);
     assert!(console.contains("cannot reach VMware's guestinfo"), "{console}");
+
+    let mut silent = Vmware::with(&hello(LinkDevice::Serial));
+    silent.option(&["--silent"]);
+    let console = fails(&silent);
+    assert!(console.contains("VMX does not answer"), "{console}");
 
     let console = fails(&Vmware::empty());
     assert!(console.contains("no guestinfo: nothing is set for this VM"), "{console}");

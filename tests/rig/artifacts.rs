@@ -7,7 +7,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the workspace")
 }
 
-/// A release program: `vch`, `tether`, `iso-builder`, `appliance-init`.
+/// A release program: `vch`, `tether`, `iso-builder`, `appliance-init`, `vmx-double`.
 pub fn program(name: &str) -> PathBuf {
     made(root().join("target/x86_64-unknown-linux-musl/release").join(name))
 }

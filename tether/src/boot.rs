@@ -142,9 +142,13 @@ pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item 
     std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string)
 }
 
+/// The same in one line.
+pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
+    chain(error).collect::<Vec<String>>().join(": ")
+}
+
 pub(crate) fn failure(kind: FailureKind, error: &(dyn Error + 'static)) -> Failure {
-    let texts: Vec<String> = chain(error).collect();
-    Failure { kind, reason: texts.join(": ") }
+    Failure { kind, reason: reason(error) }
 }
 
 pub(crate) fn machine(what: &str, error: &dyn std::fmt::Display) -> Failure {

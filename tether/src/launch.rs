@@ -6,14 +6,14 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use guest::cgroup::Cgroup;
-use guest::image;
 use guest::sys::spawn::{Executable, Program, SpawnError, Stdio, Step, spawn};
 use guest::sys::terminal;
+use guest::{filter, image, vmware};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use wire::guestinfo::{capability_name, limit_name};
 use wire::message::Exec;
-use wire::spec::{Environment, Process};
+use wire::spec::{ALL_CAPABILITIES, Environment, Process};
 use wire::status::{Failure, FailureKind};
 
 use crate::account;
@@ -51,6 +51,8 @@ pub(crate) fn launch(process: &Process, place: Place, cgroup: &Cgroup) -> Result
         gid: account.gid,
         groups: account.groups,
         rights: process.rights.clone(),
+        fence: (process.rights.capabilities.bounding != ALL_CAPABILITIES && vmware::is_here())
+            .then(filter::without_vsock),
     };
     let failed = |error: SpawnError| spawn_failure(name, &process.dir, &error);
     let streams_failed = |error: io::Error| streams_failure(&error);

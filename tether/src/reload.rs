@@ -15,6 +15,7 @@ use wire::status::Failure;
 use wire::vmx::Dictionary;
 
 use crate::agent::{Agent, Goal};
+use crate::boot::reason;
 use crate::chores;
 use crate::limits;
 use crate::members::{Member, checker};
@@ -199,7 +200,7 @@ impl Agent {
             return Err("another spec is being taken over: ask again when that is done".into());
         }
         let keys = match keys.is_empty() {
-            true => self.store.read().map_err(|error| error.to_string())?,
+            true => self.store.read().map_err(|error| reason(&error))?,
             false => Dictionary::parse(keys).map_err(|error| error.to_string())?,
         };
         let spec = wire::guestinfo::read(&keys).map_err(|error| error.to_string())?;

@@ -8,6 +8,7 @@ use wire::message::{Event as Told, Message};
 use wire::status::{MachineState, ProcessState, SessionStatus, Status};
 
 use crate::agent::{Agent, Goal};
+use crate::boot::reason;
 use crate::members::Member;
 use crate::session::Session;
 
@@ -79,7 +80,7 @@ pub(crate) fn publish_in(store: &mut dyn Store, json: &str) {
     if store.is_writable()
         && let Err(error) = store.set(STATUS, json)
     {
-        guest::say!(Warn, "{error}");
+        guest::say!(Warn, "{}", reason(&error));
     }
 }
 

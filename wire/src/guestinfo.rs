@@ -9,9 +9,11 @@ pub mod base64;
 mod disks;
 #[cfg(test)]
 mod document;
+mod inflate;
 mod machine;
 mod network;
 mod node;
+mod packed;
 mod process;
 mod rights;
 mod signal;
@@ -24,7 +26,7 @@ pub use signal::signal_number;
 use self::node::{Node, Writer};
 use crate::handshake::LinkKey;
 use crate::spec::{LinkDevice, LinkSpec, LogDevice, SPEED, SPEEDS, Spec};
-use crate::vmx::Dictionary;
+use crate::vmx::{Dictionary, SyntaxError};
 
 const BASE: &str = "guestinfo.vice.";
 const OLD_BASE: &str = "guestinfo.";
@@ -42,6 +44,10 @@ pub enum SpecError {
     #[error("guestinfo {key}: {value:?} is not {expected}")]
     #[allow(missing_docs)]
     Invalid { key: String, value: String, expected: &'static str },
+    /// A value that should hold other keys is not their text.
+    #[error("guestinfo {key} is not a dictionary: {source}")]
+    #[allow(missing_docs)]
+    Syntax { key: String, source: SyntaxError },
 }
 
 /// Keys that can be asked for, one at a time: some hosts do not list what they have.
@@ -56,8 +62,15 @@ impl Keys for Dictionary {
     }
 }
 
-/// Reads a spec.
+/// Reads a spec: from the one value that holds it whole, if there is one, else from its keys.
 pub fn read(keys: &dyn Keys) -> Result<Spec, SpecError> {
+    match packed::read(&Node { keys, path: format!("{BASE}/") })? {
+        Some(packed) => read_keys(&packed),
+        None => read_keys(keys),
+    }
+}
+
+fn read_keys(keys: &dyn Keys) -> Result<Spec, SpecError> {
     let node = |base| Node { keys, path: format!("{base}/") };
     let (new, old) = (node(BASE), node(OLD_BASE));
     let is_old = new.text("common/id").is_none() && old.text("common/id").is_some();

@@ -43,7 +43,7 @@ pub enum StoreError {
     #[error("cannot set {key} in {place}")]
     Unwritable { key: String, place: String, source: io::Error },
     #[error(
-        "no guestinfo: nothing is set for this VM. Set guestinfo.vice./common/id and what else docs/guestinfo.md requires, in its .vmx file or its advanced parameters (ExtraConfig)"
+        "no guestinfo: nothing is set for this VM. Set guestinfo.vice./spec, or guestinfo.vice./common/id and what else docs/guestinfo.md requires, in its .vmx file or its advanced parameters (ExtraConfig)"
     )]
     Empty,
     #[error("cannot reach VMware's guestinfo")]

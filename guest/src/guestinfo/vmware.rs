@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn a_spec_in_one_value_takes_two_requests() {
+        let mut keys = Dictionary::default();
+        keys.set("guestinfo.vice./spec", wire::guestinfo::write(&spec()).to_string());
+        let (store, host) = store(keys);
+        assert_eq!(wire::guestinfo::read(&store.read().unwrap()).unwrap(), spec());
+        assert_eq!(host.0.borrow().requests.len(), 2);
+    }
+
+    #[test]
     fn a_machine_without_a_spec_says_what_to_set() {
         let (store, _) = store(Dictionary::default());
         let error = store.read().unwrap_err().to_string();
@@ -233,8 +242,9 @@ mod tests {
         assert_eq!(host.0.borrow().requests.len(), MOST_KEYS);
         host.0.borrow_mut().any = Some(vec![b'1'; 1 << 20]);
         host.0.borrow_mut().keys = Dictionary::default();
+        host.0.borrow_mut().keys.set("guestinfo.vice./spec", "");
         assert!(matches!(store.read(), Err(StoreError::Endless)));
-        assert_eq!(host.0.borrow().requests.len(), MOST_KEYS + MOST_BYTES / (1 << 20) + 1);
+        assert_eq!(host.0.borrow().requests.len(), MOST_KEYS + 1 + MOST_BYTES / (1 << 20) + 1);
     }
 
     #[test]

@@ -252,3 +252,35 @@ fn a_spec_crosses_on_one_channel() {
         assert_eq!(host.open_channels(), 1);
     });
 }
+
+/// Bytes in one piece, there and back, and one acknowledgement: with the two sizes, five accesses. The times are the double's: `--nocapture` shows them.
+#[test]
+fn two_hundred_keys_take_three_transfers_each() {
+    let value = "v".repeat(60);
+    let names: Vec<String> = (0..200).map(|number| format!("guestinfo.vice./sessions|3f0c/key{number}")).collect();
+    let read = |machine: &Machine, mut rpci: Ways| {
+        let start = std::time::Instant::now();
+        for name in &names {
+            assert_eq!(rpci.call(["info-get ", name].concat().as_bytes()).unwrap(), value.as_bytes());
+        }
+        let time = start.elapsed();
+        let host = machine.host();
+        (time, host.transfers(), host.requests.len())
+    };
+    let machine = |faults| {
+        let machine = Machine::new(faults);
+        names.iter().for_each(|name| machine.host().put(name, value.as_str()));
+        machine
+    };
+    let high = machine(Faults::default());
+    let (time, transfers, requests) = read(&high, high.rpci().unwrap());
+    eprintln!("200 keys, high bandwidth: {time:?}");
+    assert_eq!((transfers, requests), (600, 200));
+    let low = machine(Faults { no_high_bandwidth: true, ..Faults::default() });
+    let (time, transfers, _) = read(&low, low.rpci().unwrap());
+    eprintln!("200 keys, low bandwidth: {time:?}, {transfers} transfers");
+    let vsock = machine(Faults::default());
+    let (time, transfers, requests) = read(&vsock, vsock.rpci_by_vsock(Origin::Privileged));
+    eprintln!("200 keys, vsock: {time:?}");
+    assert_eq!((transfers, requests), (0, 200));
+}

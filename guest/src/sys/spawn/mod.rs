@@ -36,6 +36,8 @@ pub struct Program {
     pub gid: Gid,
     pub groups: Vec<Gid>,
     pub rights: Rights,
+    /// A filter of system calls that is the machine's, not the spec's: it is loaded before all that the rights say.
+    pub fence: Option<Vec<u8>>,
 }
 
 /// Where the program's file is. It is looked for by the new process, which sees what its user may see.
@@ -69,9 +71,12 @@ pub fn spawn(program: &Program, stdio: &Stdio<'_>, cgroup: &[BorrowedFd<'_>]) ->
     let argv = pointers(&program.argv);
     let env = pointers(&program.env);
     let oom_score = CString::new(program.rights.oom_score.to_string()).unwrap_or_default();
-    start(|reporter| match become_program(program, &argv, &env, &oom_score, stdio, cgroup, reporter) {
-        Err(failed) => failed,
-        Ok(never) => match never {},
+    start(|reporter| {
+        let fenced = program.fence.as_deref().map_or(Ok(()), rights::load_filter);
+        match fenced.and_then(|()| become_program(program, &argv, &env, &oom_score, stdio, cgroup, reporter)) {
+            Err(failed) => failed,
+            Ok(never) => match never {},
+        }
     })
 }
 

@@ -18,6 +18,7 @@ fn program(path: &str, argv: &[&str]) -> Program {
         gid: Gid::current(),
         groups: nix::unistd::getgroups().unwrap(),
         rights: Rights { capabilities: Capabilities { bounding: ALL_CAPABILITIES, ambient: 0 }, ..Rights::default() },
+        fence: None,
     }
 }
 
@@ -37,6 +38,22 @@ fn a_program_runs_with_what_it_was_given() {
     let text = std::io::read_to_string(std::fs::File::from(output)).unwrap();
     assert_eq!(text, "x|y b c / 0\n");
     nix::sys::wait::waitpid(pid, None).unwrap();
+}
+
+#[test]
+fn what_the_machine_denies_comes_before_the_rights() {
+    if !Uid::current().is_root() {
+        return;
+    }
+    for (fence, filters) in [(None, "0"), (Some(crate::filter::without_vsock()), "2")] {
+        let grep = program("/bin/grep", &["grep", "^Seccomp:", "/proc/self/status"]);
+        let capabilities = Capabilities { bounding: 0, ambient: 0 };
+        let (pid, output) =
+            run(&Program { rights: Rights { capabilities, ..Rights::default() }, fence, ..grep }).unwrap();
+        let text = std::io::read_to_string(std::fs::File::from(output)).unwrap();
+        assert_eq!(text.split_ascii_whitespace().last(), Some(filters));
+        nix::sys::wait::waitpid(pid, None).unwrap();
+    }
 }
 
 #[test]

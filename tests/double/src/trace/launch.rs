@@ -46,8 +46,10 @@ fn part(mut options: Options, proc: &str, then: impl FnOnce() -> io::Result<()>)
         (Fork::Child, true) => (before, Role::Init),
         _ => {
             drop(tell);
-            // nothing comes where the tracer gave up, and has said why
-            ready.read_exact(&mut [0])?;
+            if ready.read_exact(&mut [0]).is_err() {
+                // the tracer gave up, and has said why
+                std::process::exit(125);
+            }
             then()?;
             let (name, arguments) = options.program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
             let error = Command::new(name).args(arguments).exec();

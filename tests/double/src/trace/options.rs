@@ -17,8 +17,11 @@ vmx-double [OPTION]... -- PROGRAM [ARGUMENT]...: runs a program as in a virtual 
   --tclo TEXT              a question that the host asks, each after the one before it
   --no-hb, --no-cookies    no high bandwidth; no channel with cookies
   --checkpoint N           every Nth transfer is interrupted
+  --checkpoint-at N        the Nth is
+  --forget-at N            at the Nth, all channels are forgotten
   --authenticate           who has no privilege gets no key and sets none
   --deaf                   no channel can be opened
+  --silent                 requests are not answered
   --swollen N              replies say that they have at least N bytes
   --no-nic-v3              SetGuestInfo refuses slot 10
   --no-cpuid               the processor says what it is, and not VMware
@@ -94,6 +97,9 @@ impl Options {
                 "--checkpoint" => options.vmx.faults.checkpoint_every = Some(number(&name, &value()?)?),
                 "--authenticate" => options.vmx.faults.authenticate = true,
                 "--deaf" => options.vmx.faults.deaf = true,
+                "--silent" => options.vmx.faults.silent = true,
+                "--checkpoint-at" => options.vmx.faults.checkpoint_at = Some(number(&name, &value()?)?),
+                "--forget-at" => options.vmx.faults.forgets_at = Some(number(&name, &value()?)?),
                 "--swollen" => options.vmx.faults.swollen = Some(number(&name, &value()?)?),
                 "--no-nic-v3" => options.vmx.faults.no_nic_v3 = true,
                 "--no-cpuid" => options.identity.vmware = false,
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn every_option_is_taken_and_the_programs_own_are_left() {
         let text = "--info guestinfo.A=b=c --tclo ping --tclo Set_Option\\x20a\\\\ --no-hb --no-cookies --checkpoint 3 \
-            --authenticate --deaf --swollen 9 --no-nic-v3 --no-cpuid --hypercall vmmcall --vsock --log l --state s --control c -- p --info q";
+            --authenticate --deaf --silent --checkpoint-at 4 --forget-at 5 --swollen 9 --no-nic-v3 --no-cpuid --hypercall vmmcall --vsock --log l --state s --control c -- p --info q";
         let options = parse(text).unwrap();
         assert_eq!(options.vmx.guestinfo, BTreeMap::from([("guestinfo.a".into(), b"b=c".to_vec())]));
         assert_eq!(options.vmx.questions, [&b"ping"[..], b"Set_Option a\\"].map(<[u8]>::to_vec));
@@ -195,7 +201,9 @@ mod tests {
         assert!(
             faults.no_high_bandwidth && faults.no_cookies && faults.authenticate && faults.deaf && faults.no_nic_v3
         );
-        assert_eq!((faults.checkpoint_every, faults.swollen), (Some(3), Some(9)));
+        assert!(faults.silent);
+        let numbers = [faults.checkpoint_every, faults.checkpoint_at, faults.forgets_at, faults.swollen];
+        assert_eq!(numbers, [3, 4, 5, 9].map(Some));
         assert!(!options.identity.vmware && options.vsock && !options.pid1);
         assert_eq!(options.identity.hypercall, Some(Hypercall::Vmmcall));
         assert_eq!([options.log, options.state, options.control], ["l", "s", "c"].map(|name| Some(name.into())));
