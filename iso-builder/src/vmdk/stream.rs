@@ -6,15 +6,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
+use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use flate2::{Compression, Crc};
 
 use super::Error;
 use super::format::{
     AT_THE_END, DESCRIPTOR_AT, GRAIN, Header, SECTOR, TABLE_ENTRIES, TABLE_SECTORS, descriptor, directory_sectors,
     tables,
 };
-use super::writer::{Stats, content_id, index, next_with_data, read_grain, sector};
+use super::writer::{Stats, index, sector, store};
 
 /// Writes the first `size` bytes of `raw` to `out`, which must be empty, as [`super::write_sparse`] does.
 pub fn write_stream(
@@ -34,28 +34,16 @@ pub fn write_stream(
     let mut stream = Stream { out, at: header.overhead };
     let mut directory = vec![0u8; index(directory_sectors(capacity) * SECTOR)];
     let mut table = Table::default();
-    let (mut crc, mut stored, mut number) = (Crc::new(), 0, 0);
-    let mut grain = vec![0; index(GRAIN)];
-    while let Some(next) = next_with_data(raw, number, size)? {
-        number = next;
-        read_grain(raw, number * GRAIN, size, &mut grain).map_err(Error::Read)?;
-        if grain.iter().any(|&byte| byte != 0) {
-            if table.number != number / TABLE_ENTRIES {
-                table.finish(&mut stream, &mut directory).map_err(Error::Write)?;
-                table.number = number / TABLE_ENTRIES;
-            }
-            let place = stream.grain(number * (GRAIN / SECTOR), &grain).map_err(Error::Write)?;
-            table.entries.resize(index(TABLE_ENTRIES), 0);
-            table.entries[index(number % TABLE_ENTRIES)] = sector(place);
-            crc.update(&number.to_le_bytes());
-            crc.update(&grain);
-            stored += 1;
+    let (stored, cid) = store(raw, size, progress, &mut |number, grain| {
+        if table.number != number / TABLE_ENTRIES {
+            table.finish(&mut stream, &mut directory)?;
+            table.number = number / TABLE_ENTRIES;
         }
-        number += 1;
-        progress((number * GRAIN).min(size));
-    }
-    progress(size);
-    let cid = content_id(crc.sum());
+        let place = stream.grain(number * (GRAIN / SECTOR), grain)?;
+        table.entries.resize(index(TABLE_ENTRIES), 0);
+        table.entries[index(number % TABLE_ENTRIES)] = sector(place);
+        Ok(())
+    })?;
     let mut end = || -> io::Result<u64> {
         table.finish(&mut stream, &mut directory)?;
         let directory_at = stream.marked(DIRECTORY, &directory)?;

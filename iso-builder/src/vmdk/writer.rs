@@ -45,17 +45,33 @@ pub fn write_sparse(
     let header = Header::new(capacity);
     let grains = size.div_ceil(GRAIN);
     let mut entries = vec![0u32; index(tables(capacity) * TABLE_ENTRIES)];
-    let mut crc = Crc::new();
-    let mut stored = 0;
+    let mut place = header.overhead;
+    let (stored, cid) = store(raw, size, progress, &mut |number, grain| {
+        out.write_all_at(grain, place * SECTOR)?;
+        entries[index(number)] = sector(place);
+        place += GRAIN / SECTOR;
+        Ok(())
+    })?;
+    let end = (header.overhead + stored * (GRAIN / SECTOR)) * SECTOR;
+    let metadata = metadata(&header, &entries, &descriptor("monolithicSparse", cid, capacity, name)?);
+    out.write_all_at(&metadata, 0).and_then(|()| out.set_len(end)).map_err(Error::Write)?;
+    Ok(Stats { grains, stored, size: end, cid })
+}
+
+/// Hands on each grain that holds something, with its number; how many there were, and their content id.
+pub(super) fn store(
+    raw: &File,
+    size: u64,
+    progress: &mut dyn FnMut(u64),
+    put: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+) -> Result<(u64, u32), Error> {
+    let (mut crc, mut stored, mut number) = (Crc::new(), 0, 0);
     let mut grain = vec![0; index(GRAIN)];
-    let mut number = 0;
     while let Some(next) = next_with_data(raw, number, size)? {
         number = next;
         read_grain(raw, number * GRAIN, size, &mut grain).map_err(Error::Read)?;
         if grain.iter().any(|&byte| byte != 0) {
-            let place = header.overhead + stored * (GRAIN / SECTOR);
-            out.write_all_at(&grain, place * SECTOR).map_err(Error::Write)?;
-            entries[index(number)] = sector(place);
+            put(number, &grain).map_err(Error::Write)?;
             crc.update(&number.to_le_bytes());
             crc.update(&grain);
             stored += 1;
@@ -64,11 +80,7 @@ pub fn write_sparse(
         progress((number * GRAIN).min(size));
     }
     progress(size);
-    let cid = content_id(crc.sum());
-    let end = (header.overhead + stored * (GRAIN / SECTOR)) * SECTOR;
-    let metadata = metadata(&header, &entries, &descriptor("monolithicSparse", cid, capacity, name)?);
-    out.write_all_at(&metadata, 0).and_then(|()| out.set_len(end)).map_err(Error::Write)?;
-    Ok(Stats { grains, stored, size: end, cid })
+    Ok((stored, content_id(crc.sum())))
 }
 
 /// Everything before the first grain.
@@ -90,7 +102,7 @@ fn metadata(header: &Header, entries: &[u32], descriptor: &str) -> Vec<u8> {
 }
 
 /// The first grain from `number` on that the file system has data for. Holes cost a call, not a read.
-pub(super) fn next_with_data(raw: &File, number: u64, size: u64) -> Result<Option<u64>, Error> {
+fn next_with_data(raw: &File, number: u64, size: u64) -> Result<Option<u64>, Error> {
     let start = number * GRAIN;
     if start >= size {
         return Ok(None);
@@ -106,7 +118,7 @@ pub(super) fn next_with_data(raw: &File, number: u64, size: u64) -> Result<Optio
 }
 
 /// Fills `grain` with what `raw` has from `at` to `size`, and zeros.
-pub(super) fn read_grain(raw: &File, at: u64, size: u64, grain: &mut [u8]) -> io::Result<()> {
+fn read_grain(raw: &File, at: u64, size: u64, grain: &mut [u8]) -> io::Result<()> {
     let wanted = index((size - at).min(GRAIN));
     let mut filled = 0;
     while filled < wanted {
@@ -122,7 +134,7 @@ pub(super) fn read_grain(raw: &File, at: u64, size: u64, grain: &mut [u8]) -> io
 }
 
 /// `ffffffff` says that there is no parent, and `fffffffe` that the disk is new: neither is a content id.
-pub(super) fn content_id(crc: u32) -> u32 {
+fn content_id(crc: u32) -> u32 {
     crc.min(u32::MAX - 2)
 }
 
