@@ -1,4 +1,4 @@
-//! The launcher: an unmodified program runs as in a machine of VMware's, under ptrace(2). What VMX answers is decided in [`crate::vmx`]; here is how a program's
+//! The launcher: an unmodified program runs as in a machine of VMware's, under ptrace(2). What VMX answers is decided in [`crate::Vmx`]; here is how a program's
 //! instructions and system calls come to it.
 //!
 //! ```text
