@@ -211,6 +211,14 @@ mod tests {
     }
 
     #[test]
+    fn codes_that_two_symbols_would_share_are_refused() {
+        assert!(Code::new(&[1, 1]).is_some());
+        assert!(Code::new(&[2, 2, 2]).is_some(), "one that lacks some is no harm");
+        assert!(Code::new(&[1, 1, 1]).is_none());
+        assert!(Code::new(&[1, 2, 2, 15]).is_none());
+    }
+
+    #[test]
     fn no_bytes_are_too_odd_and_no_truncation_is_whole() {
         let data = deflate(&texts()[5][..1000], 9);
         for end in 0..data.len() {
