@@ -129,6 +129,17 @@ impl Cgroup {
     }
 }
 
+/// Whether a process is in the container's group, or in one within: proc_pid_cgroup(5). What PID 1 starts for itself is not.
+pub fn holds(pid: u32) -> bool {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    groups.lines().any(is_within)
+}
+
+fn is_within(line: &str) -> bool {
+    let below = line.strip_prefix("0::/").and_then(|path| path.strip_prefix(NAME));
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// A file of the group from its beginning, read anew by the kernel; empty where there is none.
 pub(crate) fn text(file: Option<&File>) -> String {
     /// More than `memory.stat` and `io.stat` take; what is cut off is not ours.
@@ -168,6 +179,21 @@ mod tests {
         assert_eq!(value_of(events, "oom"), 2);
         assert_eq!(value_of(events, "oom_kill"), 3);
         assert_eq!(value_of(events, "max"), 0);
+    }
+
+    #[test]
+    fn only_the_containers_processes_are_in_its_group() {
+        for (line, expected) in [
+            ("0::/container", true),
+            ("0::/container/session-0", true),
+            ("0::/", false),
+            ("0::/containers", false),
+            ("0::/other/container", false),
+            ("1:cpu:/container", false),
+        ] {
+            assert_eq!(is_within(line), expected, "{line}");
+        }
+        assert!(!holds(std::process::id()) && !holds(0));
     }
 
     #[test]

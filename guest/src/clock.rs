@@ -1,7 +1,9 @@
 //! Time since the machine began, which no administrator can set; and the time of day, for those who read a log.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use nix::sys::time::{TimeSpec, TimeValLike as _};
@@ -43,6 +45,29 @@ fn is_off(ours: i64, theirs: i64) -> bool {
     !(-BEHIND_NS..=AHEAD_NS).contains(&ahead)
 }
 
+/// The machine's own clock, which goes on while the machine is suspended: its hypervisor keeps it. Linux, Documentation/ABI/testing/rtc-cdev and -sysfs.
+///
+/// It is opened at boot and stays open: what a container finds at `/sys` may be anything.
+#[derive(Debug)]
+pub struct HardwareClock(File);
+
+impl HardwareClock {
+    pub fn open() -> io::Result<HardwareClock> {
+        File::open("/sys/class/rtc/rtc0/since_epoch").map(HardwareClock)
+    }
+
+    /// Nanoseconds since 1970, in whole seconds.
+    pub fn read(&self) -> io::Result<i64> {
+        let mut text = [0; 32];
+        let count = self.0.read_at(&mut text, 0)?;
+        seconds(&text[..count]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+fn seconds(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.trim().parse::<i64>().ok()?.checked_mul(1_000_000_000)
+}
+
 /// A time of day, in nanoseconds since 1970, as RFC 3339 writes it: in UTC, with microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Utc(pub u64);
@@ -82,6 +107,14 @@ mod tests {
         check(5_000_000_001, 0, true);
         check(i64::MIN, i64::MAX, true);
         check(i64::MAX, i64::MIN, true);
+    }
+
+    #[test]
+    fn a_hardware_clock_that_says_nothing_sensible_says_nothing() {
+        assert_eq!(seconds(b"1700000000\n"), Some(1_700_000_000_000_000_000));
+        for text in [&b""[..], b"\n", b"x", b"99999999999999", &[0xff]] {
+            assert_eq!(seconds(text), None, "{text:?}");
+        }
     }
 
     #[test]

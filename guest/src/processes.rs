@@ -24,10 +24,7 @@ const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// Every process of the container, by number.
 pub fn list() -> Vec<ProcessInfo> {
-    let units = Units {
-        tick_us: 1_000_000 / number_of(SysconfVar::CLK_TCK, 100),
-        page: number_of(SysconfVar::PAGE_SIZE, 4096),
-    };
+    let units = Units::of_this_machine();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut processes: Vec<ProcessInfo> =
@@ -37,9 +34,20 @@ pub fn list() -> Vec<ProcessInfo> {
     processes
 }
 
+/// The process of this number. Its start tells it from a later one of the same number.
+pub fn find(pid: u32) -> Option<ProcessInfo> {
+    read(Path::new("/proc"), pid, &Units::of_this_machine()).filter(|process| process.pid != 1)
+}
+
 struct Units {
     tick_us: u64,
     page: u64,
+}
+
+impl Units {
+    fn of_this_machine() -> Units {
+        Units { tick_us: 1_000_000 / number_of(SysconfVar::CLK_TCK, 100), page: number_of(SysconfVar::PAGE_SIZE, 4096) }
+    }
 }
 
 fn number_of(variable: SysconfVar, usual: u64) -> u64 {
@@ -144,8 +152,10 @@ mod tests {
             }
             std::thread::yield_now();
         };
+        assert_eq!(super::find(child.id()).map(|again| again.started_us), Some(found.started_us));
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_eq!((super::find(child.id()), super::find(1)), (None, None));
         assert_eq!(found.command, ["/bin/sh", "-c", "read line", "a b", "", "ü\n"]);
         assert_eq!(found.ppid, std::process::id());
         assert_eq!(found.uid, nix::unistd::Uid::effective().as_raw());

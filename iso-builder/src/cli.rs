@@ -78,7 +78,7 @@ pub(crate) struct Disk {
     /// The disk to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// How the disk is stored: the bare ext4 file system, or a sparse VMDK
+    /// How the disk is stored: the bare ext4 file system, a sparse VMDK to run, or a stream-optimized one for vSphere to import
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
     /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB]
@@ -93,6 +93,7 @@ pub(crate) struct Disk {
 pub(crate) enum Format {
     Raw,
     Vmdk,
+    Stream,
 }
 
 #[derive(Debug, Args)]

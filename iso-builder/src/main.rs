@@ -66,6 +66,7 @@ fn write_disk(asked: &cli::Disk, time: Time) -> anyhow::Result<()> {
     let format = match asked.format {
         cli::Format::Raw => container_disk::Format::Raw,
         cli::Format::Vmdk => container_disk::Format::Vmdk,
+        cli::Format::Stream => container_disk::Format::Stream,
     };
     let options = container_disk::Options { format, size: asked.size, layer: asked.layer, time };
     let mut current: Option<(Step, Progress)> = None;

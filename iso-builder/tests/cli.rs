@@ -75,10 +75,14 @@ fn the_appliance_is_the_same_recipe_with_its_own_label() {
 }
 
 #[test]
-fn an_image_becomes_a_disk_of_either_format() {
+fn an_image_becomes_a_disk_of_any_format() {
     let dir = Dir::new();
     let image = dir.file("image.tar", &docker_archive());
-    for (format, checker) in [("raw", &["e2fsck", "-fn"][..]), ("vmdk", &["qemu-img", "check"])] {
+    for (format, checker) in [
+        ("raw", &["e2fsck", "-fn"][..]),
+        ("vmdk", &["qemu-img", "check"]),
+        ("stream", &["qemu-img", "check", "-f", "vmdk"]),
+    ] {
         let disk = dir.path(&format!("disk.{format}"));
         let output = run(&["disk", &format!("docker-archive:{image}"), "--format", format, "-o", &disk]);
         assert!(output.status.success(), "{}", stderr(&output));

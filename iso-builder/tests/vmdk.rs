@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use iso_builder::vmdk::{self, Error, Stats, write_sparse};
+use iso_builder::vmdk::{self, Error, Stats, write_sparse, write_stream};
 
 const GRAIN: u64 = 64 << 10;
 
@@ -25,6 +25,11 @@ fn raw(path: &Path, size: u64, parts: Parts) -> File {
 fn write(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> {
     let mut out = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     write_sparse(raw, size, "disk.vmdk", &mut out, &mut |_| {})
+}
+
+fn stream(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> {
+    let mut out = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    write_stream(raw, size, "disk.vmdk", &mut out, &mut |_| {})
 }
 
 /// Runs `qemu-img`. Where it is not installed the judgement is left out, except under CI.
@@ -63,7 +68,65 @@ fn qemu_reads_the_raw_image_back() {
         assert_eq!(stats.size, path.metadata().unwrap().len(), "{name}");
         qemu_img(&["check", "-f", "vmdk"], &[&path]);
         qemu_img(&["compare", "-f", "raw", "-F", "vmdk"], &[&raw_path, &path]);
+        let streamed = dir.path().join("stream.vmdk");
+        let other = stream(&File::open(&raw_path).unwrap(), size, &streamed).unwrap();
+        assert_eq!((other.grains, other.stored, other.cid), (stats.grains, stats.stored, stats.cid), "{name}");
+        assert_eq!(other.size, streamed.metadata().unwrap().len(), "{name}");
+        qemu_img(&["check", "-f", "vmdk"], &[&streamed]);
+        qemu_img(&["compare", "-f", "raw", "-F", "vmdk"], &[&raw_path, &streamed]);
     }
+}
+
+/// Read from its start to its end, as an importer does that cannot go back: markers tell what comes, and the footer where the tables were.
+#[test]
+fn a_stream_is_read_forwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = 512 * GRAIN;
+    let noise: Vec<u8> = (0..1 << 16).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
+    let parts: Parts = &[(0, b"a"), (3 * GRAIN, &noise), (2 * table, b"b")];
+    let (raw_path, path) = (dir.path().join("raw"), dir.path().join("disk.vmdk"));
+    stream(&raw(&raw_path, 3 * table, parts), 3 * table, &path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..][..4].try_into().unwrap());
+    let index = |number: u64| usize::try_from(number).unwrap();
+    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..][..8].try_into().unwrap());
+    assert_eq!((&bytes[..4], u32_at(4), u32_at(8), u64_at(56)), (&b"KDMV"[..], 3, 0x3_0001, u64::MAX));
+    let text = String::from_utf8_lossy(&bytes[512..21 * 512]).into_owned();
+    assert!(
+        text.contains("createType=\"streamOptimized\"") && text.contains("RW 196608 SPARSE \"disk.vmdk\""),
+        "{text}"
+    );
+    let (mut at, mut seen, mut tables) = (64 << 10, Vec::new(), Vec::new());
+    loop {
+        let (value, length, kind) = (u64_at(at), u32_at(at + 8), u32_at(at + 12));
+        if length > 0 {
+            let mut grain = Vec::new();
+            let packed = &bytes[at + 12..][..length as usize];
+            std::io::Read::read_to_end(&mut flate2::read::ZlibDecoder::new(packed), &mut grain).unwrap();
+            assert_eq!(grain.len() as u64, GRAIN);
+            seen.push(format!("grain {}", value * 512 / GRAIN));
+            at += (12 + length as usize).next_multiple_of(512);
+            continue;
+        }
+        at += 512;
+        match kind {
+            0 => break,
+            1 => tables.push(u32::try_from(at / 512).unwrap()),
+            2 => assert_eq!((u32_at(at), u32_at(at + 4), u32_at(at + 8)), (tables[0], 0, tables[1])),
+            3 => assert_eq!((u64_at(at + 56), &bytes[at..at + 4]), ((at as u64 - 512) / 512 - 1, &b"KDMV"[..])),
+            other => panic!("a marker {other} at {at}"),
+        }
+        seen.push(format!("{} {value}", ["", "table", "directory", "footer"][kind as usize]));
+        at += index(value) * 512;
+    }
+    assert_eq!(seen, ["grain 0", "grain 3", "table 4", "grain 1024", "table 4", "directory 1", "footer 1"]);
+    assert_eq!(at, bytes.len());
+    let dump = vmdk::dump(&File::open(&path).unwrap()).unwrap();
+    let grains: Vec<&str> = dump.lines().filter_map(|line| line.strip_prefix("grains ")?.split(' ').next()).collect();
+    assert_eq!(grains, ["0..1", "3..4", "1024..1025"], "{dump}");
+    let again = dir.path().join("again.vmdk");
+    stream(&File::open(&raw_path).unwrap(), 3 * table, &again).unwrap();
+    assert!(std::fs::read(again).unwrap() == bytes);
 }
 
 #[test]

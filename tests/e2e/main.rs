@@ -29,6 +29,7 @@ mod names;
 mod network;
 mod options;
 mod output;
+mod ova;
 mod ownlog;
 mod pipes;
 mod pods;
@@ -49,8 +50,10 @@ mod stop;
 mod syslog;
 mod terminal;
 mod tidy;
+mod toolbox;
 mod user;
 mod vmware;
+mod vmx;
 mod volumes;
 
 /// Says that a test could not run here. `./dev test` counts these lines.

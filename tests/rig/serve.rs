@@ -43,6 +43,16 @@ impl Serve {
         self.dir.path().join(name)
     }
 
+    /// The file of its master key.
+    pub fn master_key(&self) -> PathBuf {
+        self.path("master.key")
+    }
+
+    /// Where machines connect.
+    pub fn links(&self) -> PathBuf {
+        self.path("links.sock")
+    }
+
     fn control(&self) -> String {
         format!("unix://{}", self.path("control.sock").display())
     }
@@ -82,7 +92,7 @@ impl Serve {
         spec.id = id.into();
         spec.link.key = MasterKey::from_hex(MASTER_KEY).expect("64 digits").link_key(id);
         let mut machine = Machine::new(spec, Some(disk));
-        machine.link_connects = Some(self.path("links.sock"));
+        machine.link_connects = Some(self.links());
         machine
     }
 

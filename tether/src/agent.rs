@@ -31,6 +31,8 @@ use crate::reload::Reloading;
 use crate::sessions::Sessions;
 use crate::status::Teller;
 use crate::syslog::Syslog;
+use crate::toolbox::operations::Operations;
+use crate::toolbox::{self, Tools};
 
 /// How often a machine that is done looks whether its log has left.
 const LOOK: Duration = Duration::from_millis(10);
@@ -106,7 +108,10 @@ pub(crate) struct Agent {
     /// Why the machine, or a process that was to be started again, could not do what was asked.
     pub(crate) failure: Option<Failure>,
     pub(crate) ending: Ending,
-    hardware: Hardware,
+    /// None on a machine that is not VMware's.
+    tools: Option<Tools>,
+    pub(crate) operations: Operations,
+    pub(crate) hardware: Hardware,
     signals: Signals,
     button: Option<PowerButton>,
 }
@@ -127,6 +132,7 @@ impl Agent {
         }
         journal::watch(&poller, OWNLOG)?;
         hardware.watch(&poller, UEVENTS, PRESSURE)?;
+        let tools = Tools::new(&spec, Box::new(toolbox::channels));
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
         let outside = Outside { line, poller, log, syslog: Syslog::new(&spec), buffer: vec![0; READ].into() };
@@ -142,6 +148,8 @@ impl Agent {
             cgroup,
             network,
             ending: Ending::default(),
+            tools,
+            operations: Operations::default(),
             hardware,
             store,
             teller: Teller { changed: true, ..Teller::default() },
@@ -212,8 +220,10 @@ impl Agent {
         };
         let syslog = self.outside.syslog.as_ref().and_then(Syslog::deadline);
         let devices = self.hardware.deadline();
+        let vcenter = [self.tools.as_ref().map(Tools::deadline), self.operations.deadline()];
         [own, self.sessions.deadline(), self.outside.line.deadline(), devices, self.network.deadline(), syslog]
             .into_iter()
+            .chain(vcenter)
             .flatten()
             .min()
     }
@@ -323,6 +333,11 @@ impl Agent {
         if self.network.deadline().is_some_and(|deadline| deadline <= clock::now()) {
             self.handle_network();
         }
+        if let Some(mut tools) = self.tools.take() {
+            tools.handle_time(clock::now(), self);
+            self.tools = Some(tools);
+        }
+        self.handle_doomed(clock::now());
         self.handle_members(clock::now());
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use guest::cgroup::Cgroup;
+use guest::clock::HardwareClock;
 use guest::events::{Interest, Poller};
 use guest::hotplug::Processors;
 use guest::protection;
@@ -27,6 +28,7 @@ pub(crate) struct Hardware {
     uevents: Option<Uevents>,
     processors: Option<Processors>,
     reclaim: Option<Reclaim>,
+    clock: Option<HardwareClock>,
 }
 
 impl Hardware {
@@ -39,6 +41,7 @@ impl Hardware {
             uevents: warned("devices that come are not noticed", Uevents::open()),
             processors: warned("processors that come are not used", Processors::open()),
             reclaim,
+            clock: HardwareClock::open().ok(),
         };
         hardware.use_processors();
         Ok(hardware)
@@ -75,6 +78,11 @@ impl Hardware {
         if let Some(count @ 1..) = warned("a processor stays offline", came) {
             say!(Info, "{count} more processors");
         }
+    }
+
+    /// Sets the time of day by the machine's own clock, after the machine has not run for a while. None without one.
+    pub(crate) fn set_clock(&self) -> Option<io::Result<bool>> {
+        self.clock.as_ref().map(|clock| clock.read().and_then(clock::set_wall))
     }
 
     // -- memory that goes back

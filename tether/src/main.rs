@@ -29,6 +29,7 @@ mod sessions;
 mod status;
 mod stream;
 mod syslog;
+mod toolbox;
 mod volumes;
 
 use guest::events::Signals;

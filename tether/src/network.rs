@@ -49,6 +49,8 @@ pub(crate) struct Network {
     awaited: Vec<(Endpoint, Duration)>,
     watch: Option<Watch>,
     announce_at: Option<Duration>,
+    /// How often it was announced that an address is ours: no less often than there is a new one.
+    announced: u64,
     host: HostName,
     names: Names,
     /// The image's own `/etc/hosts` and `/etc/resolv.conf`.
@@ -68,6 +70,7 @@ impl Network {
             awaited: Vec::new(),
             watch: None,
             announce_at: None,
+            announced: 0,
             host: HostName::default(),
             names: Names::default(),
             image: Default::default(),
@@ -121,6 +124,16 @@ impl Network {
     /// What each network gave.
     pub(crate) fn status(&self) -> BTreeMap<String, EndpointStatus> {
         self.placed.iter().map(|placed| (placed.endpoint.name.clone(), placed.status())).collect()
+    }
+
+    /// Another number than before, whenever [`Network::status`] may be another.
+    pub(crate) fn changes(&self) -> u64 {
+        self.announced
+    }
+
+    /// The machine's name, with its domain.
+    pub(crate) fn host_name(&self) -> String {
+        self.host.whole()
     }
 
     /// When [`Network::handle`] has something to do.
@@ -242,7 +255,9 @@ impl Network {
 
     // -- addresses
 
-    fn announce(&mut self) {
+    /// Tells the neighbours that the addresses are here.
+    pub(crate) fn announce(&mut self) {
+        self.announced += 1;
         for placed in &self.placed {
             for own in placed.addresses() {
                 // who misses it asks

@@ -68,7 +68,7 @@ impl Agent {
         }
     }
 
-    fn create(&mut self, id: SessionId, work: Work) -> Result<Reply, String> {
+    pub(crate) fn create(&mut self, id: SessionId, work: Work) -> Result<Reply, String> {
         self.sessions.admit(id)?;
         match work {
             Work::Exec(exec) => self.exec(id, exec),

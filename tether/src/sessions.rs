@@ -62,6 +62,11 @@ impl Sessions {
         self.table.get(&id)
     }
 
+    /// Whose process that is.
+    pub(crate) fn of_process(&self, pid: Pid) -> Option<SessionId> {
+        self.table.values().find(|session| session.pid() == Some(pid)).map(Session::id)
+    }
+
     pub(crate) fn list(&self) -> Vec<SessionInfo> {
         self.table.values().map(Session::info).collect()
     }

@@ -1,4 +1,4 @@
-//! Where the files lie that every containerVM boots from: kernel, initramfs, bootstrap.iso.
+//! Where the files lie that machines boot from: kernel, initramfs and bootstrap.iso, which are every containerVM's, and appliance.iso.
 //!
 //! It finds them and decides nothing about them; `./dev iso` makes them.
 
@@ -23,6 +23,21 @@ pub struct Missing {
 
 /// Finds what `kind` needs: in `chosen` if it is given, else in `dist/` of a directory above `program`, else where packages put it.
 pub fn find(kind: BootKind, chosen: Option<&Path>, program: &Path) -> Result<Boot, Missing> {
+    Ok(match kind {
+        BootKind::Kernel => {
+            let dir = directory(&[KERNEL, INITRAMFS], chosen, program)?;
+            Boot::Kernel { kernel: dir.join(KERNEL), initramfs: dir.join(INITRAMFS) }
+        }
+        BootKind::Iso => Boot::Iso(directory(&[ISO], chosen, program)?.join(ISO)),
+    })
+}
+
+/// The medium of the appliance, in the same places.
+pub fn appliance(chosen: Option<&Path>, program: &Path) -> Result<PathBuf, Missing> {
+    Ok(directory(&[APPLIANCE], chosen, program)?.join(APPLIANCE))
+}
+
+fn directory(names: &[&str], chosen: Option<&Path>, program: &Path) -> Result<PathBuf, Missing> {
     let places = match chosen {
         Some(dir) => vec![dir.to_owned()],
         None => {
@@ -30,15 +45,8 @@ pub fn find(kind: BootKind, chosen: Option<&Path>, program: &Path) -> Result<Boo
             dist.into_iter().chain([PathBuf::from(INSTALLED)]).collect()
         }
     };
-    let names = match kind {
-        BootKind::Kernel => &[KERNEL, INITRAMFS][..],
-        BootKind::Iso => &[ISO],
-    };
     if let Some(dir) = places.iter().find(|dir| names.iter().all(|name| dir.join(name).is_file())) {
-        return Ok(match kind {
-            BootKind::Kernel => Boot::Kernel { kernel: dir.join(KERNEL), initramfs: dir.join(INITRAMFS) },
-            BootKind::Iso => Boot::Iso(dir.join(ISO)),
-        });
+        return Ok(dir.clone());
     }
     let absent: Vec<&str> = names.iter().copied().filter(|name| !places[0].join(name).is_file()).collect();
     Err(Missing {
@@ -50,6 +58,7 @@ pub fn find(kind: BootKind, chosen: Option<&Path>, program: &Path) -> Result<Boo
 const KERNEL: &str = "kernel";
 const INITRAMFS: &str = "initramfs";
 const ISO: &str = "bootstrap.iso";
+const APPLIANCE: &str = "appliance.iso";
 const INSTALLED: &str = "/usr/share/tether";
 
 #[cfg(test)]
@@ -72,7 +81,9 @@ mod tests {
         let kernel = Boot::Kernel { kernel: dist.join("kernel"), initramfs: dist.join("initramfs") };
         assert_eq!(find(BootKind::Kernel, None, &program).unwrap(), kernel);
         assert_eq!(find(BootKind::Kernel, Some(&dist), Path::new("/")).unwrap(), kernel);
-        assert!(find(BootKind::Iso, None, &program).is_err());
+        assert!(find(BootKind::Iso, None, &program).is_err() && appliance(None, &program).is_err());
+        std::fs::write(dist.join("appliance.iso"), "").unwrap();
+        assert_eq!(appliance(None, &program).unwrap(), dist.join("appliance.iso"));
     }
 
     #[test]

@@ -6,21 +6,26 @@ use clap::{Parser, Subcommand};
 
 mod client;
 mod machine;
+mod ova;
 pub mod run;
 mod serve;
+mod vmx;
 
 pub use client::{
     AttachArgs, Control, CpArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
     WaitArgs,
 };
 pub use machine::{KernelLogArgs, RebootArgs, ReloadArgs, StatusArgs, TrimArgs};
-pub use run::{BootKind, DiskForm, LinkKind, RunArgs};
+pub use ova::OvaArgs;
+pub use run::{BootKind, ContainerArgs, DiskForm, LinkKind, RunArgs};
 pub use serve::{Hypervisor, ServeArgs};
+pub use vmx::{EsxiArgs, LinkUri, VmdkForm, VmxArgs};
 
 /// Runs containers as virtual machines.
 ///
 /// `vch run` starts one and stays with it. `vch serve` holds the links of many, which come and go; the other commands use what it holds. They are docker's, and
-/// so are their exit codes: 125 says that vch itself failed.
+/// so are their exit codes: 125 says that vch itself failed. `vch vmx` writes one for ESXi, and
+/// `vch ova` the appliance that holds their links there.
 #[derive(Debug, Parser)]
 #[command(name = "vch", version, about, disable_help_subcommand = true)]
 #[command(after_help = "Example: vch run --rm -it docker-archive:alpine.tar sh\n`vch COMMAND --help` tells more.")]
@@ -49,4 +54,6 @@ pub enum Command {
     Reboot(RebootArgs),
     Trim(TrimArgs),
     KernelLog(KernelLogArgs),
+    Vmx(Box<VmxArgs>),
+    Ova(OvaArgs),
 }

@@ -37,6 +37,11 @@ pub struct Image {
 pub struct Unfinished(Arc<Mutex<Option<PathBuf>>>);
 
 impl Unfinished {
+    /// What is in the making is the directory, from now on.
+    pub fn begin(&self, dir: &Path) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir.to_owned());
+    }
+
     /// Removes what there is of it.
     pub fn abandon(&self) {
         if let Some(dir) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -168,7 +173,7 @@ impl Image {
         if partial.exists() {
             fs::remove_dir_all(partial)?;
         }
-        *self.unfinished.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial.to_owned());
+        self.unfinished.begin(partial);
         state::make_dir(partial)?;
         let made = make(partial);
         self.unfinished.abandon();

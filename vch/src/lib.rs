@@ -1,7 +1,8 @@
 //! The Virtual Container Host: runs containers as virtual machines.
 //!
 //! ```text
-//! cli       what was typed            plan        what it means: a spec for the guest, a machine for QEMU
+//! cli       what was typed            inputs      files and variables that it names
+//! plan      what it means: a spec for the guest, a machine for QEMU
 //! images    the image's disks         state       the files of one container
 //! volumes   other disks               seccomp     docker's filters of system calls
 //! vm        QEMU                      guest_link  the client that is `vch run`
@@ -14,6 +15,9 @@
 //! serve     `vch serve`: many links   hub         one link and its clients
 //! control   how clients reach serve   client      ps, exec, attach, cp ...     detach    keys that leave a session
 //! logs      `vch logs`                timestamp   times as docker writes them
+//!
+//! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
+//! master_key  what the keys of links follow from
 //! ```
 
 #![forbid(unsafe_code)]
@@ -27,7 +31,10 @@ pub mod detach;
 pub mod guest_link;
 pub mod hub;
 pub mod images;
+pub mod inputs;
 pub mod logs;
+pub mod master_key;
+pub mod ova;
 pub mod pipe;
 pub mod plan;
 pub mod run;
@@ -41,4 +48,5 @@ pub mod terminal;
 pub mod timestamp;
 pub mod verdict;
 pub mod vm;
+pub mod vmx;
 pub mod volumes;

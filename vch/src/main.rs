@@ -10,7 +10,7 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use vch::cli::run::refused;
 use vch::cli::{Cli, Command};
-use vch::{client, logs, run, serve};
+use vch::{client, logs, ova, run, serve, vmx};
 
 /// What docker says when it, and not the container, failed.
 const VCH_FAILED: u8 = 125;
@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Logs(args) => logs::run(args),
+        Command::Vmx(args) => vmx::run(args),
+        Command::Ova(args) => ova::run(args),
         command => client::run(command),
     };
     match result {
@@ -44,7 +46,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::UnknownArgument
         && let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
-        && std::env::args().nth(1).is_some_and(|command| command == "run")
+        && std::env::args().nth(1).is_some_and(|command| command == "run" || command == "vmx")
         && let Some(sentence) = refused::sentence(option)
     {
         eprintln!("vch: {sentence}");

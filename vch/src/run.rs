@@ -3,10 +3,10 @@
 //! It decides the order, what a signal means before the guest can have it, and the exit code. Nothing of a container that was to leave no trace is left,
 //! whichever way this ends.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::cli::{DiskForm, RunArgs};
 use crate::guest_link::{self, Command, Ends, Outcome, Report};
 use crate::hub::Identity;
 use crate::images::{self, Unfinished};
+use crate::inputs::Inputs;
 use crate::pipe::{self, Address, Listener, Pipe};
 use crate::plan::{Asked, Plan};
 use crate::signals::{self, Caught, SIGWINCH};
@@ -31,11 +32,11 @@ use crate::state::{self, About, Container};
 use crate::verdict::Verdict;
 use crate::vm::vsock::Vsock;
 use crate::vm::{Accel, Machine, accel, qemu};
-use crate::{assets, plan, seccomp, terminal};
+use crate::{assets, plan, terminal};
 
 /// Runs a container; its exit code is the result.
 pub fn run(args: &RunArgs) -> Result<u8> {
-    if args.tty && args.interactive && !io::stdin().is_terminal() {
+    if args.container.tty && args.container.interactive && !io::stdin().is_terminal() {
         bail!("the input device is not a TTY: leave out -t, or give a terminal on standard input");
     }
     // One thread drives everything: QEMU is told to die with the thread that started it.
@@ -117,24 +118,26 @@ struct Prepared {
 
 /// Reads the image, plans, and makes the image's disk, on a thread of its own: it is work, and a signal may come.
 async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished) -> Result<Prepared> {
-    let mut variables = lines(&args.env_file)?;
-    variables.extend(args.env.iter().cloned());
-    for entry in &mut variables {
-        *entry = plan::resolve(entry, |name| std::env::var(name).ok())?;
-    }
-    let mut labels = lines(&args.label_file)?;
-    labels.extend(args.label.iter().cloned());
-    let seccomp = seccomp::filter(&args.process)?;
+    let inputs = Inputs::read(&args.container)?;
     let key = LinkKey::new(state::random()?);
     let (args, id, cache, size) = (args.clone(), id.to_owned(), cache.to_owned(), terminal::size());
     let work = move || {
-        let image = images::open(args.image(), &cache, unfinished)?;
-        let layers = match args.disks.form {
+        let wishes = &args.container;
+        let image = images::open(wishes.image(), &cache, unfinished)?;
+        let layers = match wishes.disks.form {
             DiskForm::Merged => Vec::new(),
             DiskForm::Layers => image.layers(),
         };
-        let asked =
-            Asked { id: &id, args: &args, variables: &variables, seccomp: seccomp.as_deref(), layers: &layers, size };
+        let asked = Asked {
+            id: &id,
+            args: wishes,
+            link: args.link,
+            transient: args.rm,
+            variables: &inputs.variables,
+            seccomp: inputs.seccomp.as_deref(),
+            layers: &layers,
+            size,
+        };
         let config = image.config();
         let plan = plan::plan(key, asked, &config)?;
         let root = match layers.is_empty() {
@@ -144,32 +147,17 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
                 top: image.top_disk()?,
             },
         };
-        let mut all = config.labels;
-        all.extend(labels.iter().map(|label| {
-            let (key, value) = label.split_once('=').unwrap_or((label, ""));
-            (key.to_owned(), value.to_owned())
-        }));
         let about = About {
             id,
-            name: args.name.clone(),
-            image: args.image().to_owned(),
+            name: wishes.name.clone(),
+            image: wishes.image().to_owned(),
             command: plan.spec.main.argv.clone(),
-            labels: all,
+            labels: inputs.labels(config.labels),
             ..About::default()
         };
         Ok(Prepared { plan, root, about })
     };
     tokio::task::spawn_blocking(work).await.context("reading the image went wrong")?
-}
-
-/// The entries of files as `--env-file` takes them.
-fn lines(files: &[PathBuf]) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        lines.extend(plan::env_file(&text).map(str::to_owned));
-    }
-    Ok(lines)
 }
 
 /// A file that is there tells of another container.
@@ -207,7 +195,7 @@ async fn attend(
     };
 
     let (sender, mut commands) = mpsc::unbounded_channel();
-    tokio::spawn(forward(caught, args.tty, sender));
+    tokio::spawn(forward(caught, args.container.tty, sender));
     let restore = terminal::Restore;
     let tuning = match machine.link {
         LinkDevice::Virtio | LinkDevice::Vsock => Tuning::FAST,
@@ -302,7 +290,7 @@ async fn forward(mut caught: Caught, tty: bool, commands: mpsc::UnboundedSender<
 fn own_ends(args: &RunArgs) -> Result<Ends> {
     let own = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map(File::from).context("cannot use a standard stream");
     let stdin = own(&io::stdin())?;
-    let raw = args.tty;
+    let raw = args.container.tty;
     let open = move || -> Box<dyn io::Read + Send> {
         if raw && let Err(error) = terminal::make_raw() {
             eprintln!("vch: cannot make the terminal raw: {error}");
@@ -310,7 +298,7 @@ fn own_ends(args: &RunArgs) -> Result<Ends> {
         Box::new(stdin)
     };
     Ok(Ends {
-        stdin: args.interactive.then(|| Box::new(open) as Box<dyn FnOnce() -> _ + Send>),
+        stdin: args.container.interactive.then(|| Box::new(open) as Box<dyn FnOnce() -> _ + Send>),
         stdout: Box::new(own(&io::stdout())?),
         stderr: Box::new(own(&io::stderr())?),
     })

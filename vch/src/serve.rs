@@ -7,12 +7,10 @@
 //! It decides what is accepted at its doors, and when it ends. It keeps no state but the master key: whatever was under way is with the guests and the clients.
 
 mod door;
-mod master_key;
 mod operations;
 mod streams;
 mod vms;
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::cli::{Hypervisor, ServeArgs};
 use crate::pipe::{Address, Listener, Pipe};
-use crate::{signals, state};
+use crate::{master_key, signals};
 
 use self::vms::Vms;
 
@@ -44,7 +42,7 @@ pub fn run(args: &ServeArgs) -> Result<u8> {
 
 async fn serve(args: &ServeArgs) -> Result<()> {
     let mut caught = signals::catch().context("cannot catch signals")?;
-    let key = master_key::at(&key_path(args)?)?;
+    let key = master_key::at(&master_key::path(args.master_key.as_deref(), args.state.as_deref())?)?;
     let control = args.control.address();
     // first, so that a second serve takes nothing from the one that runs
     let clients = control.listen().await?;
@@ -61,14 +59,6 @@ async fn serve(args: &ServeArgs) -> Result<()> {
             say(&format!("ends, by signal {signal}; what runs goes on"));
             Ok(())
         }
-    }
-}
-
-fn key_path(args: &ServeArgs) -> Result<PathBuf> {
-    match (&args.master_key, &args.state) {
-        (Some(file), _) => Ok(file.clone()),
-        (None, Some(dir)) => Ok(dir.join("master.key")),
-        (None, None) => Ok(state::state_dir()?.join("master.key")),
     }
 }
 

@@ -121,7 +121,7 @@ fn take(lock: &File, read_only: bool, what: &str) -> Result<()> {
 }
 
 /// Makes an empty file system. It takes no room of the host until it is used.
-fn make(path: &Path, name: &str, size: Option<u64>) -> Result<()> {
+pub fn make(path: &Path, name: &str, size: Option<u64>) -> Result<()> {
     let size = size.unwrap_or(SIZE);
     let options = ext4::Options {
         label: label(name),

@@ -5,11 +5,10 @@
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
 mod amount;
-mod base64;
+pub mod base64;
 mod disks;
 #[cfg(test)]
 mod document;
-mod inflate;
 mod machine;
 mod network;
 mod node;

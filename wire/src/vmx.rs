@@ -71,8 +71,13 @@ impl Dictionary {
 /// The text of the dictionary, sorted by key.
 impl std::fmt::Display for Dictionary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|(key, value)| writeln!(f, "{} = \"{}\"", escape(key, true), escape(value, false)))
+        self.0.iter().try_for_each(|(key, value)| writeln!(f, "{}", line(key, value)))
     }
+}
+
+/// One key and its value as a dictionary has them, the key spelled as it is given. No line end.
+pub fn line(key: &str, value: &str) -> String {
+    format!("{} = \"{}\"", escape(key, true), escape(value, false))
 }
 
 impl std::fmt::Debug for Dictionary {

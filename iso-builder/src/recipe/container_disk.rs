@@ -31,6 +31,8 @@ pub enum Format {
     Raw,
     /// A monolithicSparse VMDK.
     Vmdk,
+    /// A streamOptimized VMDK.
+    Stream,
 }
 
 /// What is being done, for whoever waits.
@@ -62,13 +64,16 @@ pub fn write(
         Format::Raw => {
             format(&tree, options, out.file(), output, progress)?;
         }
-        Format::Vmdk => {
+        Format::Vmdk | Format::Stream => {
             let raw = tempfile::tempfile_in(spool).map_err(at)?;
             let size = format(&tree, options, &raw, output, progress)?;
             let name = output.file_name().unwrap_or_default().to_string_lossy();
             let mut convert = |done| progress(Step::Convert, done, size);
-            vmdk::write_sparse(&raw, size, &name, out.file_mut(), &mut convert)
-                .map_err(|source| Error::Vmdk { path: output.to_owned(), source })?;
+            let written = match options.format {
+                Format::Stream => vmdk::write_stream(&raw, size, &name, out.file_mut(), &mut convert),
+                _ => vmdk::write_sparse(&raw, size, &name, out.file_mut(), &mut convert),
+            };
+            written.map_err(|source| Error::Vmdk { path: output.to_owned(), source })?;
         }
     }
     out.publish().map_err(at)

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::Error;
-use super::format::{Header, SECTOR};
+use super::format::{AT_THE_END, Header, SECTOR};
 
 /// The header's fields, the descriptor, and runs of stored grains as `grains FIRST..END at sector PLACE`.
 pub fn dump(file: &File) -> Result<String, Error> {
@@ -15,9 +15,7 @@ pub fn dump(file: &File) -> Result<String, Error> {
     let header = Header::from_bytes(&bytes)?;
     let mut text = format!("{header:#?}\n");
     text.push_str(&embedded_descriptor(file, &header)?);
-    if header.directory_at == u64::MAX {
-        return Err(Error::Malformed { why: "its tables are at its end: a stream-optimized one is not read" });
-    }
+    let header = if header.directory_at == AT_THE_END { footer(file)? } else { header };
     let mut run: Option<Run> = None;
     let mut end_run = |run: Option<Run>| {
         run.map_or(Ok(()), |run| writeln!(text, "grains {}..{} at sector {}", run.first, run.end, run.place))
@@ -33,6 +31,14 @@ pub fn dump(file: &File) -> Result<String, Error> {
     })?;
     end_run(run);
     Ok(text)
+}
+
+/// The header again, where a stream has its tables: before the marker at its end.
+fn footer(file: &File) -> Result<Header, Error> {
+    let mut bytes = [0; 512];
+    let size = file.metadata().map_err(Error::Read)?.len();
+    read(file, &mut bytes, size.checked_sub(2 * SECTOR).ok_or(OUTSIDE)?)?;
+    Header::from_bytes(&bytes)
 }
 
 /// Grains that lie one behind the other both on the disk and in the file.

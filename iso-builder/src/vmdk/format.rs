@@ -26,6 +26,15 @@ const MAGIC: u32 = 0x564d_444b;
 /// Bit 0: the line end bytes are valid. Bit 1: a second set of tables is there.
 const FLAGS: u32 = 3;
 
+/// Bit 0: the line end bytes are valid. Bit 16: grains are compressed. Bit 17: each grain and table has a marker before it.
+const STREAM_FLAGS: u32 = 0x3_0001;
+const STREAM_VERSION: u32 = 3;
+/// RFC 1950's format around RFC 1951's.
+const DEFLATE: u16 = 1;
+
+/// In the place of the directory's in a header whose footer has the real one.
+pub(super) const AT_THE_END: u64 = u64::MAX;
+
 /// What stands at bytes 73..77, so that a transfer as text is noticed.
 const LINE_ENDS: [u8; 4] = *b"\n \r\n";
 
@@ -64,6 +73,19 @@ impl Header {
             directory_at,
             overhead,
             compression: 0,
+        }
+    }
+
+    /// The layout of a stream: header, descriptor, and then whatever comes, with its tables at the end; `directory_at` is only known there.
+    pub(super) fn stream(capacity: u64, directory_at: u64) -> Header {
+        Header {
+            version: STREAM_VERSION,
+            flags: STREAM_FLAGS,
+            spare_directory_at: 0,
+            directory_at,
+            overhead: GRAIN / SECTOR,
+            compression: DEFLATE,
+            ..Header::new(capacity)
         }
     }
 
@@ -123,7 +145,7 @@ pub(super) fn directory_sectors(capacity: u64) -> u64 {
 }
 
 /// The text that says what the disk is. `cid` tells versions of its contents apart.
-pub(super) fn descriptor(cid: u32, capacity: u64, name: &str) -> Result<String, Error> {
+pub(super) fn descriptor(kind: &str, cid: u32, capacity: u64, name: &str) -> Result<String, Error> {
     if name.is_empty() || name.len() > NAME_LIMIT || name.contains(|char: char| char == '"' || char.is_control()) {
         return Err(Error::Name { name: name.to_owned() });
     }
@@ -134,7 +156,7 @@ pub(super) fn descriptor(cid: u32, capacity: u64, name: &str) -> Result<String, 
          version=1\n\
          CID={cid:08x}\n\
          parentCID=ffffffff\n\
-         createType=\"monolithicSparse\"\n\
+         createType=\"{kind}\"\n\
          \n\
          # Extent description\n\
          RW {capacity} SPARSE \"{name}\"\n\
@@ -176,8 +198,8 @@ mod tests {
     #[test]
     fn names_that_would_break_the_descriptor() {
         for name in ["", "a\"b", "a\nb", "a\0", &"a".repeat(256)] {
-            assert!(matches!(descriptor(0, 0, name), Err(Error::Name { .. })), "{name:?}");
+            assert!(matches!(descriptor("a", 0, 0, name), Err(Error::Name { .. })), "{name:?}");
         }
-        assert!(descriptor(u32::MAX, u64::MAX, &"a".repeat(255)).unwrap().len() < 20 * 512);
+        assert!(descriptor("streamOptimized", u32::MAX, u64::MAX, &"a".repeat(255)).unwrap().len() < 20 * 512);
     }
 }

@@ -1,14 +1,16 @@
-//! VMware virtual disks. Monolithic sparse ones are written: what Workstation, ESX (after a conversion) and QEMU take.
+//! VMware virtual disks. Monolithic sparse ones are written, which Workstation and QEMU run, and stream-optimized ones, which vSphere imports.
 //!
 //! Which bytes are on the disk is not decided here: a raw image comes in, and its holes stay holes.
 
 mod dump;
 mod format;
+mod stream;
 mod writer;
 
 use std::io;
 
 pub use self::dump::dump;
+pub use self::stream::write_stream;
 pub use self::writer::{Stats, write_sparse};
 
 #[derive(Debug, thiserror::Error)]

@@ -66,7 +66,7 @@ pub fn write_sparse(
     progress(size);
     let cid = content_id(crc.sum());
     let end = (header.overhead + stored * (GRAIN / SECTOR)) * SECTOR;
-    let metadata = metadata(&header, &entries, &descriptor(cid, capacity, name)?);
+    let metadata = metadata(&header, &entries, &descriptor("monolithicSparse", cid, capacity, name)?);
     out.write_all_at(&metadata, 0).and_then(|()| out.set_len(end)).map_err(Error::Write)?;
     Ok(Stats { grains, stored, size: end, cid })
 }
@@ -90,7 +90,7 @@ fn metadata(header: &Header, entries: &[u32], descriptor: &str) -> Vec<u8> {
 }
 
 /// The first grain from `number` on that the file system has data for. Holes cost a call, not a read.
-fn next_with_data(raw: &File, number: u64, size: u64) -> Result<Option<u64>, Error> {
+pub(super) fn next_with_data(raw: &File, number: u64, size: u64) -> Result<Option<u64>, Error> {
     let start = number * GRAIN;
     if start >= size {
         return Ok(None);
@@ -106,7 +106,7 @@ fn next_with_data(raw: &File, number: u64, size: u64) -> Result<Option<u64>, Err
 }
 
 /// Fills `grain` with what `raw` has from `at` to `size`, and zeros.
-fn read_grain(raw: &File, at: u64, size: u64, grain: &mut [u8]) -> io::Result<()> {
+pub(super) fn read_grain(raw: &File, at: u64, size: u64, grain: &mut [u8]) -> io::Result<()> {
     let wanted = index((size - at).min(GRAIN));
     let mut filled = 0;
     while filled < wanted {
@@ -122,16 +122,16 @@ fn read_grain(raw: &File, at: u64, size: u64, grain: &mut [u8]) -> io::Result<()
 }
 
 /// `ffffffff` says that there is no parent, and `fffffffe` that the disk is new: neither is a content id.
-fn content_id(crc: u32) -> u32 {
+pub(super) fn content_id(crc: u32) -> u32 {
     crc.min(u32::MAX - 2)
 }
 
 /// A place in the file, in sectors; checked against the capacity before.
-fn sector(place: u64) -> u32 {
+pub(super) fn sector(place: u64) -> u32 {
     u32::try_from(place).expect("a disk that large was refused")
 }
 
 /// A number of bytes or entries that are in memory.
-fn index(number: u64) -> usize {
+pub(super) fn index(number: u64) -> usize {
     usize::try_from(number).expect("the tables of 2 TiB are 256 MiB")
 }

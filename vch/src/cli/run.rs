@@ -24,57 +24,16 @@ use self::process::ProcessArgs;
 #[derive(Debug, Clone, Args)]
 #[command(disable_help_flag = true, override_usage = "vch run [OPTIONS] IMAGE [COMMAND]...")]
 pub struct RunArgs {
-    /// Connect standard input
-    #[arg(short, long)]
-    pub interactive: bool,
-
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-
-    /// Set an environment variable; without a value, take it from this environment
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-
-    /// Set the environment variables in this file, one a line
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
-
-    /// Run this program instead of the image's entrypoint
-    #[arg(long, value_name = "PROGRAM")]
-    pub entrypoint: Option<String>,
-
     /// Leave no trace of the container when it has ended
     #[arg(long)]
     pub rm: bool,
-
-    /// A name for the container, which no other has
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    pub name: Option<String>,
-
-    /// A note to keep with the container
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
-    pub label: Vec<String>,
-
-    /// Notes from this file, one a line
-    #[arg(long, value_name = "FILE")]
-    pub label_file: Vec<PathBuf>,
 
     /// Write the container's id to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
 
     #[command(flatten)]
-    pub process: ProcessArgs,
-
-    #[command(flatten)]
-    pub disks: DiskArgs,
-
-    #[command(flatten)]
-    pub network: NetworkArgs,
-
-    #[command(flatten)]
-    pub machine: MachineArgs,
+    pub container: ContainerArgs,
 
     /// The device between host and guest: virtio and vsock are fast, serial is what ESXi has
     #[arg(long, value_enum, default_value_t = LinkKind::Virtio)]
@@ -99,6 +58,54 @@ pub struct RunArgs {
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// A container, wherever its machine runs.
+#[derive(Debug, Clone, Args)]
+pub struct ContainerArgs {
+    /// Connect standard input
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+
+    /// Set an environment variable; without a value, take it from this environment
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+
+    /// Set the environment variables in this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+
+    /// Run this program instead of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+
+    /// A name for the container, which no other has
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
+
+    /// A note to keep with the container
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub label: Vec<String>,
+
+    /// Notes from this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub label_file: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub process: ProcessArgs,
+
+    #[command(flatten)]
+    pub disks: DiskArgs,
+
+    #[command(flatten)]
+    pub network: NetworkArgs,
+
+    #[command(flatten)]
+    pub machine: MachineArgs,
 
     // One positional, so that the options end at IMAGE: `vch run IMAGE -i` gives -i to the command. Its help is no doc
     // comment, because rustdoc takes the brackets for a link.
@@ -109,7 +116,7 @@ pub struct RunArgs {
 const IMAGE_HELP: &str =
     "docker-archive:FILE, oci:DIR[:TAG], a file or directory of either kind; then the command, in place of the image's";
 
-impl RunArgs {
+impl ContainerArgs {
     pub fn image(&self) -> &str {
         &self.image_and_command[0]
     }
@@ -169,8 +176,8 @@ mod tests {
     fn options_stop_at_the_image() {
         let check = |line: &str, interactive: bool, image: &str, command: &[&str]| {
             let args = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            assert_eq!((args.interactive, args.image()), (interactive, image), "{line}");
-            assert_eq!(args.command(), command, "{line}");
+            assert_eq!((args.container.interactive, args.container.image()), (interactive, image), "{line}");
+            assert_eq!(args.container.command(), command, "{line}");
         };
         check("vch run img", false, "img", &[]);
         check("vch run -i img -t --rm", true, "img", &["-t", "--rm"]);
@@ -186,10 +193,10 @@ mod tests {
     fn short_flags_combine_and_h_is_the_host_name() {
         for line in ["vch run -it img", "vch run -ti img"] {
             let args = parse(line).unwrap();
-            assert!(args.interactive && args.tty, "{line}");
+            assert!(args.container.interactive && args.container.tty, "{line}");
         }
-        assert_eq!(parse("vch run -h web img").unwrap().network.hostname.as_deref(), Some("web"));
-        let args = parse("vch run -e A=1 --env B=2 -e C -m 1g --cpus 2 img").unwrap();
+        assert_eq!(parse("vch run -h web img").unwrap().container.network.hostname.as_deref(), Some("web"));
+        let args = parse("vch run -e A=1 --env B=2 -e C -m 1g --cpus 2 img").unwrap().container;
         assert_eq!(args.env, ["A=1", "B=2", "C"]);
         assert_eq!((args.machine.memory.mebibytes(), args.machine.cpus.processors()), (1024, 2));
     }

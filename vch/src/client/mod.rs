@@ -47,7 +47,9 @@ pub fn run(command: &Command) -> Result<u8> {
             Command::KernelLog(args) => machine::kernel_log(args).await,
             Command::Reboot(args) => machine::reboot(args).await,
             Command::Status(args) => machine::status(args).await,
-            Command::Run(_) | Command::Serve(_) | Command::Logs(_) => bail!("this command needs no serve"),
+            Command::Run(_) | Command::Serve(_) | Command::Logs(_) | Command::Vmx(_) | Command::Ova(_) => {
+                bail!("this command needs no serve")
+            }
         }
     });
     // a read of standard input may never come back

@@ -6,7 +6,6 @@ use wire::spec::{Diagnostics, LogDevice, Machine, SHM_SIZE, Syslog, Transport};
 
 use super::PlanError;
 use super::network::HOST;
-use crate::cli::RunArgs;
 use crate::cli::run::machine::{LogDriver, MachineArgs};
 use crate::cli::run::network::Network;
 
@@ -22,9 +21,9 @@ pub(super) fn machine(args: &MachineArgs) -> Machine {
     }
 }
 
-pub(super) fn log(args: &RunArgs) -> Option<LogDevice> {
+pub(super) fn log(args: &MachineArgs, transient: bool) -> Option<LogDevice> {
     // a container that leaves no trace has no log either
-    (!args.rm && args.machine.log_driver != LogDriver::None).then_some(LogDevice::Virtio)
+    (!transient && args.log_driver != LogDriver::None).then_some(LogDevice::Virtio)
 }
 
 pub(super) fn diagnostics(args: &MachineArgs, network: Network) -> Result<Diagnostics, PlanError> {

@@ -17,7 +17,7 @@ pub use disks::{MOST_MOUNTS, TOP_SERIAL, Volume};
 pub use network::Card;
 pub use process::{capabilities, env_file, resolve};
 
-use crate::cli::{LinkKind, RunArgs};
+use crate::cli::{ContainerArgs, LinkKind};
 
 /// The configuration that an image brings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,10 @@ pub struct ImageConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub id: &'a str,
-    pub args: &'a RunArgs,
+    pub args: &'a ContainerArgs,
+    pub link: LinkKind,
+    /// Nothing of it is to last: it has no log either.
+    pub transient: bool,
     /// The assignments of `--env-file` and `-e`, in order; one without `=` takes the variable away.
     pub variables: &'a [String],
     /// The filter of `--security-opt seccomp=FILE`, as seccomp(2) takes it.
@@ -94,7 +97,7 @@ pub enum PlanError {
 
 /// Plans a container.
 pub fn plan(key: LinkKey, asked: Asked<'_>, image: &ImageConfig) -> Result<Plan, PlanError> {
-    let Asked { id, args, .. } = asked;
+    let Asked { id, args, link, transient, .. } = asked;
     let hostname = args.network.hostname.clone();
     let names = hostname.iter().chain(&args.network.domainname);
     if let Some(name) = names.clone().find(|name| !is_hostname(name)) {
@@ -102,19 +105,19 @@ pub fn plan(key: LinkKey, asked: Asked<'_>, image: &ImageConfig) -> Result<Plan,
     }
     let shown = hostname.as_deref().unwrap_or(&id[..id.len().min(SHORT_ID)]);
     // a serial line may lead anywhere; virtio and vsock end in the host's kernel or in a process of ours
-    let link = match args.link {
+    let link = match link {
         LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false, speed: SPEED },
         LinkKind::Serial => LinkSpec { device: LinkDevice::Serial, key, sealed: true, speed: SPEED },
         LinkKind::Vsock => LinkSpec { device: LinkDevice::Vsock, key, sealed: false, speed: SPEED },
     };
     let main = process::process(&asked, image, shown)?;
-    if args.rm && main.restart != wire::spec::Restart::No {
+    if transient && main.restart != wire::spec::Restart::No {
         return Err(PlanError::RestartAndRm);
     }
     let (mounts, volumes) = disks::mounts(&args.disks, &image.volumes)?;
     let (endpoint, card) = network::network(id, &args.network)?.unzip();
     let spec = Spec {
-        log: machine::log(args),
+        log: machine::log(&args.machine, transient),
         root: Root { read_only: args.disks.read_only, ..disks::root(asked.layers) },
         mounts,
         networks: endpoint.into_iter().collect(),
@@ -141,7 +144,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, Command, RunArgs};
 
     pub(super) const ID: &str = "0123456789abcdef";
 
@@ -160,8 +163,18 @@ mod tests {
     pub(super) fn plan(line: &str, image: &ImageConfig) -> Result<Plan, PlanError> {
         let parsed = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
         let Command::Run(args) = parsed.command else { panic!("{line}") };
+        let RunArgs { container: args, link, rm, .. } = *args;
         let variables: Vec<String> = args.env.iter().map(|entry| resolve(entry, |_| None)).collect::<Result<_, _>>()?;
-        let asked = Asked { id: ID, args: &args, variables: &variables, seccomp: None, layers: &[], size: None };
+        let asked = Asked {
+            id: ID,
+            args: &args,
+            link,
+            transient: rm,
+            variables: &variables,
+            seccomp: None,
+            layers: &[],
+            size: None,
+        };
         super::plan(LinkKey::new([5; 32]), asked, image)
     }
 

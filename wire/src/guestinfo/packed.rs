@@ -4,7 +4,7 @@
 
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 
-use super::inflate::inflate;
+use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use super::node::Node;
 use super::{SpecError, base64};
 use crate::vmx::Dictionary;
@@ -43,7 +43,7 @@ fn gunzip(file: &[u8]) -> Result<Vec<u8>, &'static str> {
     let (rest, &[a, b, c, d, lengths @ ..]) = rest.split_last_chunk::<8>().ok_or(NO_GZIP)?;
     let &[0x1f, 0x8b, 8, flags, ..] = header else { return Err(NO_GZIP) };
     let data = skip_names(flags, rest).ok_or(NO_GZIP)?;
-    let bytes = inflate(data, MOST_BYTES).ok_or("a whole gzip file of at most 4 MiB")?;
+    let bytes = decompress_to_vec_with_limit(data, MOST_BYTES).map_err(|_| "a whole gzip file of at most 4 MiB")?;
     let is_whole = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC).checksum(&bytes) == u32::from_le_bytes([a, b, c, d])
         && u32::try_from(bytes.len()) == Ok(u32::from_le_bytes(lengths));
     if is_whole { Ok(bytes) } else { Err("a gzip file with a right checksum") }

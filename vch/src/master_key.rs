@@ -1,9 +1,11 @@
 //! The file of the master key, from which each VM's link key follows: only its owner can read it. How keys follow is [`wire::handshake`]'s.
+//!
+//! `vch serve` holds it, and whoever makes VMs for that serve needs the same one.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::geteuid;
@@ -12,8 +14,17 @@ use wire::handshake::MasterKey;
 
 use crate::state;
 
+/// Where the key lies: in that file, else in that directory, else in the user's state.
+pub fn path(file: Option<&Path>, state: Option<&Path>) -> Result<PathBuf> {
+    match (file, state) {
+        (Some(file), _) => Ok(file.to_owned()),
+        (None, Some(dir)) => Ok(dir.join("master.key")),
+        (None, None) => Ok(state::state_dir()?.join("master.key")),
+    }
+}
+
 /// Reads the file, or makes it with a key that was drawn at random.
-pub(super) fn at(path: &Path) -> Result<MasterKey> {
+pub fn at(path: &Path) -> Result<MasterKey> {
     match File::open(path) {
         Ok(file) => read(file, path),
         Err(error) if error.kind() == ErrorKind::NotFound => make(path),
@@ -48,7 +59,7 @@ fn make(path: &Path) -> Result<MasterKey> {
         Ok(file.persist_noclobber(path)?)
     });
     made.with_context(|| format!("cannot make the master key {}", path.display()))?;
-    super::say(&format!("made the master key {}: keep it, the VMs' keys follow from it", path.display()));
+    eprintln!("vch: made the master key {}: keep it, the VMs' keys follow from it", path.display());
     Ok(key)
 }
 
