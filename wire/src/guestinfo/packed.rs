@@ -3,11 +3,11 @@
 //! A host that answers a key at a time answers one in place of hundreds.
 
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
+use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
 use super::node::Node;
 use super::{SpecError, base64};
 use crate::vmx::Dictionary;
-use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
 /// A dictionary that is longer is none of ours: of a few bytes gzip can make very many.
 const MOST_BYTES: usize = 4 << 20;
