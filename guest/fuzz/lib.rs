@@ -1,6 +1,7 @@
 //! What must hold for any bytes at all. The fuzz targets call these functions, and so does `guest/tests/seeds.rs` in every test run.
 
-use guest::toolbox::{Output, Toolbox, VixError};
+use guest::toolbox::hgfs::{Answer, Call, Packet, Status};
+use guest::toolbox::{Operation, Output, Toolbox, VixError};
 use guest::vmware::MOST_SENT;
 use wire::handshake::LinkKey;
 
@@ -16,8 +17,24 @@ pub fn toolbox(bytes: &[u8]) {
             );
             1
         }
-        Output::Operate(_, reply) => {
+        Output::Operate(operation, reply) => {
             assert!(reply.answer(&Err(VixError::Failed)).starts_with(b"OK 1 0 "));
+            if let Operation::Transfer(packet) = operation {
+                // the longest that may be read, or an error
+                let outcome = match &packet.call {
+                    Ok(Call::Read { count, .. }) => Ok(Answer::Read(vec![0; *count])),
+                    _ => Err(Status::Generic),
+                };
+                assert!(reply.answer(&Ok(packet.answer(&outcome))).len() <= MOST_SENT);
+            }
+            match operation {
+                Operation::Download(path)
+                | Operation::Upload { path, .. }
+                | Operation::Transfer(Packet { call: Ok(Call::Open { path, .. }), .. }) => {
+                    assert!(path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|name| name == ".."));
+                }
+                _ => {}
+            }
             1
         }
         Output::Ask(request) => {

@@ -48,6 +48,7 @@ pub mod sys;
 pub mod sysctl;
 pub mod syslog;
 pub mod toolbox;
+pub mod transfer;
 pub mod uevents;
 pub mod vmware;
 mod within;

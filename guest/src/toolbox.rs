@@ -13,6 +13,7 @@
 //!
 //! Sources: open-vm-tools, lib/rpcIn/rpcin.c, services/plugins/powerOps and services/vmtoolsd/toolsRpc.c; OpenBSD, sys/dev/pv/vmt.c.
 
+pub mod hgfs;
 mod news;
 mod nics;
 pub mod vix;
@@ -25,7 +26,7 @@ use wire::handshake::LinkKey;
 use wire::status::EndpointStatus;
 
 use self::news::Told;
-pub use self::vix::{Operation, Outcome, Process, Reply, VixError, list};
+pub use self::vix::{Operation, Outcome, Process, Reply, VixError, file, list};
 
 /// What comes of a message, to be done in its order.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,8 +110,12 @@ impl Toolbox {
             b"ping" => vec![ok()],
             b"Capabilities_Register" => {
                 self.is_heard = true;
-                let capabilities =
-                    [VERSION_UNMANAGED, "tools.capability.statechange ", "tools.capability.softpowerop_retry "];
+                let capabilities = [
+                    VERSION_UNMANAGED,
+                    "tools.capability.statechange ",
+                    "tools.capability.softpowerop_retry ",
+                    "tools.capability.hgfs_server toolbox 1",
+                ];
                 capabilities.into_iter().map(ask).chain([ok()]).collect()
             }
             b"Set_Option" => self.set_option(rest),

@@ -77,6 +77,72 @@ impl Guest {
         (code.parse().expect("a number"), rest.to_owned())
     }
 
+    /// Sends an HGFS packet: the status and payload of its answer, and the session that it names.
+    fn transfer(&mut self, session: u64, operation: u32, payload: &[u8]) -> (u32, Vec<u8>, u64) {
+        let key = self.key.clone();
+        let mut request = relayed(&key, 84, &packet_body(session, operation, payload));
+        let flags = b"Vix_1_Relayed_Command \"test\"\0".len() + 22;
+        // an answer in bytes, not text
+        request[flags] = 0x80;
+        let (_, answer) = self.ask(&request);
+        let answer = unescape(answer.strip_prefix("OK 0 0 #").unwrap_or_else(|| panic!("{answer}")));
+        let word = |at: usize| u32::from_le_bytes(answer[at..at + 4].try_into().unwrap());
+        assert_eq!((word(4), word(8) as usize, word(12)), (0xff, answer.len(), 52));
+        assert_eq!((word(16), word(20), word(28)), (9, operation, 2));
+        let session = u64::from_le_bytes(answer[36..44].try_into().unwrap());
+        (word(24), answer[52..].to_vec(), session)
+    }
+
+    /// One step that must succeed.
+    fn step(&mut self, session: u64, operation: u32, payload: &[u8]) -> Vec<u8> {
+        let (status, payload, _) = self.transfer(session, operation, payload);
+        assert_eq!(status, 0, "{operation}");
+        payload
+    }
+
+    /// As vCenter brings a file.
+    fn upload(&mut self, path: &str, bytes: &[u8]) {
+        let key = self.key.clone();
+        assert_eq!(self.operate(&key, 189, &upload_body(path, false)), (0, String::new()));
+        let (_, _, session) = self.transfer(0, 41, &[0; 24]);
+        let handle = self.step(session, 24, &create_payload(path))[..4].to_vec();
+        // attributes of its own it has none
+        self.step(session, 16, &[&[0; 8 + 8 + 104 + 4], &name(path)[..], &[0]].concat());
+        for part in bytes.chunks(60 * 1024) {
+            let len = u32::try_from(part.len()).unwrap().to_le_bytes();
+            let written = self.step(session, 26, &[&handle[..], &[1], &[0; 8], &len, &[0; 8], part].concat());
+            assert_eq!(written[..4], len);
+        }
+        self.step(session, 3, &[&[0; 8], &handle[..]].concat());
+        self.step(session, 42, &[0; 8]);
+    }
+
+    /// As it fetches one.
+    fn download(&mut self, path: &str) -> Vec<u8> {
+        let key = self.key.clone();
+        let (code, told) = self.operate(&key, 188, &download_body(path));
+        assert_eq!(code, 0);
+        let (_, _, session) = self.transfer(0, 41, &[0; 24]);
+        let attributes = self.step(session, 15, &[&[0; 8 + 8 + 4], &name(path)[..], &[0]].concat());
+        let size = u64::from_le_bytes(attributes[20..28].try_into().unwrap());
+        assert!(told.contains(&format!("<fs>{size}</fs>")), "{told}");
+        let handle = self.step(session, 0, &[&[0; 8 + 8], &[6][..], &name(path), &[0]].concat())[8..].to_vec();
+        let mut bytes = Vec::new();
+        loop {
+            let offset = u64::try_from(bytes.len()).unwrap().to_le_bytes();
+            let part = self.step(session, 25, &[&handle[..], &offset, &0xf000_u32.to_le_bytes(), &[0; 8]].concat());
+            assert_eq!(part[..4], u32::try_from(part.len() - 12).unwrap().to_le_bytes());
+            if part.len() == 12 {
+                break;
+            }
+            bytes.extend_from_slice(&part[12..]);
+        }
+        assert_eq!(bytes.len() as u64, size);
+        self.step(session, 3, &[&[0; 8], &handle[..]].concat());
+        self.step(session, 42, &[0; 8]);
+        bytes
+    }
+
     fn start(&mut self, program: &str, arguments: &str) -> u32 {
         let key = self.key.clone();
         let (code, pid) = self.operate(&key, 185, &start_body(program, arguments));
@@ -127,6 +193,57 @@ fn start_body(program: &str, arguments: &str) -> Vec<u8> {
         body.extend(u32::try_from(len).unwrap().to_le_bytes());
     }
     [body, texts.concat()].concat()
+}
+
+fn download_body(path: &str) -> Vec<u8> {
+    let len = u32::try_from(path.len() + 1).unwrap().to_le_bytes();
+    [&[0; 4], &len[..], &[0; 20], path.as_bytes(), &[0]].concat()
+}
+
+fn upload_body(path: &str, overwrite: bool) -> Vec<u8> {
+    let len = u32::try_from(path.len()).unwrap().to_le_bytes();
+    [&[0; 4], &len[..], &[overwrite.into()], path.as_bytes(), &[0]].concat()
+}
+
+fn packet_body(session: u64, operation: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(52 + payload.len()).unwrap();
+    let mut body = [len.to_le_bytes(), [0xff; 4]].concat();
+    [1, 0xff, len, 52, 9, operation, 0, 1, 0].iter().for_each(|word: &u32| body.extend(word.to_le_bytes()));
+    [&body[..], &session.to_le_bytes(), &[0; 8], payload].concat()
+}
+
+/// HGFS's name of a path, with its length.
+fn name(path: &str) -> Vec<u8> {
+    let name = format!("root{}", path.replace('/', "\0"));
+    [&u32::try_from(name.len()).unwrap().to_le_bytes()[..], name.as_bytes()].concat()
+}
+
+/// `OpenV3`: written only, created or emptied, the owner may read and write.
+fn create_payload(path: &str) -> Vec<u8> {
+    let name = name(path);
+    let (len, name) = name.split_at(4);
+    let modes = [0xb, 8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 0, 6, 0, 0];
+    [&modes[..], &[0; 44], len, &[0; 12], name, &[0]].concat()
+}
+
+/// Undoes `escape_ascii`.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match (byte, (byte == b'\\').then(|| rest.next()).flatten()) {
+            (byte, None) => byte,
+            (_, Some(b'x')) => {
+                let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            (_, Some(b'n')) => b'\n',
+            (_, Some(b'r')) => b'\r',
+            (_, Some(b't')) => b'\t',
+            (_, Some(other)) => other,
+        });
+    }
+    bytes
 }
 
 #[test]
@@ -247,7 +364,53 @@ fn who_has_the_key_starts_lists_and_ends_processes() {
         assert_eq!(guest.operate(&key, 193, &terminate(other)).0, 20_003, "{other}");
     }
     assert_eq!(guest.operate(&key, 185, &start_body("/no/such", "")).0, 4);
-    assert_eq!(guest.operate(&key, 188, &[0; 20]).0, 3025);
+    assert_eq!(guest.operate(&key, 187, &[0; 8]).0, 3025);
+}
+
+#[test]
+fn who_has_the_key_brings_and_fetches_files() {
+    let mut guest =
+        boot("mkfifo /tmp/pipe; ln -s ../../../etc/passwd /tmp/link; echo up; exec sleep 100000", |_, _| ());
+    let bytes: Vec<u8> = (0..200_000_u32).map(|at| (at * 31 + at / 251).to_le_bytes()[0]).collect();
+    guest.upload("/tmp/file", &bytes);
+    let sum = guest.host.shell("sha256sum < /tmp/file; wc -c < /tmp/file; stat -c %a /tmp/file; ls -A /tmp");
+    let mut child = std::process::Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("coreutils");
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &bytes).unwrap();
+    let expected = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(sum, format!("{expected}200000\n644\nfile\nlink\npipe\n"));
+    assert!(guest.download("/tmp/file") == bytes, "another file came back");
+    assert_eq!(guest.download("/tmp/link"), guest.host.shell("cat /etc/passwd").into_bytes());
+
+    let key = guest.key.clone();
+    for (path, code) in [
+        ("/tmp/none", 4),
+        ("/tmp/pipe", 20_001),
+        ("/tmp", 20_001),
+        ("/tmp/../../etc/passwd", 3),
+        ("tmp/file", 3),
+        ("/proc/self/environ", 13),
+        ("/proc/1/root/etc/passwd", 1),
+    ] {
+        assert_eq!(guest.operate(&key, 188, &download_body(path)), (code, String::new()), "{path}");
+    }
+    for (path, code) in [("/tmp/file", 12), ("/tmp/pipe", 20_001), ("/tmp/link", 20_001), ("/none/file", 4)] {
+        assert_eq!(guest.operate(&key, 189, &upload_body(path, false)), (code, String::new()), "{path}");
+    }
+    // who does not ask first is refused all the same
+    let (_, _, session) = guest.transfer(0, 41, &[0; 24]);
+    let statuses = ["/tmp/none", "/tmp/pipe", "/tmp/../file", "/proc/1/root/etc/passwd"].map(|path| {
+        let read = guest.transfer(session, 0, &[&[0; 8 + 8], &[6][..], &name(path), &[0]].concat()).0;
+        (read, guest.transfer(session, 24, &create_payload(path)).0)
+    });
+    assert_eq!(statuses, [(1, 0), (8, 8), (9, 9), (8, 8)]);
+    assert_eq!(guest.transfer(session + 1, 25, &[0; 24]).0, 17);
+    assert_eq!(guest.transfer(session, 25, &[9; 24]).0, 2);
+    guest.step(session, 42, &[0; 8]);
+    assert_eq!(guest.host.shell("ls -A /tmp"), "file\nlink\npipe\n", "nothing is left of what was not closed");
 }
 
 #[test]
@@ -258,6 +421,9 @@ fn who_has_not_the_key_gets_nothing_done() {
         assert_eq!(guest.operate(key, 185, &start_body("/bin/touch", "/tmp/file")), (35, String::new()), "{key}");
         assert_eq!(guest.operate(key, 193, &[&7_u64.to_le_bytes()[..], &[0; 4]].concat()).0, 35);
         assert_eq!(guest.operate(key, 186, &[0; 12]).0, 35);
+        assert_eq!(guest.operate(key, 188, &download_body("/etc/passwd")), (35, String::new()));
+        assert_eq!(guest.operate(key, 189, &upload_body("/tmp/file", true)), (35, String::new()));
+        assert_eq!(guest.operate(key, 84, &packet_body(0, 41, &[0; 24])), (35, String::new()));
     }
     assert_eq!(guest.host.shell("ls /tmp"), "");
     let console = guest.host.into_machine().console();

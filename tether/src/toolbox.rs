@@ -4,6 +4,7 @@
 //! VMX has no event for its guest: a guest that is there says so every 100 ms, and asks whether there is a question. After a question it comes again at once, since
 //! another may follow, and then after 10, 20, 40, 80 and 100 ms, as VMware's own tools do (open-vm-tools, lib/rpcIn/rpcin.c).
 
+mod files;
 pub(crate) mod operations;
 
 use std::time::Duration;

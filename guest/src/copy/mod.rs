@@ -25,6 +25,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
+pub(crate) use pack::is_kernels;
 pub(crate) use tree::copy_tree;
 pub(crate) use unpack::remove_tree;
 

@@ -35,6 +35,11 @@ const LEFT_OUT: [FsType; 6] = [
     MQUEUE,
 ];
 
+/// Whether it is a file system of the kernel's own.
+pub(crate) fn is_kernels(system: FsType) -> bool {
+    system != statfs::TMPFS_MAGIC && LEFT_OUT.contains(&system)
+}
+
 pub(super) fn pack(root: OwnedFd, path: &str, out: &mut dyn Write) -> Result<(), CopyError> {
     let out = BufWriter::with_capacity(BUFFER, out);
     let mut packer = Packer { out, links: BTreeMap::new(), links_bytes: 0, shrunk: None };

@@ -34,7 +34,7 @@ use crate::within::{Made, NAMED_DIR, open_below, reach};
 pub use filesystem::{Access, Said, Top, layered, merged};
 pub use server::server;
 pub use table::trim_all;
-pub(crate) use table::unmount_all;
+pub(crate) use table::{has_servers, unmount_all};
 pub use volume::{memory, volume};
 
 /// A file system or file that could not be put in its place.

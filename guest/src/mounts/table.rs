@@ -61,6 +61,12 @@ impl Mounted {
     }
 }
 
+/// Whether somewhere is what somebody else serves, and may never do so: a file server, the host, or a process.
+pub(crate) fn has_servers() -> bool {
+    let waits = |kind: &str| ["nfs", "9p", "fuse", "virtiofs"].iter().any(|server| kind.starts_with(server));
+    table().iter().any(|mounted| waits(&mounted.kind))
+}
+
 /// Unmounts everything, the last first, and the container's root as well; what is busy becomes read-only, which writes its journal out too. What stays
 /// writable is named on the console.
 pub(crate) fn unmount_all() {

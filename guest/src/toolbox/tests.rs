@@ -37,6 +37,7 @@ fn each_question_has_its_answer() {
         asked("tools.set.version 2147483647"),
         asked("tools.capability.statechange "),
         asked("tools.capability.softpowerop_retry "),
+        asked("tools.capability.hgfs_server toolbox 1"),
         answered("OK "),
     ];
     check("Capabilities_Register", &capabilities);

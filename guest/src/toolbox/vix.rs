@@ -6,8 +6,8 @@
 //!             body …  credentials: name's length u32, password's length u32, base64 of `name 00 password 00`, 00
 //! ```
 //!
-//! What a containerVM serves: its state, to anybody; and to who knows the VM's id and its link's key, to start a program, to list processes, to end one.
-//! Files are not served. Sources: open-vm-tools, lib/include/vixCommands.h and services/plugins/vix/vixTools.c; govmomi, toolbox/vix.
+//! What a containerVM serves: its state, to anybody; and to who knows the VM's id and its link's key, to start a program, to list processes, to end one,
+//! and to transfer files, of which the host first asks whether they may be, and then for their bytes, in packets of [`super::hgfs`]. Sources: open-vm-tools, lib/include/vixCommands.h and services/plugins/vix/vixTools.c; govmomi, toolbox/vix.
 
 mod reply;
 
@@ -17,7 +17,8 @@ use wire::message::Exec;
 use wire::spec::Environment;
 
 pub(super) use self::reply::state;
-pub use self::reply::{Process, Reply, list};
+pub use self::reply::{Process, Reply, file, list};
+use super::hgfs::{Packet, is_path};
 
 /// What is asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +41,12 @@ pub enum Operation {
     List(Vec<u64>),
     /// End a process: SIGTERM, and SIGKILL if it has not gone within five seconds (vSphere's API, `TerminateProcessInGuest`).
     Terminate(u64),
+    /// Whether this file can be read. Answered with what [`file`] makes of it.
+    Download(String),
+    /// Whether a file can be written there, in the place of one too.
+    Upload { path: String, overwrite: bool },
+    /// A step of a transfer. Answered with what [`Packet::answer`] makes of it.
+    Transfer(Packet),
 }
 
 /// The data of an answer, or why there is none.
@@ -52,6 +59,7 @@ pub enum VixError {
     Failed = 1,
     InvalidArgument = 3,
     FileNotFound = 4,
+    FileExists = 12,
     AccessDenied = 13,
     /// Who asks has not shown that they may.
     Authentication = 35,
@@ -61,6 +69,8 @@ pub enum VixError {
     Header = 10_000,
     /// What the operation needs to know cannot be read.
     Body = 10_001,
+    /// A directory, a pipe, a device.
+    NotAFile = 20_001,
     NoSuchProcess = 20_003,
 }
 
@@ -71,8 +81,11 @@ const HEADER: usize = 51;
 const NAME_AND_PASSWORD: u32 = 1;
 
 const GET_TOOLS_STATE: u32 = 62;
+const SEND_HGFS_PACKET: u32 = 84;
 const START_PROGRAM: u32 = 185;
 const LIST_PROCESSES: u32 = 186;
+const TRANSFER_FROM_GUEST: u32 = 188;
+const TRANSFER_TO_GUEST: u32 = 189;
 const TERMINATE_PROCESS: u32 = 193;
 
 /// What is asked, and how it is to be answered.
@@ -115,6 +128,9 @@ impl<'a> Message<'a> {
             START_PROGRAM => start,
             LIST_PROCESSES => list_processes,
             TERMINATE_PROCESS => terminate,
+            TRANSFER_FROM_GUEST => download,
+            TRANSFER_TO_GUEST => upload,
+            SEND_HGFS_PACKET => transfer,
             _ => return Err(VixError::UnknownOperation),
         };
         if !self.is_by(id, key).unwrap_or(false) {
@@ -179,15 +195,44 @@ fn list_processes(body: &[u8]) -> Result<Operation, VixError> {
 fn read_list(body: &[u8]) -> Option<Vec<u64>> {
     let mut rest = Reader(body);
     let (_key, _offset, count) = (rest.u32()?, rest.u32()?, rest.len()?);
-    let numbers = rest.0.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-    (Some(rest.0.len()) == count.checked_mul(8)).then(|| numbers.collect())
+    let is_true = Some(rest.0.len()) == count.checked_mul(8);
+    is_true.then(|| std::iter::from_fn(|| rest.u64()).collect())
 }
 
 /// `VixCommandKillProcessRequest`.
 fn terminate(body: &[u8]) -> Result<Operation, VixError> {
     let mut rest = Reader(body);
-    let pid = rest.take(8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+    let pid = rest.u64();
     pid.filter(|_| rest.take(4).is_some()).map(Operation::Terminate).ok_or(VixError::Body)
+}
+
+/// `VixMsgListFilesRequest`, of which only the path says something.
+fn download(body: &[u8]) -> Result<Operation, VixError> {
+    path(body, 28).map(Operation::Download)
+}
+
+/// `VixCommandInitiateFileTransferToGuestRequest`.
+fn upload(body: &[u8]) -> Result<Operation, VixError> {
+    path(body, 9).map(|path| Operation::Upload { path, overwrite: body.get(8) != Some(&0) })
+}
+
+/// Its length is in the second word, and it begins there. The NUL behind it is counted by some hosts and not by others.
+fn path(body: &[u8], begin: usize) -> Result<String, VixError> {
+    let length = body.get(4..).and_then(|rest| Reader(rest).len());
+    let bytes = body.get(begin..).zip(length).and_then(|(rest, length)| rest.get(..length)).ok_or(VixError::Body)?;
+    let path = std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).map_err(|_| VixError::InvalidArgument)?;
+    match is_path(path) {
+        true => Ok(path.to_owned()),
+        false => Err(VixError::InvalidArgument),
+    }
+}
+
+/// `VixCommandHgfsSendPacket`.
+fn transfer(body: &[u8]) -> Result<Operation, VixError> {
+    let mut rest = Reader(body);
+    let length = rest.len().filter(|_| rest.u32().is_some());
+    let packet = length.and_then(|length| rest.take(length)).and_then(Packet::read);
+    packet.map(Operation::Transfer).ok_or(VixError::Body)
 }
 
 /// Bytes from their front, as far as there are any.
@@ -202,6 +247,10 @@ impl<'a> Reader<'a> {
 
     fn u32(&mut self) -> Option<u32> {
         Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
     }
 
     fn len(&mut self) -> Option<usize> {

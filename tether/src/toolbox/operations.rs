@@ -1,8 +1,9 @@
-//! What is done for vCenter: an orderly stop, a clock that is right again, and processes that are started, listed and ended.
+//! What is done for vCenter: an orderly stop, a clock that is right again, and processes that are started, listed and ended. Files are [`super::files`]'.
 //!
 //! A program that vCenter starts is a session like an exec of the host's, whose output nobody takes. How it ended can be asked for five minutes, as vSphere's API
 //! promises. Only the container's processes can be ended.
 
+use std::path::Path;
 use std::time::Duration;
 
 use guest::power::Ending;
@@ -17,6 +18,7 @@ use wire::status::FailureKind;
 use wire::vitals::ProcessInfo;
 
 use super::Served;
+use super::files::{self, Files};
 use crate::agent::Agent;
 use crate::session::SIGKILL;
 
@@ -39,6 +41,7 @@ pub(crate) struct Operations {
     doomed: Vec<Doomed>,
     /// How many programs there have been.
     count: u32,
+    files: Files,
 }
 
 struct Started {
@@ -116,6 +119,9 @@ impl Served for Agent {
             },
             Operation::List(pids) => Ok(guest::toolbox::list(&self.list_processes(&pids))),
             Operation::Terminate(pid) => self.terminate(pid).map(|()| Vec::new()),
+            Operation::Download(path) => files::download(Path::new("/"), &path),
+            Operation::Upload { path, overwrite } => files::upload(Path::new("/"), &path, overwrite),
+            Operation::Transfer(packet) => Ok(self.operations.files.answer(Path::new("/"), &packet, clock::now())),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use wire::guestinfo::base64;
 
 use super::{Outcome, VixError};
+use crate::toolbox::hgfs::Attributes;
 
 /// How the answer to a request has to be put.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,8 @@ impl From<&std::io::Error> for VixError {
     fn from(error: &std::io::Error) -> VixError {
         match error.kind() {
             std::io::ErrorKind::NotFound => VixError::FileNotFound,
+            std::io::ErrorKind::AlreadyExists => VixError::FileExists,
+            std::io::ErrorKind::IsADirectory => VixError::NotAFile,
             std::io::ErrorKind::PermissionDenied => VixError::AccessDenied,
             _ => VixError::Failed,
         }
@@ -59,6 +62,8 @@ const OS_VERSION_SHORT: u32 = 4520;
 const SERVED: std::ops::RangeInclusive<u32> = 4540..=4557;
 const SERVES_START: u32 = 4540;
 const SERVES_TERMINATE: u32 = 4542;
+const SERVES_DOWNLOAD: u32 = 4556;
+const SERVES_UPLOAD: u32 = 4557;
 
 /// `GetToolsState`: a list of properties. An operation that is not named is taken for one of tools that are too old, so each is.
 pub(in super::super) fn state(host_name: &str, os: &str, os_short: &str, agent: &str) -> Vec<u8> {
@@ -79,7 +84,11 @@ pub(in super::super) fn state(host_name: &str, os: &str, os_short: &str, agent: 
         put(number, 1, &1_u32.to_le_bytes());
     }
     for number in SERVED {
-        put(number, 3, &[u8::from((SERVES_START..=SERVES_TERMINATE).contains(&number))]);
+        put(
+            number,
+            3,
+            &[u8::from(matches!(number, SERVES_START..=SERVES_TERMINATE | SERVES_DOWNLOAD..=SERVES_UPLOAD))],
+        );
     }
     base64::encode(&list).into()
 }
@@ -125,6 +134,18 @@ pub fn list(processes: &[Process]) -> Vec<u8> {
             break;
         }
     }
+    out.into()
+}
+
+// -- files
+
+/// A regular file as `InitiateFileTransferFromGuest` tells of it.
+pub fn file(path: &str, of: &Attributes) -> Vec<u8> {
+    let mut out = String::from("<fxi><Name>");
+    escape(path, &mut out);
+    let Attributes { size, mode, uid, gid, modified, accessed } = of;
+    let _infallible = write!(out, "</Name><ft>0</ft><fs>{size}</fs><mt>{modified}</mt><at>{accessed}</at>");
+    let _infallible = write!(out, "<uid>{uid}</uid><gid>{gid}</gid><perm>{mode}</perm><slt></slt></fxi>");
     out.into()
 }
 

@@ -1,6 +1,7 @@
 //! Requests as hosts relay them, and as nobody should.
 
 use super::*;
+use crate::toolbox::hgfs::{Attributes, Call};
 use crate::toolbox::{Output, Toolbox};
 
 pub(in crate::toolbox) fn key() -> LinkKey {
@@ -62,6 +63,26 @@ fn list_body(pids: &[u64]) -> Vec<u8> {
     let mut body = [0_u32, 0, u32::try_from(pids.len()).unwrap()].map(u32::to_le_bytes).concat();
     pids.iter().for_each(|pid| body.extend(pid.to_le_bytes()));
     body
+}
+
+fn download_body(path: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(path.len()).unwrap().to_le_bytes();
+    [&[0; 4][..], &len, &[0; 20], path].concat()
+}
+
+fn upload_body(path: &[u8], overwrite: u8) -> Vec<u8> {
+    let len = u32::try_from(path.len()).unwrap().to_le_bytes();
+    [&[0; 4][..], &len, &[overwrite], path].concat()
+}
+
+fn packet_body(packet: &[u8]) -> Vec<u8> {
+    [&u32::try_from(packet.len()).unwrap().to_le_bytes()[..], &[0xff; 4], packet].concat()
+}
+
+/// HGFS: close file 7 of session 5.
+fn close_packet() -> Vec<u8> {
+    let words = [1, 0xff, 64, 52, 9, 27, 0, 1, 0, 5, 0, 0, 0, 7, 0, 0_u32];
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// The one thing that comes of a message.
@@ -126,6 +147,33 @@ fn processes_are_listed_and_ended_by_number() {
 }
 
 #[test]
+fn files_are_asked_for_by_their_path_and_their_bytes_in_packets() {
+    for path in [&b"/etc/hosts"[..], b"/etc/hosts\0"] {
+        assert_eq!(operation(&relayed(188, &download_body(path))), Operation::Download("/etc/hosts".into()));
+        for overwrite in [false, true] {
+            let body = [&upload_body(path, overwrite.into())[..], &[0]].concat();
+            let expected = Operation::Upload { path: "/etc/hosts".into(), overwrite };
+            assert_eq!(operation(&relayed(189, &body)), expected);
+        }
+    }
+    let Operation::Transfer(packet) = operation(&relayed(84, &packet_body(&close_packet()))) else { panic!() };
+    assert_eq!((packet.session, packet.call), (5, Ok(Call::Close { handle: 7 })));
+    for path in [&b""[..], b"\0", b"/", b"etc/hosts", b"/etc/", b"/../x", b"/a/..", b"/a/./b", b"/a\0b", b"/\xff"] {
+        for (operation, body) in [(188, download_body(path)), (189, upload_body(path, 1))] {
+            assert_eq!(answered(&relayed(operation, &body).bytes()), "OK 3 0 \0", "{operation} {path:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_is_told_with_its_attributes() {
+    let of = Attributes { size: 9, mode: 0o100_644, uid: 1, gid: 2, modified: 3, accessed: -4 };
+    let expected = "<fxi><Name>/a%3C</Name><ft>0</ft><fs>9</fs><mt>3</mt><at>-4</at><uid>1</uid><gid>2</gid>\
+        <perm>33188</perm><slt></slt></fxi>";
+    assert_eq!(String::from_utf8(file("/a<", &of)).unwrap(), expected);
+}
+
+#[test]
 fn who_does_not_know_the_key_gets_nothing_done() {
     let right = key().to_hex();
     let wrong = right.replace('0', "1");
@@ -159,6 +207,9 @@ fn who_does_not_know_the_key_gets_nothing_done() {
             (185, start_body("/bin/true", "", "", &[])),
             (186, list_body(&[])),
             (193, vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (188, download_body(b"/etc/hosts\0")),
+            (189, upload_body(b"/etc/hosts\0", 1)),
+            (84, packet_body(&close_packet())),
         ] {
             let relayed = Relayed { kind, credentials: credentials.clone(), ..relayed(operation, &body) };
             assert_eq!(answered(&relayed.bytes()), "OK 35 0 \0", "{what} {operation}");
@@ -168,7 +219,7 @@ fn who_does_not_know_the_key_gets_nothing_done() {
 
 #[test]
 fn what_is_not_served_is_unknown_to_anybody() {
-    for operation in [0, 61, 84, 177, 184, 187, 188, 189, 192, 194, u32::MAX] {
+    for operation in [0, 61, 83, 177, 184, 187, 192, 194, u32::MAX] {
         let known = relayed(operation, b"");
         assert_eq!(answered(&known.bytes()), "OK 3025 0 \0");
         assert_eq!(answered(&Relayed { credentials: vec![], ..known }.bytes()), "OK 3025 0 \0");
@@ -224,6 +275,14 @@ fn a_body_that_lies_is_refused() {
     check(186, &list, 10_001);
     check(186, b"", 10_001);
     check(193, &[0; 11], 10_001);
+    for (operation, body) in
+        [(188, download_body(b"/a\0")), (189, upload_body(b"/a\0", 0)), (84, packet_body(&close_packet()))]
+    {
+        for len in 0..body.len() {
+            check(operation, &body[..len], 10_001);
+        }
+    }
+    check(84, &packet_body(&close_packet()[..63]), 10_001);
 }
 
 #[test]
@@ -245,7 +304,7 @@ fn anybody_may_ask_for_the_state() {
     assert_eq!(properties[4..6], [(4505, 2, &b"h\0"[..]), (4501, 1, &[1, 0, 0, 0])]);
     let served: Vec<u32> =
         properties.iter().filter(|property| property.1 == 3 && property.2 == [1]).map(|it| it.0).collect();
-    assert_eq!((served, properties.len()), (vec![4540, 4541, 4542], 7 + 18));
+    assert_eq!((served, properties.len()), (vec![4540, 4541, 4542, 4556, 4557], 7 + 18));
 }
 
 #[test]
