@@ -94,7 +94,7 @@ fn without_a_spec_the_reason_is_on_every_port_and_the_machine_is_off() {
     for (guestinfo, reason) in [
         (None, "tether: error tether: no guestinfo: this machine has no fw_cfg file opt/guestinfo"),
         (Some("nonsense"), "opt/guestinfo/raw is not a dictionary: line 1: no `=` in it"),
-        (Some("a = \"b\""), "tether: error tether: guestinfo has no guestinfo./common/id"),
+        (Some("a = \"b\""), "tether: error tether: guestinfo has no guestinfo.vice./common/id"),
     ] {
         let mut machine = Machine::new(&script(LinkDevice::Virtio, "true"), None);
         machine.guestinfo = guestinfo.map(String::from);

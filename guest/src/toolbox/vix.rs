@@ -41,7 +41,7 @@ pub enum Operation {
     List(Vec<u64>),
     /// End a process: SIGTERM, and SIGKILL if it has not gone within five seconds (vSphere's API, `TerminateProcessInGuest`).
     Terminate(u64),
-    /// Whether this file can be read. Answered with what [`file`] makes of it.
+    /// Whether this file can be read. Answered with what [`file()`] makes of it.
     Download(String),
     /// Whether a file can be written there, in the place of one too.
     Upload { path: String, overwrite: bool },
