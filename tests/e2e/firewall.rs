@@ -8,7 +8,7 @@ use rig::artifacts;
 use rig::cable::{Cable, Frame};
 use rig::host::Host;
 use rig::images::{self, busybox_disk};
-use rig::machine::{Machine, script};
+use rig::machine::{COMMAND_LINE, Machine, script};
 use tempfile::TempDir;
 use wire::link::Tuning;
 use wire::message::{Event, Exec, MAIN, Work};
@@ -224,8 +224,9 @@ fn all_trust_levels_against_real_packets_between_two_machines() {
 }
 
 /// A kernel that begins without nf_tables: Linux, admin-guide/kernel-parameters.txt.
-const WITHOUT: [&str; 2] =
-    ["-append", "console=ttyS1 quiet panic=-1 no_timer_check initcall_blacklist=nf_tables_module_init"];
+fn without() -> [String; 2] {
+    ["-append".into(), format!("{COMMAND_LINE} initcall_blacklist=nf_tables_module_init")]
+}
 
 #[test]
 fn a_firewall_that_cannot_be_set_is_a_failed_start() {
@@ -234,7 +235,7 @@ fn a_firewall_that_cannot_be_set_is_a_failed_start() {
     let shell = script(LinkDevice::Virtio, "echo started");
     let mut machine = Machine::new(&Spec { networks: vec![guarded(0, Trust::Open)], ..shell }, Some(disk));
     machine.extra = cable.plug(mac(1, 0));
-    machine.extra.extend(WITHOUT.map(String::from));
+    machine.extra.extend(without());
     let seen = machine.power_on().serve(Tuning::FAST);
     let Some(Event::Failed(failure)) = seen.messages.last() else { panic!("{:?}", seen.messages) };
     let reason = "cannot set the firewall: this kernel has no nf_tables (it needs CONFIG_NF_TABLES_INET)";
@@ -249,7 +250,7 @@ fn a_machine_on_no_network_spends_nothing_on_a_firewall() {
     let mut cable = Cable::new("wire");
     let mut machine = Machine::new(&script(LinkDevice::Virtio, "echo started"), Some(disk));
     machine.extra = cable.plug(mac(1, 0));
-    machine.extra.extend(WITHOUT.map(String::from));
+    machine.extra.extend(without());
     let seen = machine.power_on().serve(Tuning::FAST);
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "started\n", "{:?}", seen.messages);
     assert_eq!(cable.sent_by(mac(1, 0)), [], "nobody has asked for this card");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rig::host::{Host, sh};
 use rig::images::busybox_disk;
-use rig::machine::{Machine, script};
+use rig::machine::{COMMAND_LINE, Machine, script};
 use wire::message::{MAIN, Reply, Request, Work};
 use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
 use wire::status::Ending;
@@ -160,7 +160,7 @@ fn a_machine_without_a_console_runs_its_container() {
     let mut spec = script(LinkDevice::Virtio, "echo up; ls -l /proc/1/fd/0 /proc/1/fd/2 | sed 's/.*-> //'");
     spec.main.rights.capabilities.bounding = ALL_CAPABILITIES;
     let mut machine = Machine::new(&spec, Some(disk));
-    machine.extra = ["-append", "console=none0 quiet panic=-1 no_timer_check"].map(String::from).to_vec();
+    machine.extra = vec!["-append".into(), COMMAND_LINE.replace("ttyS1", "none0")];
     let mut host = Host::boot(machine, &spec);
     host.exit(MAIN);
     // neither is a disk or a port that happened to be opened first

@@ -45,7 +45,7 @@ pub struct Machine {
 const MEMORY_MIB: u32 = 256;
 
 /// The kernel's, as vch gives it.
-const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check noreplace-smp rcupdate.rcu_expedited=1";
+pub const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check noreplace-smp rcupdate.rcu_expedited=1";
 /// A firmware that only starts kernels.
 const QBOOT: &str = "/usr/share/qemu/qboot.rom";
 
@@ -301,16 +301,21 @@ impl Powered {
 
     /// Waits until the console has shown `text`.
     pub fn wait_for_console(&self, text: &str) {
-        while !self.console().contains(text) {
-            assert!(self.began.elapsed() < DEADLINE, "{text:?} is not on the console: {}", self.console());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.wait_for_times(text, 1);
     }
 
     /// Waits until the machine has come so far for so many times: its console tells.
     pub fn wait_for_boots(&self, count: usize) {
-        while self.console().matches(" boots").count() < count {
-            assert!(self.began.elapsed() < DEADLINE, "not {count} boots: {}", self.console());
+        self.wait_for_times(" boots", count);
+    }
+
+    fn wait_for_times(&self, text: &str, count: usize) {
+        while self.console().matches(text).count() < count {
+            assert!(
+                self.began.elapsed() < DEADLINE,
+                "{text:?} is not {count} times on the console: {}",
+                self.console()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
