@@ -1,13 +1,21 @@
 //! The command line: what can be asked for, and the help that a person reads.
 //!
-//! It parses and nothing else; `main` turns what was said into recipes.
+//! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
+//! the machine are read here, once, and handed down.
 
-pub(crate) mod inspect;
+mod disk;
+mod initramfs;
+mod inspect;
+mod iso;
+mod kernel;
 
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use iso_builder::oci::Reference;
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use iso_builder::recipe;
+use iso_builder::tree::Time;
 
 /// Builds every image of tether: containers' disks, the kernel, the initramfs and the ISOs.
 ///
@@ -16,7 +24,7 @@ use iso_builder::oci::Reference;
 #[command(name = "iso-builder", version, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    command: Command,
     /// Seconds since 1970 that date files without a time of their own
     #[arg(
         long,
@@ -26,97 +34,80 @@ pub(crate) struct Cli {
         global = true,
         hide_env_values = true
     )]
-    pub(crate) epoch: i64,
+    epoch: i64,
     /// Directory of caches; the kernel is kept in `tether/kernel` below it [default: $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", global = true)]
-    pub(crate) cache: Option<PathBuf>,
+    cache: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+enum Command {
     /// Build bootstrap.iso, which boots a containerVM
-    Bootstrap(Iso),
+    Bootstrap(iso::Iso),
     /// Build appliance.iso, which boots a Virtual Container Host
-    Appliance(Iso),
+    Appliance(iso::Iso),
     /// Build a container's disk out of an image
-    Disk(Disk),
+    Disk(disk::Disk),
     /// Build the initramfs: one static program as /init
-    Initramfs(Initramfs),
+    Initramfs(initramfs::Initramfs),
     /// Describe an image: ISO, initramfs, ext4 or VMDK
     Inspect {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
     /// Build the kernel, or find it in the cache, and print its path
-    Kernel(Kernel),
+    Kernel(kernel::Kernel),
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Iso {
-    /// The kernel to boot (a bzImage) [default: the cached one, built if there is none]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: Option<PathBuf>,
-    /// The static program that becomes PID 1 [default: `tether` or `appliance-init` beside this program]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) init: Option<PathBuf>,
-    /// The kernel's command line, in place of the usual one
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) cmdline: Option<String>,
-    /// The ISO to write; its digest goes to FILE.sha256
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+/// What all commands share.
+pub(crate) struct Context {
+    /// Dates what has no time of its own.
+    time: Time,
+    cache: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Disk {
-    // no doc comment: rustdoc would take the brackets for links
-    #[arg(
-        value_name = "IMAGE",
-        help = "docker-archive:FILE[:NAME], oci:DIR[:TAG], or a file or directory of either kind"
-    )]
-    pub(crate) image: Reference,
-    /// The disk to write
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
-    /// How the disk is stored: the bare ext4 file system, a sparse VMDK to run, or a stream-optimized one for vSphere to import
-    #[arg(long, value_enum, default_value_t = Format::Raw)]
-    pub(crate) format: Format,
-    /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB]
-    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "layer")]
-    pub(crate) size: Option<u64>,
-    /// Only this layer, from 1, the lowest: a disk to be mounted read-only, with others under overlayfs
-    #[arg(long, value_name = "N")]
-    pub(crate) layer: Option<usize>,
+impl Context {
+    /// The directory for caches of this user.
+    fn cache(&self) -> anyhow::Result<PathBuf> {
+        // A relative path, and so an empty one, is to be ignored: so says the XDG specification.
+        let xdg = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let home = || std::env::home_dir().map(|home| home.join(".cache"));
+        self.cache.clone().or_else(xdg).or_else(home).context("no home directory for caches; name one with --cache DIR")
+    }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Format {
-    Raw,
-    Vmdk,
-    Stream,
+impl Cli {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let context = &Context { time: Time { secs: self.epoch, nanos: 0 }, cache: self.cache };
+        match self.command {
+            Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
+            Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
+            Command::Disk(asked) => asked.run(context),
+            Command::Initramfs(asked) => asked.run(context),
+            Command::Inspect { file } => print(&inspect::inspect(&file)?),
+            Command::Kernel(asked) => asked.run(context),
+        }
+    }
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Initramfs {
-    /// The static program that becomes PID 1 [default: `tether` beside this program]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) init: Option<PathBuf>,
-    /// The cpio archive to write
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
+/// The program of that name that was installed, or built, with this one.
+fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let exe = std::env::current_exe().context("the path of iso-builder itself")?;
+    let program = exe.with_file_name(name);
+    anyhow::ensure!(program.exists(), "no {}: build it, or name a static program with --init FILE", program.display());
+    Ok(program)
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Kernel {
-    /// A tarball of Linux 6.12 [default: that of Debian's package linux-source-6.12]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) source: Option<PathBuf>,
-    /// Compilers at once [default: one for each CPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) jobs: Option<u16>,
-    /// Copy the kernel here too
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Writes to stdout. Whoever reads may stop early, as `head` does; that is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
+        _ => Ok(()),
+    }
 }
 
 /// A number of bytes, or of the units K, M, G and T (powers of 1024).

@@ -84,13 +84,35 @@ pub struct Extent {
 pub enum Source {
     File(Arc<File>),
     Memory(Arc<[u8]>),
+    /// A disk within a file of another format, as in a VMDK.
+    Image(Arc<dyn ReadAt>),
+}
+
+/// Bytes that are had by their offset: a file, or the disk that an image of another format holds. Readers of images read from this.
+pub trait ReadAt: std::fmt::Debug + Send + Sync {
+    /// Fills `buf` from offset `from`; a source that ends early is an error of the kind `UnexpectedEof`.
+    fn read_exact_at(&self, buf: &mut [u8], from: u64) -> io::Result<()>;
+
+    /// Bytes in all.
+    fn size(&self) -> io::Result<u64>;
+}
+
+impl ReadAt for File {
+    fn read_exact_at(&self, buf: &mut [u8], from: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buf, from)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
 }
 
 impl Source {
     /// Fills `buf` from offset `from`; a source that ends early is an error.
     pub fn read_exact_at(&self, buf: &mut [u8], from: u64) -> io::Result<()> {
         match self {
-            Source::File(file) => file.read_exact_at(buf, from),
+            Source::File(file) => FileExt::read_exact_at(&**file, buf, from),
+            Source::Image(image) => image.read_exact_at(buf, from),
             Source::Memory(bytes) => {
                 let start = usize::try_from(from).map_err(|_| io::ErrorKind::UnexpectedEof)?;
                 let end = start.checked_add(buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
