@@ -4,10 +4,13 @@
 //! the machine are read here, once, and handed down.
 
 mod disk;
+mod images;
 mod initramfs;
 mod inspect;
 mod iso;
 mod kernel;
+mod pull;
+mod registry;
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -35,7 +38,7 @@ pub(crate) struct Cli {
         hide_env_values = true
     )]
     epoch: i64,
-    /// Directory of caches; the kernel is kept in `tether/kernel` below it [default: $XDG_CACHE_HOME or ~/.cache]
+    /// Directory of caches; kernels are kept in `tether/kernel` below it, pulled images in `tether/content` [default: $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", global = true)]
     cache: Option<PathBuf>,
 }
@@ -48,6 +51,10 @@ enum Command {
     Appliance(iso::Iso),
     /// Build a container's disk out of an image
     Disk(disk::Disk),
+    /// Remove from the store of pulled images what no image needs
+    Gc(images::Collect),
+    /// List the images that were pulled
+    Images,
     /// Build the initramfs: one static program as /init
     Initramfs(initramfs::Initramfs),
     /// Describe an image: ISO, initramfs, ext4 or VMDK
@@ -57,6 +64,10 @@ enum Command {
     },
     /// Build the kernel, or find it in the cache, and print its path
     Kernel(kernel::Kernel),
+    /// Bring an image from a registry into the store, and print the digest that its name leads to
+    Pull(pull::Pull),
+    /// Forget images that were pulled
+    Rmi(images::Remove),
 }
 
 /// What all commands share.
@@ -83,9 +94,13 @@ impl Cli {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
             Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
             Command::Disk(asked) => asked.run(context),
+            Command::Gc(asked) => asked.run(context),
+            Command::Images => images::list(context),
             Command::Initramfs(asked) => asked.run(context),
             Command::Inspect { file } => print(&inspect::inspect(&file)?),
             Command::Kernel(asked) => asked.run(context),
+            Command::Pull(asked) => asked.run(context),
+            Command::Rmi(asked) => asked.run(context),
         }
     }
 }

@@ -15,7 +15,7 @@ pub fn bytes(bytes: &[u8]) -> String {
 }
 
 /// Takes bytes as a writer does and gives their digest.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {

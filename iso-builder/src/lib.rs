@@ -4,6 +4,7 @@
 //! environment and no randomness: the same input gives the same bytes on any machine.
 
 pub mod boot_assets;
+pub mod content;
 pub mod cpio;
 pub mod digest;
 pub mod ext4;
@@ -13,5 +14,6 @@ pub mod oci;
 pub mod output;
 pub mod progress;
 pub mod recipe;
+pub mod registry;
 pub mod tree;
 pub mod vmdk;

@@ -7,15 +7,20 @@ use std::cell::RefCell;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use iso_builder::content::Store;
+use iso_builder::content::document::Platform;
 use iso_builder::ext4;
 use iso_builder::oci::{self, Reference};
 use iso_builder::output::Output;
 use iso_builder::recipe::layer_disk;
+use iso_builder::registry::{Settings, Source, When};
 use iso_builder::tree::{Kind, Meta, Node, ROOT, Time, Tree};
 use wire::spec::ROOT_LABEL;
 
+use crate::cli::run::Pull;
 use crate::plan::ImageConfig;
 use crate::state;
 
@@ -53,13 +58,38 @@ impl Unfinished {
     }
 }
 
-/// Reads what an image says about itself; `cache` is where disks are kept. May take long for a compressed archive.
-pub fn open(name: &str, cache: &Path, unfinished: Unfinished) -> Result<Image> {
-    let reference: Reference = name.parse()?;
+/// Reads what an image says about itself; `cache` is where disks are kept. May take long for a compressed archive, and for one that is pulled.
+pub fn open(name: &str, pull: Pull, cache: &Path, unfinished: Unfinished) -> Result<Image> {
+    let reference = obtain(&name.parse()?, pull, &cache.join("content"))?;
     let cache = cache.join("disks");
     state::make_dir(&cache)?;
     let image = oci::open(&reference, &cache)?;
     Ok(Image { image, name: name.to_owned(), cache, unfinished })
+}
+
+/// A file is at hand; what is a name is looked for in the user's store, which `iso-builder` uses too, or pulled into it.
+fn obtain(asked: &Reference, pull: Pull, store: &Path) -> Result<Reference> {
+    if asked.name().is_none() {
+        return Ok(asked.clone());
+    }
+    let when = match pull {
+        Pull::Always => When::Always,
+        Pull::Missing => When::Missing,
+        Pull::Never => When::Never,
+    };
+    let store = Store::at(store)?;
+    let settings = Settings::of_user(&|name| std::env::var_os(name)).map_err(anyhow::Error::msg)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let source = Source { store: &store, settings: &settings, when, platform: Platform::this_host(), now };
+    let mut meter = None;
+    Ok(source.obtain(asked, &mut |name, progress| {
+        let meter = meter.get_or_insert_with(|| Meter::new(&format!("pull of {name}")));
+        meter.show(
+            &format!("layer {} of {}", (progress.done + 1).min(progress.layers), progress.layers),
+            progress.read,
+            progress.size,
+        );
+    })?)
 }
 
 impl Image {
@@ -182,7 +212,7 @@ impl Image {
 
     /// Only those that are not there; a layer that another image brings meanwhile is the same.
     fn write_layers(&self, disks: &[PathBuf], partial: &Path) -> Result<()> {
-        let meter = RefCell::new(Meter::new(&self.name));
+        let meter = RefCell::new(Meter::new(&format!("disk of {}", self.name)));
         let mut unpacked = |progress: oci::Progress| {
             let step = format!("layer {} of {}", progress.layer, progress.layers);
             meter.borrow_mut().show(&step, progress.read, progress.size);
@@ -203,7 +233,7 @@ impl Image {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let mut meter = Meter::new(&self.name);
+        let mut meter = Meter::new(&format!("disk of {}", self.name));
         let tree = self.image.flatten(&self.cache, &mut |progress| {
             meter.show(&format!("layer {} of {}", progress.layer, progress.layers), progress.read, progress.size);
         })?;

@@ -123,7 +123,7 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
     let (args, id, cache, size) = (args.clone(), id.to_owned(), cache.to_owned(), terminal::size());
     let work = move || {
         let wishes = &args.container;
-        let image = images::open(wishes.image(), &cache, unfinished)?;
+        let image = images::open(wishes.image(), wishes.pull, &cache, unfinished)?;
         let layers = match wishes.disks.form {
             DiskForm::Merged => Vec::new(),
             DiskForm::Layers => image.layers(),

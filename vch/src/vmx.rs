@@ -76,7 +76,7 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
         }
     };
     let inputs = Inputs::read(container)?;
-    let image = images::open(container.image(), &state::cache_dir()?, unfinished_image)?;
+    let image = images::open(container.image(), container.pull, &state::cache_dir()?, unfinished_image)?;
     let master = master_key::path(esxi.master_key.as_deref(), esxi.state.as_deref())?;
     let key = master_key::at(&master)?.link_key(&id);
     let asked = Asked {

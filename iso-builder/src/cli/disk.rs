@@ -7,6 +7,7 @@ use iso_builder::oci::Reference;
 use iso_builder::progress::Progress;
 use iso_builder::recipe::container_disk::{self, Options, Step};
 
+use super::registry::Obtain;
 use super::{Context, size};
 
 #[derive(Debug, Args)]
@@ -14,7 +15,7 @@ pub(crate) struct Disk {
     // no doc comment: rustdoc would take the brackets for links
     #[arg(
         value_name = "IMAGE",
-        help = "docker-archive:FILE[:NAME], oci:DIR[:TAG], or a file or directory of either kind"
+        help = "docker-archive:FILE[:NAME], oci:DIR[:TAG], a file or directory of either kind, docker://NAME, or just NAME as docker has it"
     )]
     image: Reference,
     /// The disk to write
@@ -29,6 +30,8 @@ pub(crate) struct Disk {
     /// Only this layer, from 1, the lowest: a disk to be mounted read-only, with others under overlayfs
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
+    #[command(flatten)]
+    obtain: Obtain,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -46,6 +49,7 @@ impl Disk {
             Format::Stream => container_disk::Format::Stream,
         };
         let options = Options { format, size: self.size, layer: self.layer, time: context.time };
+        let image = self.obtain.image(&self.image, context)?;
         let mut current: Option<(Step, Progress)> = None;
         let mut tell = |step, done, total| {
             let progress = match &mut current {
@@ -54,7 +58,7 @@ impl Disk {
             };
             progress.reach(done, total);
         };
-        Ok(container_disk::write(&self.image, &options, &self.output, &mut tell)?)
+        Ok(container_disk::write(&image, &options, &self.output, &mut tell)?)
     }
 }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
     /// Reads `sha256:` and 64 lower-case hex digits; other algorithms are `None` too.
-    pub(super) fn parse(text: &str) -> Option<Digest> {
+    pub fn parse(text: &str) -> Option<Digest> {
         Digest::from_hex(text.strip_prefix("sha256:")?)
     }
 
@@ -28,13 +28,18 @@ impl Digest {
     }
 
     /// The digest of `bytes`.
-    pub(super) fn of(bytes: &[u8]) -> Digest {
+    pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
+    }
+
+    /// The 64 digits alone.
+    pub fn hex(&self) -> String {
+        self.to_string().split_off("sha256:".len())
     }
 
     /// Where an OCI layout keeps the blob of this digest.
     pub(super) fn blob_name(&self) -> String {
-        format!("blobs/sha256/{}", &self.to_string()["sha256:".len()..])
+        format!("blobs/sha256/{}", self.hex())
     }
 }
 

@@ -27,7 +27,9 @@ pub(super) fn find(store: &Store, reference: &Reference) -> Result<Found, Error>
         // `docker save` writes both; the older one says which image was saved.
         Reference::Bare(_) if store.find("manifest.json")?.is_some() => docker(store, None),
         Reference::Bare(_) if store.find("index.json")?.is_some() => oci(store, None),
-        Reference::Bare(_) => Err(store.lacks("neither manifest.json nor index.json is there")),
+        Reference::Bare(_) | Reference::Registry(_) => {
+            Err(store.lacks("neither manifest.json nor index.json is there"))
+        }
     }
 }
 

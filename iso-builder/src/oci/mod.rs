@@ -1,7 +1,7 @@
 //! Reads container images from files: docker-archives and OCI layouts become a [`Tree`] and a [`Config`].
 //!
 //! Everything in an image is untrusted. Digests are verified while layers stream by, paths stay inside the tree, and
-//! nothing is allocated because a number in the image says so. Registries are not spoken to.
+//! nothing is allocated because a number in the image says so. Registries are spoken to by `registry`, which leaves a layout for this to read.
 
 mod compression;
 mod difference;
@@ -88,11 +88,10 @@ pub struct Progress {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error(
-        "{reference}: no such file or directory, and registries are not read; \
-         `docker save -o image.tar {reference}` or `skopeo copy docker://{reference} oci:image` make a file of an image"
-    )]
+    #[error("{reference}: no such file or directory")]
     NotFound { reference: String },
+    #[error("{reference} is in a registry, not in a file; `iso-builder pull` brings it here")]
+    NotPulled { reference: Reference },
     #[error("{} cannot be read", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is no image archive", path.display())]
@@ -115,7 +114,7 @@ pub enum Error {
 /// Finds an image and reads its documents, not its layers. An archive that is compressed as a whole is unpacked into an
 /// unlinked file in `spool`.
 pub fn open(reference: &Reference, spool: &Path) -> Result<Image, Error> {
-    let path = reference.path();
+    let Some(path) = reference.path() else { return Err(Error::NotPulled { reference: reference.clone() }) };
     if matches!(reference, Reference::Bare(_)) && matches!(path.try_exists(), Ok(false)) {
         return Err(Error::NotFound { reference: path.display().to_string() });
     }

@@ -208,17 +208,17 @@ pub(crate) fn saved(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
 
 /// Opens an image; an error as a user sees it, less the directory.
 pub(crate) fn open(reference: &str) -> Result<Image, String> {
-    let Ok(reference) = reference.parse::<Reference>();
+    let reference = reference.parse::<Reference>().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    oci::open(&reference, dir.path()).map_err(|error| told(error, reference.path()))
+    oci::open(&reference, dir.path()).map_err(|error| told(error, reference.path().unwrap()))
 }
 
 /// Opens and flattens.
 pub(crate) fn flatten(reference: &str) -> Result<Tree, String> {
     let image = open(reference)?;
-    let Ok(parsed) = reference.parse::<Reference>();
+    let parsed = reference.parse::<Reference>().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    image.flatten(dir.path(), &mut |_| {}).map_err(|error| told(error, parsed.path()))
+    image.flatten(dir.path(), &mut |_| {}).map_err(|error| told(error, parsed.path().unwrap()))
 }
 
 /// A docker-archive of the layers, flattened.

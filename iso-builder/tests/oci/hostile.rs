@@ -9,11 +9,9 @@ use crate::build::{Tar, config, docker_archive, flatten, gzip, index, layer, man
 use crate::build::{sha256, zstd};
 
 #[test]
-fn a_name_that_is_no_file_leads_to_the_tools_that_make_one() {
+fn a_path_that_is_no_file_is_told_as_such() {
     let error = open("/nonexistent/busybox:latest").unwrap_err();
-    assert!(error.contains("busybox:latest: no such file or directory, and registries are not read"), "{error}");
-    assert!(error.contains("`docker save -o image.tar "), "{error}");
-    assert!(error.contains("`skopeo copy docker://"), "{error}");
+    assert!(error.ends_with("busybox:latest: no such file or directory"), "{error}");
     let error = open("docker-archive:/nonexistent/image.tar").unwrap_err();
     assert_eq!(error, "image.tar cannot be read: No such file or directory (os error 2)");
 }

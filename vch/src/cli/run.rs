@@ -95,6 +95,10 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "FILE")]
     pub label_file: Vec<PathBuf>,
 
+    /// When to pull an image that has a name in a registry
+    #[arg(long, value_enum, default_value_t = Pull::Missing)]
+    pub pull: Pull,
+
     #[command(flatten)]
     pub process: ProcessArgs,
 
@@ -113,8 +117,7 @@ pub struct ContainerArgs {
     pub image_and_command: Vec<String>,
 }
 
-const IMAGE_HELP: &str =
-    "docker-archive:FILE, oci:DIR[:TAG], a file or directory of either kind; then the command, in place of the image's";
+const IMAGE_HELP: &str = "docker-archive:FILE, oci:DIR[:TAG], a file or directory of either kind, or the name of an image in a registry; then the command, in place of the image's";
 
 impl ContainerArgs {
     pub fn image(&self) -> &str {
@@ -137,6 +140,16 @@ pub enum LinkKind {
 pub enum BootKind {
     Kernel,
     Iso,
+}
+
+/// Whether an image is pulled that may be here already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// Even if it is here: its name may lead to another image now
+    Always,
+    /// If it is not here
+    Missing,
+    Never,
 }
 
 /// How an image's files reach the container.

@@ -5,23 +5,23 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Shows how far the disk of an image is.
+/// Shows how far some work is, such as `disk of IMAGE`.
 #[derive(Debug)]
 pub(super) struct Meter {
-    name: String,
+    what: String,
     began: Instant,
     told: Option<Instant>,
     bar: Option<ProgressBar>,
 }
 
 impl Meter {
-    pub(super) fn new(name: &str) -> Meter {
+    pub(super) fn new(what: &str) -> Meter {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{prefix} {bar:30} {bytes}/{total_bytes} {msg}");
-            let bar = ProgressBar::new(0).with_prefix(format!("vch: disk of {name}"));
+            let bar = ProgressBar::new(0).with_prefix(format!("vch: {what}"));
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Meter { name: name.to_owned(), began: Instant::now(), told: None, bar }
+        Meter { what: what.to_owned(), began: Instant::now(), told: None, bar }
     }
 
     pub(super) fn show(&mut self, step: &str, done: u64, total: u64) {
@@ -35,7 +35,7 @@ impl Meter {
         }
         if self.told.unwrap_or(self.began).elapsed() >= INTERVAL {
             self.told = Some(Instant::now());
-            eprintln!("vch: disk of {}: {step}: {} of {} MB", self.name, done / 1_000_000, total / 1_000_000);
+            eprintln!("vch: {}: {step}: {} of {} MB", self.what, done / 1_000_000, total / 1_000_000);
         }
     }
 }
@@ -46,7 +46,7 @@ impl Drop for Meter {
             bar.finish_and_clear();
         }
         if self.told.is_some() {
-            eprintln!("vch: disk of {}: {:.1} s", self.name, self.began.elapsed().as_secs_f64());
+            eprintln!("vch: {}: {:.1} s", self.what, self.began.elapsed().as_secs_f64());
         }
     }
 }

@@ -12,7 +12,7 @@ const MEMORY: &str = "a virtual machine has the memory of -m, and gives back wha
 const CPUS: &str = "a virtual machine has the processors of --cpus";
 const ONE_NETWORK: &str = "a virtual machine is on QEMU's user network, 10.0.2.15, or on none (--network)";
 
-const REFUSED: [(&str, &str); 16] = [
+const REFUSED: [(&str, &str); 17] = [
     ("-d --detach", "vch run stays with its container: let your shell put it in the background"),
     (
         "-a --attach --sig-proxy --detach-keys",
@@ -20,9 +20,10 @@ const REFUSED: [(&str, &str); 16] = [
     ),
     ("-P --publish-all", "name each port with -p: `-p 80` leads any free port of the host to it"),
     (
-        "--pull --platform --disable-content-trust -q --quiet",
-        "images are files here: `docker save` or `skopeo copy` makes them",
+        "--platform --disable-content-trust",
+        "images are for linux/amd64 here, and what is pulled is what its digest says",
     ),
+    ("-q --quiet", "a pull tells how far it is on stderr, and only when it takes long"),
     ("--device --device-cgroup-rule --gpus", "a device of the host cannot be passed into the virtual machine"),
     (
         "--blkio-weight --blkio-weight-device --device-read-bps --device-read-iops --device-write-bps --device-write-iops",

@@ -1,0 +1,107 @@
+//! `iso-builder images`, `rmi` and `gc`: what is in the store of pulled images, and what is to leave it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::Args;
+use iso_builder::content::{Keep, Store};
+use iso_builder::registry::Name;
+
+use super::registry::now;
+use super::{Context, print, pull, size};
+
+/// A table of the images that were pulled.
+pub(super) fn list(context: &Context) -> anyhow::Result<()> {
+    let store = Store::open(&context.cache()?)?;
+    let now = now();
+    let mut rows = vec![["IMAGE", "DIGEST", "SIZE", "USED"].map(str::to_owned)];
+    for named in store.names()? {
+        let bytes: u64 = store.parts(&named)?.values().sum();
+        let age = ago(now.saturating_sub(named.used));
+        rows.push([named.name, named.descriptor.digest.to_string(), human(bytes), age]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let (name, digest, size) = (width(0), width(1), width(2));
+    let mut text = String::new();
+    for row in &rows {
+        writeln!(text, "{:name$}  {:digest$}  {:>size$}  {}", row[0], row[1], row[2], row[3])?;
+    }
+    print(&text)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Names of images, as `images` shows them or as docker shortens them
+    #[arg(value_name = "IMAGE", required = true, value_parser = pull::image)]
+    images: Vec<Name>,
+}
+
+impl Remove {
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
+        let store = Store::open(&context.cache()?)?;
+        for name in &self.images {
+            anyhow::ensure!(store.forget(&name.to_string())?, "{name} is not here; `iso-builder images` shows what is");
+        }
+        let collected = store.collect(Keep::default(), now())?;
+        eprintln!("{} freed", human(collected.bytes));
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Collect {
+    /// Also forget images that nobody has used for so many days
+    #[arg(long, value_name = "DAYS")]
+    older_than: Option<u64>,
+    /// Also forget those that were used longest ago, until the rest takes so much, as in 10G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    keep_bytes: Option<u64>,
+}
+
+impl Collect {
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
+        let store = Store::open(&context.cache()?)?;
+        let days = |days: u64| Duration::from_secs(days.saturating_mul(24 * 60 * 60));
+        let keep = Keep { used_within: self.older_than.map(days), bytes: self.keep_bytes };
+        let collected = store.collect(keep, now())?;
+        for name in &collected.images {
+            eprintln!("{name}: forgotten");
+        }
+        eprintln!("{} blobs and {} freed; {} stay", collected.blobs, human(collected.bytes), human(collected.kept));
+        Ok(())
+    }
+}
+
+/// In units of 1000, as docker has it.
+fn human(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
+    }
+}
+
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_as_people_read_them() {
+        for (bytes, text) in [(999, "999 B"), (1_500, "1 kB"), (2_000_000, "2 MB"), (12_340_000_000, "12.3 GB")] {
+            assert_eq!(human(bytes), text);
+        }
+        for (seconds, text) in [(0, "just now"), (61, "1 min ago"), (90_000, "25 h ago"), (172_800, "2 days ago")] {
+            assert_eq!(ago(seconds), text);
+        }
+    }
+}
