@@ -36,6 +36,7 @@ mod pods;
 mod powercut;
 mod process;
 mod protection;
+mod registry;
 mod reload;
 mod restart;
 mod resume;

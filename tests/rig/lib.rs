@@ -13,6 +13,7 @@ pub mod line;
 pub mod machine;
 pub mod nfs;
 pub mod qmp;
+pub mod registry;
 pub mod serve;
 pub mod stream;
 pub mod terminal;
