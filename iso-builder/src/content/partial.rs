@@ -18,7 +18,7 @@ pub enum Claim {
     /// Nothing: it is in the store.
     There,
     /// It is to be fetched, and nobody else does.
-    Mine(Partial),
+    Mine(Box<Partial>),
 }
 
 /// The right to fetch one blob, and what there is of it. The kernel frees it with its holder, however that ends.
@@ -65,7 +65,7 @@ pub(super) fn claim(blob: &Path, path: &Path, digest: Digest, size: u64) -> Resu
             hasher: Hasher::default(),
         };
         partial.take_up().map_err(at(path))?;
-        return Ok(Claim::Mine(partial));
+        return Ok(Claim::Mine(Box::new(partial)));
     }
 }
 

@@ -27,7 +27,7 @@ fn descriptor(bytes: &[u8]) -> Descriptor {
     }
 }
 
-fn mine(store: &Store, bytes: &[u8]) -> Partial {
+fn mine(store: &Store, bytes: &[u8]) -> Box<Partial> {
     match store.claim(&Digest::of(bytes), bytes.len() as u64).unwrap() {
         Claim::Mine(partial) => partial,
         Claim::There => panic!("it is there"),

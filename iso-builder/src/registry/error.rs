@@ -1,6 +1,6 @@
 //! Why an image does not come, in words: what was wanted, where, and what would help.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::credentials::CredentialError;
@@ -13,14 +13,24 @@ pub enum Error {
     Name { asked: String, source: NameError },
     #[error("{name} is not here, and may not be pulled (--pull never)")]
     NotHere { name: Name },
-    #[error("cannot pull {name}: {registry}: {reason}{also}")]
-    Pull { name: Name, registry: String, reason: Reason, also: Also },
+    #[error(transparent)]
+    Pull(Box<Failed>),
     #[error("cannot pull {name}")]
-    Login { name: Name, source: CredentialError },
+    Login { name: Name, source: Box<CredentialError> },
     #[error("{what}")]
     Settings { what: String },
     #[error(transparent)]
     Store(#[from] content::Error),
+}
+
+/// A pull that failed: of what, where, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot pull {name}: {registry}: {reason}{also}")]
+pub struct Failed {
+    pub name: Name,
+    pub registry: String,
+    pub reason: Reason,
+    pub also: Also,
 }
 
 /// What became of one request, or of what it was to bring.
@@ -110,7 +120,7 @@ impl Failure {
 }
 
 /// A file of the user's settings that cannot be used.
-pub(super) fn unusable(path: &PathBuf, why: &dyn std::fmt::Display) -> Failure {
+pub(super) fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Failure {
     Failure::Ours(Error::Settings { what: format!("{}: {why}", path.display()) })
 }
 
@@ -122,7 +132,7 @@ mod tests {
     fn a_failure_is_one_line_that_names_image_registry_reason_and_way_out() {
         let guest = Reason::Guest { login: "docker.io".to_owned(), said: shown("denied:\nno\x1b[31m way ") };
         let mirror = ("m.io".to_owned(), Reason::UnknownHost);
-        let error = Error::Pull {
+        let error = Failed {
             name: "me/app".parse().unwrap(),
             registry: "registry-1.docker.io".to_owned(),
             reason: guest,

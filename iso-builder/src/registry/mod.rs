@@ -16,7 +16,7 @@ mod settings;
 mod url;
 
 pub use self::credentials::{CredentialError, Credentials};
-pub use self::error::{Also, Error, Reason};
+pub use self::error::{Also, Error, Failed, Reason};
 pub use self::name::{Name, NameError, Version};
 pub use self::pull::{Progress, Pulled, pull};
 pub use self::settings::{Mirror, Settings};

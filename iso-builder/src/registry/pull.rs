@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize as _;
 
-use super::error::{Also, Error, Reason};
+use super::error::{Also, Error, Failed, Reason};
 use super::name::{Name, Version};
 use super::session::{GivenUp, Session};
 use super::settings::Settings;
@@ -197,7 +197,8 @@ impl Pull<'_> {
 
     fn because(&self, reason: Reason) -> GivenUp {
         let name = self.session.name.clone();
-        GivenUp::Because(Error::Pull { registry: name.host().to_owned(), name, reason, also: Also::default() })
+        let failed = Failed { registry: name.host().to_owned(), name, reason, also: Also::default() };
+        GivenUp::Because(Error::Pull(Box::new(failed)))
     }
 }
 

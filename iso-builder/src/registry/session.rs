@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::challenge::{self, Challenge};
 use super::credentials::Credential;
-use super::error::{Also, Error, Failure, Reason};
+use super::error::{Also, Error, Failed, Failure, Reason};
 use super::http::{Answer, Ask, Http};
 use super::name::{DOCKER, Name};
 use super::retry::Retry;
@@ -108,8 +108,8 @@ impl<'a> Session<'a> {
                 }
                 let place = source.url.authority.clone();
                 if !source.mirror {
-                    let error = Error::Pull { name: self.name.clone(), registry: place, reason, also: Also(before) };
-                    return Err(GivenUp::Because(error));
+                    let failed = Failed { name: self.name.clone(), registry: place, reason, also: Also(before) };
+                    return Err(GivenUp::Because(Error::Pull(Box::new(failed))));
                 }
                 // what a mirror has not got it need not be asked for by every part of the image
                 source.failed.store(true, Ordering::Relaxed);
@@ -188,8 +188,8 @@ impl<'a> Session<'a> {
             return Err(denied(source, refused.is_some(), answer.said()));
         };
         let credential = self.settings.credentials.of(&source.login, self.name.repository());
-        let credential =
-            credential.map_err(|error| Failure::Ours(Error::Login { name: self.name.clone(), source: error }))?;
+        let credential = credential
+            .map_err(|error| Failure::Ours(Error::Login { name: self.name.clone(), source: error.into() }))?;
         let value = match (challenge, credential) {
             (Challenge::Basic, Some(Credential::Password { user, password })) => basic(&user, &password),
             (Challenge::Basic, _) => return Err(denied(source, false, answer.said())),
