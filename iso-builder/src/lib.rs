@@ -9,6 +9,7 @@ pub mod digest;
 pub mod ext4;
 pub mod iso9660;
 pub mod kernel;
+pub mod lookup;
 pub mod oci;
 pub mod output;
 pub mod progress;
