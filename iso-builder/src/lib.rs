@@ -3,6 +3,7 @@
 //! Inputs become a [`tree::Tree`], files in memory; writers turn a tree into bytes. Writers read no clock, no
 //! environment and no randomness: the same input gives the same bytes on any machine.
 
+pub mod artifacts;
 pub mod boot_assets;
 pub mod cpio;
 pub mod digest;

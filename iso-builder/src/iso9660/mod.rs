@@ -9,7 +9,7 @@ use crate::tree::{Content, Time, Tree};
 
 pub mod dump;
 mod error;
-mod format;
+pub(crate) mod format;
 mod hadris;
 mod reader;
 mod record;

@@ -3,6 +3,7 @@
 //! Both are the same recipe; what differs is data: the program and the text in `rootfs/`. It decides where files
 //! lie on the medium and how they are named.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -48,18 +49,32 @@ impl Recipe {
         time: Time,
         output: &Path,
     ) -> Result<(), Error> {
+        let at = |source| Error::Write { path: output.to_owned(), source };
+        let out = Output::create(output).map_err(at)?;
+        self.write_to(kernel, init, cmdline, time, out.file(), output)?;
+        let digest = digest::file(out.file()).map_err(at)?;
+        out.publish().map_err(at)?;
+        digest::write_beside(output, &digest).map_err(at)
+    }
+
+    /// Writes the ISO to `out`, an empty file that errors call `output`.
+    pub fn write_to(
+        &self,
+        kernel: &Path,
+        init: &Path,
+        cmdline: Option<&str>,
+        time: Time,
+        out: &File,
+        output: &Path,
+    ) -> Result<(), Error> {
         let kernel = boot_assets::kernel(kernel)?;
         let init = boot_assets::init(init)?;
         let loader = boot_assets::isolinux()?;
         let at = |source| Error::Write { path: output.to_owned(), source };
         let archive = archive(init, time).map_err(at)?;
         let tree = self.tree(kernel, archive, &loader, cmdline, time)?;
-        let out = Output::create(output).map_err(at)?;
-        iso9660::write(&tree, &self.options(&loader, time), out.file())
-            .map_err(|source| Error::Image { path: output.to_owned(), source })?;
-        let digest = digest::file(out.file()).map_err(at)?;
-        out.publish().map_err(at)?;
-        digest::write_beside(output, &digest).map_err(at)
+        iso9660::write(&tree, &self.options(&loader, time), out)
+            .map_err(|source| Error::Image { path: output.to_owned(), source })
     }
 
     fn options(&self, loader: &Isolinux, time: Time) -> Options {
