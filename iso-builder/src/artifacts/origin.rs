@@ -38,6 +38,13 @@ impl Kernel {
     }
 }
 
+/// Where the source of that digest can be fetched, if it is the one that `kernel-config/SOURCE` pins.
+pub(super) fn pinned(sha256: &str) -> Option<&'static str> {
+    let pin = include_str!("../../../kernel-config/SOURCE");
+    let value = |key: &str| pin.lines().find_map(|line| line.strip_prefix(key));
+    value("url = ").filter(|_| value("sha256 = ") == Some(sha256))
+}
+
 /// The kernel's release, the first word of the text that its setup header points to (Documentation/arch/x86/boot.rst, `kernel_version`).
 fn release(content: &Content) -> io::Result<Option<String>> {
     let read = |at: u64, len: u64| {
@@ -171,6 +178,13 @@ mod tests {
         for short in [&bytes[..0x20f], &bytes[..0x400], &[0; 4096]] {
             assert_eq!(release(&Content::from_bytes(short)).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn the_pinned_source_says_where_it_is_from() {
+        let pin = "c92591d896e79ecddbc3319136f0c2f855e832b397de7593f013ad7590a43e53";
+        assert!(pinned(pin).unwrap().ends_with("/linux-6.12.80.tar.xz"));
+        assert_eq!(pinned(&pin.replace('c', "d")), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::crates::Crate;
-use super::origin::Found;
+use super::origin::{self, Found};
 use super::{Facts, Program, date};
 use crate::digest;
 
@@ -53,8 +53,11 @@ fn kernel(bill: &mut Bill, facts: &Facts) -> String {
     let made = bill.add(made.file(super::KERNEL, facts.digest(super::KERNEL)));
     match &facts.kernel.built {
         Some(built) => {
+            // What follows a dash was added by the configuration.
+            let version = facts.kernel.release.as_deref().and_then(|release| release.split('-').next());
             let source = Package {
-                version_info: facts.kernel.release.clone(),
+                version_info: version.map(str::to_owned),
+                download_location: origin::pinned(&built.source_sha256).unwrap_or(NOASSERTION),
                 license_declared: KERNEL.to_owned(),
                 primary_package_purpose: Some("SOURCE"),
                 comment: Some(format!("compiled by {}", built.compiler)),

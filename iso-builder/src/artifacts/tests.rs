@@ -40,7 +40,7 @@ fn facts() -> Facts {
         origin::Installed { distribution: "debian".into(), version: "3:6.04".into(), architecture: "all".into() };
     Facts {
         images: [BOOTSTRAP, APPLIANCE, INITRAMFS, KERNEL].map(subject).to_vec(),
-        kernel: origin::Kernel { release: Some("6.12.117".into()), ..kernel },
+        kernel: origin::Kernel { release: Some("6.12.117-tether".into()), ..kernel },
         programs: [program("tether", Some(tether)), program("appliance-init", None)],
         loaders: vec![origin::Found {
             package: "isolinux",
@@ -70,6 +70,14 @@ fn the_bill_word_for_word() {
     let bill = parsed(&bill);
     assert_eq!(bill["spdxVersion"], "SPDX-2.3");
     assert_eq!(bill["creationInfo"]["created"], "2023-11-14T22:13:20Z");
+    let version = |id: &str| {
+        let found = bill["packages"].as_array().unwrap().iter().find(|package| package["SPDXID"] == id);
+        found.unwrap()["versionInfo"].clone()
+    };
+    assert_eq!(
+        (version("SPDXRef-image-kernel"), version("SPDXRef-kernel-source")),
+        ("6.12.117-tether".into(), "6.12.117".into())
+    );
     let relation = |from: &str, kind: &str, to: &str| {
         let relation = json!({ "spdxElementId": from, "relationshipType": kind, "relatedSpdxElement": to });
         assert!(bill["relationships"].as_array().unwrap().contains(&relation), "{relation}");
