@@ -48,7 +48,9 @@ pub fn add(tree: &mut Tree, extra: &[Extra], time: Time) -> Result<(), Error> {
                 None => dir(tree, parent, folder, time),
             };
         }
-        put(tree, parent, name.as_bytes(), from, to, time)?;
+        // What was named is what is meant, and not a link to it; links below it are kept.
+        let from = fs::canonicalize(from).map_err(|source| Error::File { path: from.clone(), source })?;
+        put(tree, parent, name.as_bytes(), &from, to, time)?;
     }
     Ok(())
 }
@@ -128,7 +130,8 @@ mod tests {
         std::os::unix::fs::symlink("../a", dir.path().join("data/b/link")).unwrap();
         let extra = |from: &str, to: &str| Extra { from: dir.path().join(from), to: to.to_owned() };
         let text = listing(&[extra("tool", "/opt/bin/tool"), extra("data", "/opt/data")]).unwrap();
-        for line in ["/opt/bin\n    040755 0:0", "/opt/bin/tool\n    100750 0:0 0 ", "/opt/data/a\n    100", "-> ../a"] {
+        for line in ["/opt/bin\n    040755 0:0", "/opt/bin/tool\n    100750 0:0 0 ", "/opt/data/a\n    100", "-> ../a"]
+        {
             assert!(text.contains(line), "{line} is not in {text}");
         }
     }
