@@ -21,6 +21,7 @@ use self::crates::Crates;
 use self::files::{Manifest, What};
 use self::folder::Folder;
 use crate::iso9660::format::civil;
+use crate::recipe::iso::{Firmware, Parts};
 use crate::recipe::{self, initramfs};
 use crate::tree::{Content, Kind, ReadAt, Time, Tree};
 use crate::{boot_assets, cpio, digest, iso9660, lookup};
@@ -91,9 +92,18 @@ pub fn release(request: &Request, dir: &Path) -> Result<String, Error> {
 fn image(name: &str, request: &Request, file: &File, path: &Path) -> Result<(), Error> {
     let Request { kernel, tether, appliance_init, time, .. } = request;
     let copied = |result: io::Result<_>| result.map_err(|source| Error::Write { path: path.to_owned(), source });
+    let parts = |init: &Path| Parts {
+        kernel: kernel.clone(),
+        init: init.to_owned(),
+        cmdline: None,
+        firmware: Firmware::Both,
+        efi_stub: None,
+        extra: Vec::new(),
+        time: *time,
+    };
     match name {
-        BOOTSTRAP => Ok(recipe::iso::BOOTSTRAP.write_to(kernel, tether, None, *time, file, path)?),
-        APPLIANCE => Ok(recipe::iso::APPLIANCE.write_to(kernel, appliance_init, None, *time, file, path)?),
+        BOOTSTRAP => Ok(recipe::iso::BOOTSTRAP.write_to(&parts(tether), file, path)?),
+        APPLIANCE => Ok(recipe::iso::APPLIANCE.write_to(&parts(appliance_init), file, path)?),
         INITRAMFS => {
             let tree = initramfs::tree(boot_assets::init(tether)?, *time);
             let mut out = io::BufWriter::new(file);

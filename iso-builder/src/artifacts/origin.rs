@@ -82,6 +82,11 @@ pub const LOADERS: &[Loader] = &[
         licence: "GPL-2.0-or-later",
         files: &["/usr/lib/syslinux/modules/bios/ldlinux.c32"],
     },
+    Loader {
+        package: "systemd-boot-efi",
+        licence: "LGPL-2.1-or-later",
+        files: &["/usr/lib/systemd/boot/efi/linuxx64.efi.stub"],
+    },
 ];
 
 /// A loader as this machine has it.
