@@ -62,7 +62,7 @@ impl Folder {
         File::open(staged.path())?.sync_all()?;
         fs::rename(staged.path(), &self.dir)?;
         // It has another name by now, and stays.
-        let _ = staged.keep();
+        drop(staged.keep());
         File::open(&self.stage)?.sync_all()
     }
 }
