@@ -3,6 +3,7 @@
 //! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
 //! the machine are read here, once, and handed down.
 
+mod additions;
 mod disk;
 mod initramfs;
 mod inspect;

@@ -18,6 +18,7 @@ mod guestinfo;
 mod health;
 mod hostile;
 mod hotplug;
+mod iso_boot;
 mod judges;
 mod layers;
 mod limits;

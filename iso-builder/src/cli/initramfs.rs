@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use iso_builder::recipe;
-use iso_builder::recipe::extra::Extra;
 
+use super::additions::Additions;
 use super::{Context, beside};
 
 #[derive(Debug, Args)]
@@ -13,9 +13,8 @@ pub(crate) struct Initramfs {
     /// The static program that becomes PID 1 [default: `tether` beside this program]
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// Put this file or folder there as well, as in `./tool:/bin/tool`; for an init of your own, since tether reads none
-    #[arg(long, value_name = "FILE:/PATH")]
-    add: Vec<Extra>,
+    #[command(flatten)]
+    additions: Additions,
     /// The cpio archive to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -24,6 +23,6 @@ pub(crate) struct Initramfs {
 impl Initramfs {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
         let init = self.init.map_or_else(|| beside("tether"), Ok)?;
-        Ok(recipe::initramfs::write(&init, &self.add, context.time, &self.output)?)
+        Ok(recipe::initramfs::write(&init, &self.additions.checked()?, context.time, &self.output)?)
     }
 }

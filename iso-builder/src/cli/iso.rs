@@ -1,12 +1,14 @@
 //! `iso-builder bootstrap` and `appliance`: what may be asked of an ISO, and which programs it takes when nothing is asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use iso_builder::kernel::check::Kernel;
+use iso_builder::kernel::selection::Selection;
 use iso_builder::kernel::{self, Request};
-use iso_builder::recipe::extra::Extra;
 use iso_builder::recipe::iso::{self, Parts, Recipe};
 
+use super::additions::Additions;
 use super::{Context, beside, cpus};
 
 #[derive(Debug, Args)]
@@ -14,6 +16,12 @@ pub(crate) struct Iso {
     /// The kernel to boot (a bzImage) [default: the cached one, built if there is none]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// The options of that kernel [default: what lies beside it by custom, or is in it (CONFIG_IKCONFIG)]
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    kernel_config: Option<PathBuf>,
+    /// Take that kernel even if it lacks options that containerVMs need somewhere, say on VMware
+    #[arg(long, requires = "kernel")]
+    accept_missing: bool,
     /// The static program that becomes PID 1 [default: `tether` or `appliance-init` beside this program]
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
@@ -26,9 +34,8 @@ pub(crate) struct Iso {
     /// The program that starts the kernel on UEFI [default: that of Debian's package systemd-boot-efi]
     #[arg(long, value_name = "FILE")]
     efi_stub: Option<PathBuf>,
-    /// Put this file or folder in the initramfs, as in `./tool:/bin/tool`; for an init of your own, since tether reads none
-    #[arg(long, value_name = "FILE:/PATH")]
-    add: Vec<Extra>,
+    #[command(flatten)]
+    additions: Additions,
     /// The ISO to write; its digest goes to FILE.sha256
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -38,17 +45,39 @@ impl Iso {
     pub(crate) fn run(self, recipe: &Recipe, context: &Context) -> anyhow::Result<()> {
         let init = self.init.map_or_else(|| beside(recipe.init), Ok)?;
         let kernel = match self.kernel {
-            Some(path) => path,
-            None => kernel::obtain(&Request { source: None, cache: context.cache()?, jobs: cpus() })?,
+            Some(path) => {
+                check(&path, self.kernel_config.as_deref(), self.accept_missing)?;
+                path
+            }
+            None => kernel::obtain(&Request {
+                source: None,
+                cache: context.cache()?,
+                jobs: cpus(),
+                selection: Selection::default(),
+            })?,
         };
         let firmware = match self.firmware {
             Firmware::Bios => iso::Firmware::Bios,
             Firmware::Uefi => iso::Firmware::Uefi,
             Firmware::Both => iso::Firmware::Both,
         };
-        let (cmdline, efi_stub, extra) = (self.cmdline, self.efi_stub, self.add);
+        let (cmdline, efi_stub, extra) = (self.cmdline, self.efi_stub, self.additions.checked()?);
         let parts = Parts { kernel, init, cmdline, firmware, efi_stub, extra, time: context.time };
         Ok(recipe.write(&parts, &self.output)?)
+    }
+}
+
+/// Looks at the options of a kernel that was named. One that says nothing of them is taken as it is, with a word about it.
+fn check(kernel: &Path, config: Option<&Path>, accept_missing: bool) -> anyhow::Result<()> {
+    match Kernel::open(kernel, config).and_then(|kernel| kernel.check()) {
+        Err(error @ kernel::Error::Lacking { .. }) if !accept_missing => {
+            Err(anyhow::Error::new(error).context("the kernel will not do; --accept-missing takes it nevertheless"))
+        }
+        Err(error @ (kernel::Error::NoConfig { .. } | kernel::Error::Lacking { .. } | kernel::Error::Image { .. })) => {
+            eprintln!("kernel: not checked, or not enough: {error}");
+            Ok(())
+        }
+        other => Ok(other?),
     }
 }
 
