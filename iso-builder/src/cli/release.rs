@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use iso_builder::artifacts::{self, Request};
 use iso_builder::kernel;
+use iso_builder::kernel::selection::Selection;
 
 use super::{Context, beside, cpus, print};
 
@@ -41,7 +42,12 @@ impl Release {
         let program = |named: Option<PathBuf>, name| named.map_or_else(|| beside(name), Ok);
         let kernel = match self.kernel {
             Some(path) => path,
-            None => kernel::obtain(&kernel::Request { source: None, cache: context.cache()?, jobs: cpus() })?,
+            None => kernel::obtain(&kernel::Request {
+                source: None,
+                cache: context.cache()?,
+                jobs: cpus(),
+                selection: Selection::default(),
+            })?,
         };
         let request = Request {
             kernel,
