@@ -44,7 +44,7 @@ fn a_failure_leaves_things_as_they_were() {
     assert_eq!(fs::read_to_string(old.join("SHA256SUMS")).unwrap(), "old\n");
     assert_eq!(fs::read_dir(&old).unwrap().count(), 1);
 
-    let output = release(dir.path(), &["--epoch", "-1"]);
+    let output = release(dir.path(), &["--epoch=-1"]);
     assert!(stderr(&output).contains("SOURCE_DATE_EPOCH is -1"), "{}", stderr(&output));
     fs::remove_dir_all(&old).unwrap();
     fs::write(&old, "a file").unwrap();
