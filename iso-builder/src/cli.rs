@@ -3,11 +3,13 @@
 //! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
 //! the machine are read here, once, and handed down.
 
+mod additions;
 mod disk;
 mod initramfs;
 mod inspect;
 mod iso;
 mod kernel;
+mod release;
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -57,6 +59,8 @@ enum Command {
     },
     /// Build the kernel, or find it in the cache, and print its path
     Kernel(kernel::Kernel),
+    /// Build a release: both ISOs, kernel and initramfs, with checksums, bill of materials (SPDX), manifest of files, and provenance
+    Release(release::Release),
 }
 
 /// What all commands share.
@@ -86,6 +90,7 @@ impl Cli {
             Command::Initramfs(asked) => asked.run(context),
             Command::Inspect { file } => print(&inspect::inspect(&file)?),
             Command::Kernel(asked) => asked.run(context),
+            Command::Release(asked) => asked.run(context),
         }
     }
 }
