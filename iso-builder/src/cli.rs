@@ -3,6 +3,7 @@
 //! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
 //! the machine are read here, once, and handed down.
 
+mod additions;
 mod disk;
 mod images;
 mod initramfs;
@@ -11,6 +12,7 @@ mod iso;
 mod kernel;
 mod pull;
 mod registry;
+mod release;
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -68,6 +70,8 @@ enum Command {
     Pull(pull::Pull),
     /// Forget images that were pulled
     Rmi(images::Remove),
+    /// Build a release: both ISOs, kernel and initramfs, with checksums, bill of materials (SPDX), manifest of files, and provenance
+    Release(release::Release),
 }
 
 /// What all commands share.
@@ -101,6 +105,7 @@ impl Cli {
             Command::Kernel(asked) => asked.run(context),
             Command::Pull(asked) => asked.run(context),
             Command::Rmi(asked) => asked.run(context),
+            Command::Release(asked) => asked.run(context),
         }
     }
 }
