@@ -113,7 +113,7 @@ pub fn write(tree: &Tree, options: &Options, out: &File, progress: &mut dyn FnMu
     let identity = Identity { uuid, hash_seed: hash_seed(&uuid), label, time: options.time };
     survey.add_directories(&inodes, NameHash::new(&identity.hash_seed));
     let layout = layout::plan(&survey.needs, options.size, options.journal)?;
-    let written = writer::write(&inodes, &layout, &identity, out, &mut advance)?;
+    let written = writer::write(&inodes, &survey.needs, &layout, &identity, out, &mut advance)?;
     progress(total, total);
     Ok(Stats {
         size: layout.size,
@@ -137,7 +137,7 @@ fn label(text: &str) -> Result<[u8; 16], Error> {
 
 /// Bytes of contents that the survey will read.
 fn stored_bytes(inodes: &Inodes<'_>) -> u64 {
-    let files = inodes.list().iter().filter_map(|inode| match &inode.node.kind {
+    let files = (0..inodes.len()).filter_map(|place| match &inodes.node(place).kind {
         Kind::File(content) => Some(content),
         _ => None,
     });
