@@ -2,6 +2,8 @@
 //!
 //! A missing tool fails the test that needs it (Debian: `e2fsprogs`); nothing is skipped.
 
+#[path = "ext4/boundaries.rs"]
+mod boundaries;
 #[path = "ext4/compare.rs"]
 mod compare;
 #[path = "ext4/foreign.rs"]
@@ -24,6 +26,11 @@ use samples::{Random, dir, everything, file, node, random_tree, with_xattrs};
 
 fn fit(spare: u64) -> Options {
     Options { size: Size::Fit { spare }, ..Options::default() }
+}
+
+fn resize(image: &judges::Image, size: u64) {
+    image.file.set_len(size).unwrap();
+    image.resize();
 }
 
 fn exactly(size: u64) -> Options {

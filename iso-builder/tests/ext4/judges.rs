@@ -22,7 +22,7 @@ pub(crate) struct Image {
 pub(crate) fn build(tree: &Tree, options: &Options) -> Image {
     let path = NamedTempFile::new().unwrap();
     let stats = ext4::write(tree, options, path.as_file(), &mut |_, _| {}).unwrap();
-    Image { file: path.reopen().unwrap(), stats, path }
+    Image { file: File::options().read(true).write(true).open(path.path()).unwrap(), stats, path }
 }
 
 impl Image {
@@ -39,6 +39,12 @@ impl Image {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{what} is not clean:\n{said}{}", String::from_utf8_lossy(&output.stderr));
         assert!(!said.contains("? no"), "{what} would be changed:\n{said}");
+    }
+
+    /// Has `resize2fs` fill the file.
+    pub(crate) fn resize(&self) {
+        let output = run(Command::new("/usr/sbin/resize2fs").arg("-f").arg(self.path.path()));
+        assert!(output.status.success(), "resize2fs: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub(crate) fn debugfs(&self, request: &str) -> String {
