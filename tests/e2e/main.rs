@@ -11,6 +11,7 @@ mod dhcp;
 mod disk;
 mod disks;
 mod exit_code;
+mod ext4;
 mod failure;
 mod file_servers;
 mod firewall;

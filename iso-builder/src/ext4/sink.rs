@@ -28,6 +28,11 @@ impl<'a> Sink<'a> {
         Ok(Sink { file, gathered: Vec::with_capacity(GATHER), start: 0, written: 0 })
     }
 
+    /// A second way into the same file, for blocks that lie elsewhere than those between which they are put.
+    pub(super) fn beside(&self) -> Sink<'a> {
+        Sink { file: self.file, gathered: Vec::new(), start: 0, written: 0 }
+    }
+
     /// Puts whole blocks from block `place` on.
     pub(super) fn put(&mut self, place: u64, bytes: &[u8]) -> Result<(), Error> {
         debug_assert!(bytes.len().is_multiple_of(BLOCK));
