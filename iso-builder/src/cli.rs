@@ -8,6 +8,7 @@ mod initramfs;
 mod inspect;
 mod iso;
 mod kernel;
+mod layers;
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Build a disk for each layer of an image, to be shared by images and stacked with overlayfs
+    Layers(layers::Layers),
     /// Build the kernel, or find it in the cache, and print its path
     Kernel(kernel::Kernel),
 }
@@ -85,6 +88,7 @@ impl Cli {
             Command::Disk(asked) => asked.run(context),
             Command::Initramfs(asked) => asked.run(context),
             Command::Inspect { file } => print(&inspect::inspect(&file)?),
+            Command::Layers(asked) => asked.run(context),
             Command::Kernel(asked) => asked.run(context),
         }
     }

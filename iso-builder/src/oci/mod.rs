@@ -114,6 +114,8 @@ pub enum Error {
     Platform { path: PathBuf, found: String },
     #[error("{}: layer {number} of {count}", path.display())]
     Layer { path: PathBuf, number: usize, count: usize, source: LayerError },
+    #[error("{} unpacks to more than {limit} bytes: {} has no room for it, or it is an attack", path.display(), dir.display())]
+    Room { path: PathBuf, dir: PathBuf, limit: u64 },
     #[error(transparent)]
     Spool(#[from] SpoolError),
 }

@@ -29,6 +29,11 @@ impl Spool {
         Ok(Spool { file: Arc::new(file), dir: dir.to_owned(), written: 0, buffer: Vec::new() })
     }
 
+    /// Bytes that are free where it lies, as far as the file system tells.
+    pub(super) fn room(&self) -> u64 {
+        crate::output::room(&self.file).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn file(&self) -> &Arc<File> {
         &self.file
     }
