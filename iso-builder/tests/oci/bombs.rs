@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::slice::from_ref;
 
 use iso_builder::oci::{Error, Image, LayerError, LimitError, Limits};
 use iso_builder::recipe::container_disk::{self, Format, Options};
@@ -37,13 +38,13 @@ fn a_stream_that_unpacks_to_far_more_is_left_early() {
     let limits = Limits { unpacked: 1 << 20, ..Limits::default() };
     for packed in [gzip(&tar), zstd(&tar)] {
         assert!(packed.len() < 20_000);
-        let layers = std::slice::from_ref(&tar);
+        let layers = from_ref(&tar);
         assert!(matches!(refused(layers, &[packed], limits), LimitError::Unpacked { limit } if limit == 1 << 20));
     }
     // what follows the end of the archive counts too, and so do several layers together
     let mut tail = layer(&["a=1"]);
     tail.resize(4 << 20, 0);
-    let error = refused(std::slice::from_ref(&tail), &[gzip(&tail)], limits);
+    let error = refused(from_ref(&tail), &[gzip(&tail)], limits);
     assert_eq!(error.to_string(), "with it the image unpacks to more than 1048576 bytes, the limit (--max-unpacked)");
     let small = layer(&[&format!("a={}", "x".repeat(100_000))]);
     let many = vec![small.clone(); 10];
@@ -57,13 +58,13 @@ fn more_entries_than_may_be() {
     let lines: Vec<&str> = names.iter().map(String::as_str).collect();
     let tar = layer(&lines);
     let limits = Limits { entries: 1000, ..Limits::default() };
-    let error = refused(std::slice::from_ref(&tar), &[gzip(&tar)], limits);
+    let error = refused(from_ref(&tar), &[gzip(&tar)], limits);
     assert_eq!(error.to_string(), "with it the image has more than 1000 entries, the limit (--max-entries)");
     let (first, second) = (layer(&lines[..600]), layer(&lines[600..]));
     let layers = [first, second];
     assert!(matches!(refused(&layers, &layers, limits), LimitError::Entries { limit: 1000 }));
     let at_the_limit = layer(&lines[..1000]);
-    let (_dir, path) = saved(&docker_archive(&config(&[at_the_limit.clone()]), &[at_the_limit]).end());
+    let (_dir, path) = saved(&docker_archive(&config(from_ref(&at_the_limit)), from_ref(&at_the_limit)).end());
     let mut image = open(path.to_str().unwrap()).unwrap();
     image.limits = limits;
     read(&image).unwrap();
@@ -78,7 +79,7 @@ fn names_and_xattrs_that_fill_the_memory() {
     }
     let tar = tar.end();
     let limits = Limits { described: 1 << 20, ..Limits::default() };
-    let error = refused(std::slice::from_ref(&tar), &[gzip(&tar)], limits);
+    let error = refused(from_ref(&tar), &[gzip(&tar)], limits);
     assert!(matches!(error, LimitError::Described { .. }), "{error}");
     // a file of many pieces is large to describe, whether its archive says them or its zeros do
     let mut bytes = vec![0; 2 << 20];
@@ -87,7 +88,7 @@ fn names_and_xattrs_that_fill_the_memory() {
     (0..10).for_each(|n| tar.plain(b'0', format!("{n}").as_bytes(), b"", &bytes));
     let tar = tar.end();
     let limits = Limits { described: 10_000, ..Limits::default() };
-    let error = refused(std::slice::from_ref(&tar), &[zstd(&tar)], limits);
+    let error = refused(from_ref(&tar), &[zstd(&tar)], limits);
     assert!(matches!(error, LimitError::Described { .. }), "{error}");
 }
 
@@ -104,7 +105,7 @@ fn a_zstd_window_beyond_the_limit() {
         frame
     };
     let flat = |packed: Vec<u8>| {
-        let (_dir, path) = saved(&docker_archive(&config(std::slice::from_ref(&tar)), &[packed]).end());
+        let (_dir, path) = saved(&docker_archive(&config(from_ref(&tar)), &[packed]).end());
         flatten(path.to_str().unwrap())
     };
     assert_eq!(lines(&flat(frame(27)).unwrap()), ["a=1"]);
@@ -126,11 +127,11 @@ fn layers_in_pieces_are_read_whole() {
     // one that ends with an empty member, as stargz's footer is
     let footed = [members.clone(), gzip(b"")].concat();
     for packed in [members, footed, frames, leading] {
-        let (_dir, path) = saved(&docker_archive(&config(std::slice::from_ref(&tar)), &[packed.clone()]).end());
+        let (_dir, path) = saved(&docker_archive(&config(from_ref(&tar)), from_ref(&packed)).end());
         assert_eq!(lines(&flatten(path.to_str().unwrap()).unwrap()), ["b=2", "d/", &format!("d/a={text}")]);
         // and in a layout, where the blob has a digest of its own
         let dir = tempfile::tempdir().unwrap();
-        index(dir.path(), &[manifest(dir.path(), &config(std::slice::from_ref(&tar)), &[packed])]);
+        index(dir.path(), &[manifest(dir.path(), &config(from_ref(&tar)), &[packed])]);
         assert_eq!(lines(&flatten(dir.path().to_str().unwrap()).unwrap()).len(), 3);
     }
 }
@@ -156,7 +157,7 @@ fn manifests_that_are_not_read_say_why() {
 
     let tar = layer(&["a=1"]);
     let dir = tempfile::tempdir().unwrap();
-    let config = blob(dir.path(), config(std::slice::from_ref(&tar)).to_string().as_bytes());
+    let config = blob(dir.path(), config(from_ref(&tar)).to_string().as_bytes());
     let digest = format!("sha256:{}", "0".repeat(64));
     let foreign = serde_json::json!({
         "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
@@ -181,7 +182,7 @@ fn disk(image: &Path, output: &Path, size: Option<u64>) -> Result<(), container_
 #[test]
 fn a_disk_that_does_not_fit_is_not_begun() {
     let tar = layer(&[&format!("a={}", "x".repeat(3 << 20))]);
-    let (dir, path) = saved(&docker_archive(&config(std::slice::from_ref(&tar)), &[gzip(&tar)]).end());
+    let (dir, path) = saved(&docker_archive(&config(from_ref(&tar)), &[gzip(&tar)]).end());
     let output = dir.path().join("disk.raw");
     let error = disk(&path, &output, Some(2 << 20)).unwrap_err();
     assert!(format!("{:#}", anyhow::Error::from(error)).contains("more than the 2097152 asked for"));
@@ -205,7 +206,7 @@ fn a_disk_that_does_not_fit_is_not_begun() {
         map
     });
     let tar = tar.end();
-    let (dir, path) = saved(&docker_archive(&config(std::slice::from_ref(&tar)), &[gzip(&tar)]).end());
+    let (dir, path) = saved(&docker_archive(&config(from_ref(&tar)), &[gzip(&tar)]).end());
     let output = dir.path().join("disk.raw");
     disk(&path, &output, None).unwrap();
     use std::os::unix::fs::MetadataExt as _;
@@ -227,7 +228,7 @@ fn an_image_that_changes_while_it_is_used() {
     let path = dir.path().join("image");
     std::fs::create_dir(&path).unwrap();
     let packed = zstd(&tar);
-    index(&path, &[manifest(&path, &config(std::slice::from_ref(&tar)), &[packed.clone()])]);
+    index(&path, &[manifest(&path, &config(from_ref(&tar)), from_ref(&packed))]);
     let tree = flatten(path.to_str().unwrap()).unwrap();
     let mut file = std::fs::File::create(path.join("blobs/sha256").join(crate::build::sha256(&packed))).unwrap();
     file.write_all(&zstd(&other)).unwrap();

@@ -216,10 +216,9 @@ fn the_disk_does_not_depend_on_how_layers_are_stored() {
                 tar.output().unwrap().stdout
             })
             .collect();
-        let packers: [fn(&Vec<u8>) -> Vec<u8>; 3] = [Vec::clone, |tar| gzip(tar), |tar| zstd(tar)];
-        let disks: Vec<Vec<u8>> = packers
-            .map(|pack| {
-                let blobs: Vec<Vec<u8>> = layers.iter().map(pack).collect();
+        let disks: Vec<Vec<u8>> = [<[u8]>::to_vec, gzip, zstd]
+            .map(|pack: fn(&[u8]) -> Vec<u8>| {
+                let blobs: Vec<Vec<u8>> = layers.iter().map(|tar| pack(tar)).collect();
                 let (_dir, path) = saved(&docker_archive(&config(&layers), &blobs).end());
                 let tree = flatten(path.to_str().unwrap()).unwrap();
                 let file = tempfile::tempfile().unwrap();
