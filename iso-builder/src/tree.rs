@@ -16,6 +16,13 @@ use crate::scan::Scan;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u32);
 
+impl NodeId {
+    /// The place in the arena, counted from 0, for those who keep something for every inode.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The root directory of every tree.
 pub const ROOT: NodeId = NodeId(0);
 
@@ -187,6 +194,16 @@ impl Tree {
     /// A tree that holds only its root directory.
     pub fn new(root: Meta) -> Tree {
         Tree { nodes: vec![Node { meta: root, kind: Kind::Dir(BTreeMap::new()) }] }
+    }
+
+    /// Inodes in the arena, reachable or not: each has an index below this.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Never: there is a root.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
     }
 
     pub fn node(&self, id: NodeId) -> &Node {

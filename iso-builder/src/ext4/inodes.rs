@@ -3,7 +3,7 @@
 //! Numbers follow the order of [`Tree::reachable`]: the root has its fixed one, the others count from the first that is
 //! not reserved. Decides that there is a lost+found. Contents and places on disk are not looked at.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::directory::{self, Entry};
 use super::error::{Error, Unfit};
 use super::format::{
-    BLOCK_BYTES, BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FIRST_INODE, REGULAR, ROOT_INODE, SOCKET, SYMLINK,
+    BLOCK_BYTES, BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FIRST_INODE, REGULAR, ROOT_INODE, SOCKET, SYMLINK, index,
 };
 use super::inode::encode_device;
 use crate::tree::{Kind, Meta, Node, NodeId, ROOT, Time, Tree};
@@ -20,28 +20,20 @@ use crate::tree::{Kind, Meta, Node, NodeId, ROOT, Time, Tree};
 const LOST_FOUND: &[u8] = b"lost+found";
 
 /// Most names of an inode that is not a directory; directories beyond it count as 1 (`dir_nlink`).
-const MAX_LINKS: u64 = 65_000;
+const MAX_LINKS: u32 = 65_000;
 
 /// Blocks of the largest file: their numbers have 32 bits.
 const MAX_FILE_BLOCKS: u64 = u32::MAX as u64;
 
-/// One inode of the image.
-#[derive(Debug)]
-pub(super) struct Inode<'a> {
-    pub(super) number: u32,
-    pub(super) node: &'a Node,
-    pub(super) links: u16,
-    /// Place in the list of the directory of its first name; the root's is its own.
-    pub(super) parent: usize,
-    /// The first of its names; the root's is empty.
-    name: &'a [u8],
-}
-
-/// All inodes of an image, in order of their numbers.
+/// All inodes of an image by place, which is the order of their numbers. A few bytes for each: images have millions.
 #[derive(Debug)]
 pub(super) struct Inodes<'a> {
-    list: Vec<Inode<'a>>,
-    places: HashMap<NodeId, usize>,
+    nodes: Vec<&'a Node>,
+    links: Vec<u32>,
+    /// Place of the directory of an inode's first name; the root's is its own.
+    parents: Vec<u32>,
+    /// Place of every node of the tree, by its index; that of the root for those not reached.
+    places: Vec<u32>,
     /// Whether place 1 is the lost+found that the tree did not have.
     adds_lost_found: bool,
 }
@@ -51,38 +43,55 @@ impl<'a> Inodes<'a> {
     pub(super) fn new(tree: &'a Tree, lost_found: &'a Node) -> Result<Inodes<'a>, Error> {
         let order = tree.reachable();
         let adds_lost_found = tree.child(ROOT, LOST_FOUND).is_none();
-        let nodes = std::iter::once(tree.node(ROOT))
-            .chain(adds_lost_found.then_some(lost_found))
-            .chain(order[1..].iter().map(|&id| tree.node(id)));
-        let list = nodes.enumerate().map(|(place, node)| Inode {
-            number: number(place),
-            node,
-            links: 0,
-            parent: 0,
-            name: b"",
-        });
-        let shift = usize::from(adds_lost_found);
-        let places = std::iter::once((ROOT, 0)).chain(order[1..].iter().copied().zip(1 + shift..));
-        let mut inodes = Inodes { list: list.collect(), places: places.collect(), adds_lost_found };
+        let mut nodes = Vec::with_capacity(order.len() + 1);
+        nodes.push(tree.node(ROOT));
+        nodes.extend(adds_lost_found.then_some(lost_found));
+        let mut places = vec![0; tree.len()];
+        for &id in &order[1..] {
+            places[id.index()] = narrow(nodes.len());
+            nodes.push(tree.node(id));
+        }
+        drop(order);
+        let (links, parents) = (vec![0; nodes.len()], vec![0; nodes.len()]);
+        let mut inodes = Inodes { nodes, links, parents, places, adds_lost_found };
         inodes.name_all()?;
-        (0..inodes.list.len()).try_for_each(|place| {
-            fits(inodes.list[place].node).map_err(|reason| Error::Unfit { path: inodes.path(place), reason })
+        (0..inodes.len()).try_for_each(|place| {
+            fits(inodes.node(place)).map_err(|reason| Error::Unfit { path: inodes.path(place), reason })
         })?;
         Ok(inodes)
     }
 
-    pub(super) fn list(&self) -> &[Inode<'a>] {
-        &self.list
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn node(&self, place: usize) -> &'a Node {
+        self.nodes[place]
+    }
+
+    pub(super) fn is_dir(&self, place: usize) -> bool {
+        matches!(self.nodes[place].kind, Kind::Dir(_))
+    }
+
+    /// The names of an inode as its record has them.
+    pub(super) fn links(&self, place: usize) -> u16 {
+        u16::try_from(self.links[place]).ok().filter(|&links| u32::from(links) <= MAX_LINKS).unwrap_or(1)
+    }
+
+    /// The place of the directory that an inode's first name is in.
+    pub(super) fn parent(&self, place: usize) -> usize {
+        wide_place(self.parents[place])
     }
 
     /// The entries of a directory, without `.` and `..`; of anything else there are none.
     pub(super) fn entries(&self, place: usize) -> impl Iterator<Item = Entry<'a>> {
         let added = (place == 0 && self.adds_lost_found).then_some((LOST_FOUND, 1));
-        let named = children(self.list[place].node).map(|(name, id)| (name.as_slice(), self.places[id]));
+        let named =
+            children(self.nodes[place]).map(|(name, id)| (name.as_slice(), wide_place(self.places[id.index()])));
         added.into_iter().chain(named).map(|(name, place)| Entry {
             name,
-            inode: self.list[place].number,
-            file_type: directory::file_type(mode(self.list[place].node)),
+            inode: number(place),
+            file_type: directory::file_type(mode(self.nodes[place])),
         })
     }
 
@@ -91,8 +100,11 @@ impl<'a> Inodes<'a> {
         let mut names = Vec::new();
         let mut at = place;
         while at != 0 {
-            names.push(self.list[at].name);
-            at = self.list[at].parent;
+            let parent = self.parent(at);
+            names.push(
+                self.entries(parent).find(|entry| entry.inode == number(at)).map_or(&b""[..], |entry| entry.name),
+            );
+            at = parent;
         }
         let path = names.iter().rev().flat_map(|name| [b"/", *name]).collect::<Vec<_>>().concat();
         PathBuf::from(OsString::from_vec(if path.is_empty() { b"/".to_vec() } else { path }))
@@ -100,24 +112,23 @@ impl<'a> Inodes<'a> {
 
     /// Goes through all entries: checks names, counts links, sets parents.
     fn name_all(&mut self) -> Result<(), Error> {
-        let mut links = vec![0u64; self.list.len()];
-        for place in 0..self.list.len() {
-            let node = self.list[place].node;
-            if matches!(node.kind, Kind::Dir(_)) {
-                links[place] += 1; // `.`
+        for place in 0..self.len() {
+            let node = self.nodes[place];
+            if self.is_dir(place) {
+                self.links[place] += 1; // `.`
             }
             if place == 0 {
-                links[0] += 1; // `..` of the root
+                self.links[0] += 1; // `..` of the root
             }
             if place == 0 && self.adds_lost_found {
-                (self.list[1].name, links[1]) = (LOST_FOUND, links[1] + 1);
-                links[0] += 1;
+                self.links[1] += 1;
+                self.links[0] += 1;
             }
             for (name, id) in children(node) {
-                let child = self.places[id];
-                let first = child != 0 && links[child] == 0;
+                let child = wide_place(self.places[id.index()]);
+                let first = child != 0 && self.links[child] == 0;
                 if first {
-                    (self.list[child].parent, self.list[child].name) = (place, name);
+                    self.parents[child] = narrow(place);
                 }
                 let unfit = |reason, inodes: &Inodes<'_>| {
                     let name = OsString::from_vec(name.clone());
@@ -126,23 +137,22 @@ impl<'a> Inodes<'a> {
                 if !is_name(name) {
                     return unfit(Unfit::Name, self);
                 }
-                if matches!(self.list[child].node.kind, Kind::Dir(_)) {
+                if self.is_dir(child) {
                     if !first {
                         return unfit(Unfit::SecondName, self);
                     }
-                    links[place] += 1; // `..` of the child
+                    self.links[place] += 1; // `..` of the child
                 }
-                links[child] += 1;
+                self.links[child] += 1;
             }
         }
-        for (place, &links) in links.iter().enumerate() {
-            self.list[place].links = match (links, &self.list[place].node.kind) {
-                (0..=MAX_LINKS, _) => u16::try_from(links).expect("at most MAX_LINKS"),
-                (_, Kind::Dir(_)) => 1,
-                _ => return Err(Error::Unfit { path: self.path(place), reason: Unfit::Links { links } }),
-            };
+        match (0..self.len()).find(|&place| self.links[place] > MAX_LINKS && !self.is_dir(place)) {
+            Some(place) => {
+                let links = u64::from(self.links[place]);
+                Err(Error::Unfit { path: self.path(place), reason: Unfit::Links { links } })
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -165,11 +175,20 @@ pub(super) fn mode(node: &Node) -> u16 {
     file_type | node.meta.mode & 0o7777
 }
 
-fn number(place: usize) -> u32 {
+/// The number of the inode at a place.
+pub(super) fn number(place: usize) -> u32 {
     match place {
         0 => ROOT_INODE,
-        _ => FIRST_INODE - 1 + u32::try_from(place).expect("a tree has fewer than 2^32 inodes"),
+        _ => FIRST_INODE - 1 + narrow(place),
     }
+}
+
+fn narrow(place: usize) -> u32 {
+    u32::try_from(place).expect("a tree has fewer than 2^32 inodes")
+}
+
+fn wide_place(place: u32) -> usize {
+    index(u64::from(place))
 }
 
 fn children(node: &Node) -> impl Iterator<Item = (&Vec<u8>, &NodeId)> {
@@ -228,8 +247,7 @@ mod tests {
         let inodes = Inodes::new(&tree, &lost).unwrap();
         let facts: Vec<_> = (0..4)
             .map(|place| {
-                let inode = &inodes.list[place];
-                (inodes.path(place).display().to_string(), inode.number, inode.links, inode.parent)
+                (inodes.path(place).display().to_string(), number(place), inodes.links(place), inodes.parent(place))
             })
             .collect();
         let fact = |path: &str, number, links, parent| (path.to_owned(), number, links, parent);
@@ -245,7 +263,7 @@ mod tests {
     fn a_lost_found_of_the_tree_is_kept() {
         let mut tree = Tree::new(Meta::default());
         tree.insert(ROOT, LOST_FOUND, dir());
-        assert_eq!(Inodes::new(&tree, &lost_found(Time::default())).unwrap().list.len(), 2);
+        assert_eq!(Inodes::new(&tree, &lost_found(Time::default())).unwrap().len(), 2);
     }
 
     #[test]

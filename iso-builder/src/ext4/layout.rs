@@ -10,7 +10,7 @@ use super::extent::{Extent, MAX_LEN, tree_blocks};
 use super::format::{BLOCK_BYTES, FIRST_INODE, GROUP_BLOCKS, wide};
 use super::geometry::Geometry;
 use super::superblock::journal_blocks;
-use super::survey::{Need, Run};
+use super::survey::{Need, Needs, Run};
 
 /// An inode for this many blocks besides those in use: `mke2fs`'s ratio of one for 16 KiB.
 const BLOCKS_PER_INODE: u64 = 4;
@@ -26,9 +26,11 @@ pub(super) struct Layout {
     pub(super) geometry: Geometry,
     /// The journal's extents; empty without one.
     pub(super) journal: Vec<Extent>,
-    /// Of every inode, in order.
-    pub(super) places: Vec<Place>,
-    front: Front,
+    /// Inodes in use, the reserved ones among them.
+    used_inodes: u64,
+    /// Where the blocks of inodes start, and where they end.
+    start: Front,
+    end: Front,
 }
 
 /// Where an inode's blocks lie.
@@ -49,7 +51,7 @@ impl Place {
 }
 
 /// Plans an image of the size asked for.
-pub(super) fn plan(needs: &[Need], size: Size, journal: bool) -> Result<Layout, Error> {
+pub(super) fn plan(needs: &Needs, size: Size, journal: bool) -> Result<Layout, Error> {
     let too_large = |size| Error::TooLarge { size, limit: MAX_BLOCKS * BLOCK_BYTES };
     match size {
         Size::Exactly(size) if size / BLOCK_BYTES > MAX_BLOCKS => Err(too_large(size)),
@@ -80,7 +82,7 @@ pub(super) fn plan(needs: &[Need], size: Size, journal: bool) -> Result<Layout, 
 impl Layout {
     /// Blocks in use of a group, from its start.
     pub(super) fn used(&self, group: u64) -> u64 {
-        self.front.used(&self.geometry, group)
+        self.end.used(&self.geometry, group)
     }
 
     pub(super) fn free_blocks(&self) -> u64 {
@@ -89,31 +91,48 @@ impl Layout {
 
     /// Inodes in use, the reserved ones among them.
     pub(super) fn used_inodes(&self) -> u64 {
-        used_inodes(&self.places)
+        self.used_inodes
+    }
+
+    /// The places of the inodes, to be asked for in order. They are not kept but found again: images have millions.
+    pub(super) fn places(&self) -> Places<'_> {
+        Places { geometry: &self.geometry, front: self.start.clone() }
     }
 }
 
 /// Lays everything out in an image of this many blocks, or says how many more it takes at least.
-fn attempt(needs: &[Need], blocks: u64, journal: bool) -> Result<Layout, u64> {
-    let inodes = used_inodes(needs) + blocks / BLOCKS_PER_INODE;
+fn attempt(needs: &Needs, blocks: u64, journal: bool) -> Result<Layout, u64> {
+    // The reserved inodes, and all others; the root is a reserved one.
+    let used_inodes = u64::from(FIRST_INODE) - 1 + wide(needs.len()) - 1;
+    let inodes = used_inodes + blocks / BLOCKS_PER_INODE;
     let geometry = Geometry::new(blocks, inodes).map_err(|wanted| wanted - blocks)?;
     let mut front = Front { group: 0, next: geometry.overhead(0), missing: 0 };
     let log = Run { start: 0, len: journal_blocks(blocks) };
     let journal = if journal { front.take_run(&geometry, log) } else { Vec::new() };
-    let places = needs.iter().map(|need| front.place(&geometry, need)).collect();
-    match front.missing {
-        0 => Ok(Layout { size: blocks * BLOCK_BYTES, geometry, journal, places, front }),
+    let mut places = Places { geometry: &geometry, front: front.clone() };
+    (0..needs.len()).for_each(|place| drop(places.next(needs.get(place))));
+    let end = places.front;
+    match end.missing {
+        0 => Ok(Layout { size: blocks * BLOCK_BYTES, geometry, journal, used_inodes, start: front, end }),
         missing => Err(missing),
     }
 }
 
-/// The reserved inodes, and all others that have a place in `list`, whose first is the root: a reserved one.
-fn used_inodes<T>(list: &[T]) -> u64 {
-    u64::from(FIRST_INODE) - 1 + wide(list.len()) - 1
+/// Hands out the places of inodes, in order.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    geometry: &'a Geometry,
+    front: Front,
+}
+
+impl Places<'_> {
+    pub(super) fn next(&mut self, need: Need<'_>) -> Place {
+        self.front.place(self.geometry, need)
+    }
 }
 
 /// How far blocks are handed out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Front {
     group: u64,
     /// The next block within the group.
@@ -123,7 +142,7 @@ struct Front {
 }
 
 impl Front {
-    fn place(&mut self, geometry: &Geometry, need: &Need) -> Place {
+    fn place(&mut self, geometry: &Geometry, need: Need<'_>) -> Place {
         let xattr = need.xattr_block.then(|| self.take(geometry, 1).0);
         let mut extents: Vec<Extent> = Vec::with_capacity(need.runs.len());
         need.runs.iter().for_each(|&run| extents.append(&mut self.take_run(geometry, run)));
@@ -178,14 +197,21 @@ impl Front {
 mod tests {
     use super::*;
 
-    fn file(len: u32) -> Need {
-        Need { xattr_block: false, runs: vec![Run { start: 0, len }] }
+    fn files<const N: usize>(lengths: [u32; N]) -> Needs {
+        let mut needs = Needs::default();
+        lengths.into_iter().for_each(|len| needs.push(false, [Run { start: 0, len }]));
+        needs
     }
 
-    fn every_block(layout: &Layout) -> Vec<u64> {
-        let extents = layout.places.iter().flat_map(|place| &place.extents).chain(&layout.journal);
+    fn places(layout: &Layout, needs: &Needs) -> Vec<Place> {
+        let mut places = layout.places();
+        (0..needs.len()).map(|place| places.next(needs.get(place))).collect()
+    }
+
+    fn every_block(layout: &Layout, places: &[Place]) -> Vec<u64> {
+        let extents = places.iter().flat_map(|place| &place.extents).chain(&layout.journal);
         let data = extents.flat_map(|extent| extent.physical..extent.physical + u64::from(extent.len));
-        let others = layout.places.iter().flat_map(|place| place.tree.iter().copied().chain(place.xattr));
+        let others = places.iter().flat_map(|place| place.tree.iter().copied().chain(place.xattr));
         let mut blocks: Vec<u64> = data.chain(others).collect();
         blocks.sort_unstable();
         blocks
@@ -193,19 +219,21 @@ mod tests {
 
     #[test]
     fn no_block_is_given_twice_nor_metadata_given_away() {
-        let scattered = Need { xattr_block: true, runs: (0..2000).map(|n| Run { start: 2 * n, len: 1 }).collect() };
-        let needs = [file(1), file(100_000), scattered, file(40_000)];
+        let mut needs = files([1, 100_000]);
+        needs.push(true, (0..2000).map(|n| Run { start: 2 * n, len: 1 }));
+        needs.push(false, [Run { start: 0, len: 40_000 }]);
         let layout = plan(&needs, Size::Fit { spare: 1 << 30 }, true).unwrap();
-        let blocks = every_block(&layout);
+        let places = places(&layout, &needs);
+        let blocks = every_block(&layout, &places);
         assert!(blocks.windows(2).all(|pair| pair[0] < pair[1]));
         for block in blocks {
             let group = block / GROUP_BLOCKS;
             let within = block % GROUP_BLOCKS;
             assert!(within >= layout.geometry.overhead(group) && within < layout.used(group));
         }
-        assert_eq!(layout.places[1].extents.iter().map(|extent| extent.len).sum::<u32>(), 100_000);
-        assert!(layout.places[1].extents.iter().all(|extent| extent.len <= MAX_LEN));
-        assert_eq!(layout.places[2].tree.len(), tree_blocks(2000));
+        assert_eq!(places[1].extents.iter().map(|extent| extent.len).sum::<u32>(), 100_000);
+        assert!(places[1].extents.iter().all(|extent| extent.len <= MAX_LEN));
+        assert_eq!(places[2].tree.len(), tree_blocks(2000));
         assert!(layout.journal.len() <= 4);
     }
 
@@ -213,7 +241,7 @@ mod tests {
     fn what_fits_is_what_exactly_needs() {
         for blocks in [1, 500, 31_000, 32_000, 33_000, 70_000, 600_000] {
             for journal in [false, true] {
-                let needs = [file(1), file(blocks)];
+                let needs = files([1, blocks]);
                 let Layout { size, .. } = plan(&needs, Size::Fit { spare: 0 }, journal).unwrap();
                 assert!(plan(&needs, Size::Exactly(size), journal).is_ok(), "{blocks} blocks");
                 let asked = u64::from(blocks) * BLOCK_BYTES;
@@ -228,7 +256,7 @@ mod tests {
     #[test]
     fn spare_room_is_there() {
         for spare in [1, 1 << 20, 1 << 27, 1 << 33] {
-            let layout = plan(&[file(1), file(9)], Size::Fit { spare }, true).unwrap();
+            let layout = plan(&files([1, 9]), Size::Fit { spare }, true).unwrap();
             assert!(layout.free_blocks() * BLOCK_BYTES >= spare);
             assert!(layout.geometry.inodes() - layout.used_inodes() >= spare / 16_384);
         }
@@ -236,16 +264,17 @@ mod tests {
 
     #[test]
     fn many_small_files_get_their_inodes() {
-        let needs = vec![Need::default(); 200_000];
+        let mut needs = Needs::default();
+        (0..200_000).for_each(|_| needs.push(false, []));
         let layout = plan(&needs, Size::Fit { spare: 0 }, false).unwrap();
         assert!(layout.geometry.inodes() >= 200_009);
     }
 
     #[test]
     fn beyond_the_limit_is_an_error() {
-        let error = plan(&[file(1)], Size::Exactly((1 << 44) + 4096), false).unwrap_err();
+        let error = plan(&files([1]), Size::Exactly((1 << 44) + 4096), false).unwrap_err();
         assert!(matches!(error, Error::TooLarge { .. }));
-        let error = plan(&[file(1)], Size::Fit { spare: u64::MAX }, false).unwrap_err();
+        let error = plan(&files([1]), Size::Fit { spare: u64::MAX }, false).unwrap_err();
         assert!(matches!(error, Error::TooLarge { .. }));
     }
 }

@@ -8,7 +8,10 @@
 //!    for those that come from compressed layers, in the order of the layers.
 //!
 //! The structures on disk have a file each: `superblock`, `group`, `inode`, `extent`, `directory` with
-//! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`. [`dump()`] reads an image back as text.
+//! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`.
+//!
+//! Any ext4 image is read, ours or another's: `facts` of its superblock, `volume` with its blocks and inodes, `map` of the
+//! blocks of a file. [`read()`] makes a tree of it, [`dump()`] a text.
 //!
 //! The image is a function of tree and options: no clock, no randomness, no environment. It has 4 KiB blocks, checksums
 //! over all metadata, 64-bit descriptors, flexible groups, indexed directories and, if asked, a journal. Not made: inode quotas, encryption,
@@ -18,6 +21,7 @@ mod directory;
 mod dump;
 mod error;
 mod extent;
+mod facts;
 mod format;
 mod geometry;
 mod group;
@@ -25,12 +29,14 @@ mod htree;
 mod inode;
 mod inodes;
 mod layout;
+mod map;
 mod name_hash;
 mod pour;
 mod reader;
 mod sink;
 mod superblock;
 mod survey;
+mod volume;
 mod writer;
 mod xattr;
 
@@ -40,6 +46,7 @@ use sha2::{Digest, Sha256};
 
 pub use dump::dump;
 pub use error::{Error, Unfit};
+pub use reader::read;
 
 use crate::tree::{Kind, Time, Tree};
 use inodes::Inodes;
@@ -108,7 +115,7 @@ pub fn write(tree: &Tree, options: &Options, out: &File, progress: &mut dyn FnMu
     let identity = Identity { uuid, hash_seed: hash_seed(&uuid), label, time: options.time };
     survey.add_directories(&inodes, NameHash::new(&identity.hash_seed));
     let layout = layout::plan(&survey.needs, options.size, options.journal)?;
-    let written = writer::write(&inodes, &layout, &identity, out, &mut advance)?;
+    let written = writer::write(&inodes, &survey.needs, &layout, &identity, out, &mut advance)?;
     progress(total, total);
     Ok(Stats {
         size: layout.size,
@@ -132,7 +139,7 @@ fn label(text: &str) -> Result<[u8; 16], Error> {
 
 /// Bytes of contents that the survey will read.
 fn stored_bytes(inodes: &Inodes<'_>) -> u64 {
-    let files = inodes.list().iter().filter_map(|inode| match &inode.node.kind {
+    let files = (0..inodes.len()).filter_map(|place| match &inodes.node(place).kind {
         Kind::File(content) => Some(content),
         _ => None,
     });

@@ -4,7 +4,6 @@
 //! Decides which files are written so; where to, a layout has decided.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +11,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use super::error::Error;
+use super::extent::Extent;
 use super::format::{BLOCK, index, wide};
 use super::inodes::Inodes;
-use super::layout::{Layout, Place};
 use super::sink::Sink;
 use crate::ahead::{self, Ahead};
 use crate::scan::{Cutter, Scanner};
@@ -24,8 +23,8 @@ use crate::tree::{Content, Kind, ReadAt, Source};
 #[derive(Debug)]
 pub(super) struct Pour<'a> {
     streams: Vec<Stream<'a>>,
-    /// By place in the list of inodes.
-    poured: Vec<bool>,
+    /// Where the file goes that has this place among the inodes; `None` for what is not poured.
+    places: Vec<Option<Box<[Extent]>>>,
 }
 
 #[derive(Debug)]
@@ -48,8 +47,8 @@ impl<'a> Pour<'a> {
         let mut streams: Vec<Stream<'a>> = Vec::new();
         // a source that is no stream has no place in the list
         let mut known: HashMap<*const (), Option<usize>> = HashMap::new();
-        for (place, inode) in inodes.list().iter().enumerate() {
-            let Kind::File(content) = &inode.node.kind else { continue };
+        for place in 0..inodes.len() {
+            let Kind::File(content) = &inodes.node(place).kind else { continue };
             let Some((source, start, end)) = in_order(content) else { continue };
             let at = *known.entry(Arc::as_ptr(source).cast()).or_insert_with(|| {
                 source.in_order().is_some().then(|| {
@@ -61,29 +60,25 @@ impl<'a> Pour<'a> {
                 streams[at].files.push(Part { place, content, start, end });
             }
         }
-        let mut poured = vec![false; inodes.list().len()];
+        let mut places = vec![None; inodes.len()];
         for stream in &mut streams {
             stream.files.sort_by_key(|part| part.start);
             // what two files share passes by but once
             let mut passed = 0;
             stream.files.retain(|part| part.start >= passed && std::mem::replace(&mut passed, part.end) <= part.start);
-            stream.files.iter().for_each(|part| poured[part.place] = true);
+            stream.files.iter().for_each(|part| places[part.place] = Some(Box::default()));
         }
-        Pour { streams, poured }
+        Pour { streams, places }
     }
 
-    pub(super) fn takes(&self, place: usize) -> bool {
-        self.poured[place]
+    /// Takes a file with its extents on the disk, if it is one that will be poured.
+    pub(super) fn place(&mut self, place: usize, extents: &[Extent]) -> bool {
+        let taken = self.places[place].as_mut();
+        taken.map(|taken| *taken = extents.into()).is_some()
     }
 
     /// Reads all sources and writes the files to `out`; tells how many bytes that took. `done` is told the bytes of contents written.
-    pub(super) fn run(
-        &self,
-        inodes: &Inodes<'_>,
-        layout: &Layout,
-        out: &File,
-        done: &mut dyn FnMut(u64),
-    ) -> Result<u64, Error> {
+    pub(super) fn run(&self, inodes: &Inodes<'_>, out: &Sink<'_>, done: &mut dyn FnMut(u64)) -> Result<u64, Error> {
         let next = AtomicUsize::new(0);
         let (told, news) = channel();
         thread::scope(|scope| {
@@ -91,7 +86,7 @@ impl<'a> Pour<'a> {
             let readers: Vec<_> = (0..readers)
                 .map(|_| {
                     let (next, told) = (&next, told.clone());
-                    scope.spawn(move || self.read(next, inodes, layout, out, &told))
+                    scope.spawn(move || self.read(next, inodes, out, &told))
                 })
                 .collect();
             drop(told);
@@ -103,17 +98,10 @@ impl<'a> Pour<'a> {
     }
 
     /// Reads one source after the other of those that nobody has begun.
-    fn read(
-        &self,
-        next: &AtomicUsize,
-        inodes: &Inodes<'_>,
-        layout: &Layout,
-        out: &File,
-        told: &Sender<u64>,
-    ) -> Result<u64, Error> {
-        let mut sink = Sink::beside(out);
+    fn read(&self, next: &AtomicUsize, inodes: &Inodes<'_>, out: &Sink<'_>, told: &Sender<u64>) -> Result<u64, Error> {
+        let mut sink = out.beside();
         while let Some(stream) = self.streams.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let poured = stream.pour(inodes, layout, &mut sink, told);
+            let poured = stream.pour(inodes, &self.places, &mut sink, told);
             if poured.is_err() {
                 // the others need not go on
                 next.store(self.streams.len(), Ordering::Relaxed);
@@ -125,7 +113,13 @@ impl<'a> Pour<'a> {
 }
 
 impl Stream<'_> {
-    fn pour(&self, inodes: &Inodes<'_>, layout: &Layout, sink: &mut Sink<'_>, told: &Sender<u64>) -> Result<(), Error> {
+    fn pour(
+        &self,
+        inodes: &Inodes<'_>,
+        places: &[Option<Box<[Extent]>>],
+        sink: &mut Sink<'_>,
+        told: &Sender<u64>,
+    ) -> Result<(), Error> {
         let contents = |part: &Part<'_>, source| Error::Contents { path: inodes.path(part.place), source };
         let (Some(first), Some(opened)) = (self.files.first(), self.source.in_order()) else { return Ok(()) };
         let mut reader = opened.map_err(|source| contents(first, source))?;
@@ -149,7 +143,7 @@ impl Stream<'_> {
             let mut last = first;
             let poured = self.files.iter().try_for_each(|part| {
                 last = part;
-                let poured = file(part.content, &layout.places[part.place], &mut cursor, sink);
+                let poured = file(part.content, places[part.place].as_deref().unwrap_or_default(), &mut cursor, sink);
                 told.send(part.end - part.start).ok();
                 poured.map_err(|trouble| match trouble {
                     Trouble::Contents(source) => contents(part, source),
@@ -170,9 +164,9 @@ enum Trouble {
 }
 
 /// Writes one file whose bytes come next, or after others that nobody wants.
-fn file(content: &Content, place: &Place, cursor: &mut Cursor, sink: &mut Sink<'_>) -> Result<(), Trouble> {
+fn file(content: &Content, places: &[Extent], cursor: &mut Cursor, sink: &mut Sink<'_>) -> Result<(), Trouble> {
     let (mut cutter, mut scanner) = (Cutter::new(), Scanner::new(content.size));
-    let mut extents = place.extents.iter().peekable();
+    let mut extents = places.iter().peekable();
     let mut put = |mut first: u64, mut blocks: &[u8]| {
         scanner.look(first, blocks);
         while !blocks.is_empty() {

@@ -22,32 +22,63 @@ pub(super) const CHUNK: u64 = 1 << 20;
 pub(super) const FAST_SYMLINK: usize = 59;
 
 /// What one inode needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Need {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need<'a> {
     pub(super) xattr_block: bool,
     /// Blocks of its data, in order, not touching each other.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: &'a [Run],
+}
+
+/// What every inode needs, in their order; all runs lie in one list, since most files have one.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    runs: Vec<Run>,
+    /// Where the runs of each inode end in the list.
+    ends: Vec<usize>,
+    xattr_blocks: Vec<bool>,
+}
+
+impl Needs {
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn get(&self, place: usize) -> Need<'_> {
+        Need { xattr_block: self.xattr_blocks[place], runs: &self.runs[self.start(place)..self.ends[place]] }
+    }
+
+    pub(super) fn push(&mut self, xattr_block: bool, runs: impl IntoIterator<Item = Run>) {
+        self.runs.extend(runs);
+        self.ends.push(self.runs.len());
+        self.xattr_blocks.push(xattr_block);
+    }
+
+    fn start(&self, place: usize) -> usize {
+        place.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
 }
 
 /// The needs of every inode, in their order.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// Those of directories lack their data until [`Survey::add_directories`].
-    pub(super) needs: Vec<Need>,
+    /// Those of directories have no length until [`Survey::add_directories`].
+    pub(super) needs: Needs,
     /// Over all metadata and contents.
     pub(super) digest: [u8; 32],
 }
 
 /// Reads everything once. `read` is told the bytes read of each chunk.
 pub(super) fn survey(inodes: &Inodes<'_>, read: &mut dyn FnMut(u64)) -> Result<Survey, Error> {
-    let mut needs = Vec::with_capacity(inodes.list().len());
+    let mut needs = Needs::default();
     let mut digest = Sha256::new();
     let mut buffer = Vec::new();
-    for (place, inode) in inodes.list().iter().enumerate() {
+    for place in 0..inodes.len() {
+        let node = inodes.node(place);
         digest_meta(&mut digest, inodes, place);
-        let stored = xattr::store(&inode.node.meta.xattrs)
-            .map_err(|reason| Error::Unfit { path: inodes.path(place), reason })?;
-        let runs = match &inode.node.kind {
+        let stored =
+            xattr::store(&node.meta.xattrs).map_err(|reason| Error::Unfit { path: inodes.path(place), reason })?;
+        let runs = match &node.kind {
+            Kind::Dir(_) => vec![Run { start: 0, len: 0 }],
             Kind::Symlink(target) if target.len() > FAST_SYMLINK => vec![Run { start: 0, len: 1 }],
             Kind::File(content) => {
                 let Scan { runs, checksum } = scan(content, &mut buffer, read)
@@ -58,7 +89,7 @@ pub(super) fn survey(inodes: &Inodes<'_>, read: &mut dyn FnMut(u64)) -> Result<S
             }
             _ => Vec::new(),
         };
-        needs.push(Need { xattr_block: stored.block.is_some(), runs });
+        needs.push(stored.block.is_some(), runs);
     }
     Ok(Survey { needs, digest: digest.finalize().into() })
 }
@@ -66,11 +97,10 @@ pub(super) fn survey(inodes: &Inodes<'_>, read: &mut dyn FnMut(u64)) -> Result<S
 impl Survey {
     /// Adds the blocks of directories. Their number hangs on the hash, which hangs on the digest of everything.
     pub(super) fn add_directories(&mut self, inodes: &Inodes<'_>, hash: NameHash) {
-        for (place, need) in self.needs.iter_mut().enumerate() {
-            if matches!(inodes.list()[place].node.kind, Kind::Dir(_)) {
-                let entries: Vec<_> = inodes.entries(place).collect();
-                need.runs = vec![Run { start: 0, len: directory::blocks(&entries, hash) }];
-            }
+        for place in (0..inodes.len()).filter(|&place| inodes.is_dir(place)) {
+            let entries: Vec<_> = inodes.entries(place).collect();
+            let own = self.needs.start(place);
+            self.needs.runs[own].len = directory::blocks(&entries, hash);
         }
     }
 }
@@ -112,10 +142,10 @@ fn scan(content: &Content, buffer: &mut Vec<u8>, read: &mut dyn FnMut(u64)) -> s
 
 /// Everything about an inode but its contents. Each part is of fixed length or preceded by its length.
 fn digest_meta(digest: &mut Sha256, inodes: &Inodes<'_>, place: usize) {
-    let inode = &inodes.list()[place];
-    let meta = &inode.node.meta;
+    let node = inodes.node(place);
+    let meta = &node.meta;
     let Time { secs, nanos } = meta.mtime;
-    digest.update(mode(inode.node).to_le_bytes());
+    digest.update(mode(node).to_le_bytes());
     digest.update([meta.uid, meta.gid, nanos].map(u32::to_le_bytes).concat());
     digest.update(secs.to_le_bytes());
     let mut bytes = |bytes: &[u8]| {
@@ -127,7 +157,7 @@ fn digest_meta(digest: &mut Sha256, inodes: &Inodes<'_>, place: usize) {
         bytes(name);
         bytes(value);
     });
-    match &inode.node.kind {
+    match &node.kind {
         Kind::Dir(_) => {
             inodes.entries(place).for_each(|entry| {
                 bytes(entry.name);

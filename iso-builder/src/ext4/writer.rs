@@ -1,4 +1,4 @@
-//! Writes the bytes of a planned image: contents first, then inode tables, then what counts them.
+//! Writes the bytes of a planned image: every inode with its contents, then what counts them.
 //!
 //! Decides nothing that a layout has not decided; its input is complete.
 
@@ -7,20 +7,17 @@ use std::fs::File;
 use super::directory;
 use super::error::Error;
 use super::extent;
-use super::format::{
-    BLOCK, BLOCK_BYTES, Checksum, FIRST_INODE, INODE_SIZE, INODES_PER_BLOCK, JOURNAL_INODE, REGULAR, ROOT_INODE, index,
-    wide,
-};
+use super::format::{BLOCK, BLOCK_BYTES, Checksum, INODE_SIZE, INODES_PER_BLOCK, JOURNAL_INODE, REGULAR, index, wide};
 use super::geometry::Geometry;
 use super::group::{BLOCK_UNINIT, Descriptor, INODE_UNINIT, TABLE_ZEROED, bitmap};
 use super::inode::{EXTENTS, INDEXED, Record, encode_device};
-use super::inodes::{Inodes, mode};
-use super::layout::Layout;
+use super::inodes::{Inodes, mode, number};
+use super::layout::{Layout, Place};
 use super::name_hash::NameHash;
 use super::pour::Pour;
 use super::sink::Sink;
 use super::superblock::{self, JournalCopy, Superblock};
-use super::survey::{CHUNK, FAST_SYMLINK};
+use super::survey::{CHUNK, FAST_SYMLINK, Needs};
 use super::xattr;
 use crate::tree::{Content, Kind, Time};
 
@@ -36,6 +33,7 @@ pub(super) struct Identity {
 /// Writes the image and tells how many bytes it took. `done` is told the bytes of contents written.
 pub(super) fn write(
     inodes: &Inodes<'_>,
+    needs: &Needs,
     layout: &Layout,
     identity: &Identity,
     out: &File,
@@ -43,16 +41,69 @@ pub(super) fn write(
 ) -> Result<u64, Error> {
     let seed = Checksum::seed(&identity.uuid);
     let sink = Sink::new(out, layout.size)?;
-    let pour = Pour::new(inodes);
-    let mut writer = Writer { inodes, layout, identity, seed, sink, pour: &pour, chunk: Vec::new() };
-    for place in 0..inodes.list().len() {
-        writer.contents(place, done)?;
+    let mut table = Table { geometry: &layout.geometry, seed, next: 1, block: [0; BLOCK], sink: sink.beside() };
+    let mut pour = Pour::new(inodes);
+    let mut writer = Writer { inodes, layout, identity, seed, sink, pour: &mut pour, chunk: Vec::new() };
+    let mut places = layout.places();
+    for index in 0..inodes.len() {
+        let place = places.next(needs.get(index));
+        let record = writer.inode(index, &place, done)?;
+        table.put(number(index), &record)?;
+        if let (0, Some(record)) = (index, writer.journal_record()) {
+            table.put(JOURNAL_INODE, &record)?;
+        }
     }
-    let poured = pour.run(inodes, layout, out, done)?;
+    let tables = table.finish()?;
+    let poured = writer.pour.run(inodes, &writer.sink, done)?;
     writer.journal()?;
-    writer.inode_tables()?;
     writer.groups()?;
-    Ok(writer.sink.finish()? + poured)
+    Ok(tables + poured + writer.sink.finish()?)
+}
+
+/// The inode tables being filled, in order of number. Inodes left out are zeros: the reserved ones that mean nothing.
+struct Table<'a> {
+    geometry: &'a Geometry,
+    seed: Checksum,
+    next: u32,
+    block: [u8; BLOCK],
+    sink: Sink<'a>,
+}
+
+impl Table<'_> {
+    fn put(&mut self, number: u32, record: &Record) -> Result<(), Error> {
+        while self.next < number {
+            self.advance()?;
+        }
+        let at = index(u64::from((number - 1) % INODES_PER_BLOCK)) * INODE_SIZE;
+        self.block[at..at + INODE_SIZE].copy_from_slice(&record.encode(number, self.seed));
+        self.advance()
+    }
+
+    /// Goes on to the next inode, and writes the block that is full.
+    fn advance(&mut self) -> Result<(), Error> {
+        if self.next.is_multiple_of(INODES_PER_BLOCK) {
+            self.flush()?;
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Writes the block of the inode `next`.
+    fn flush(&mut self) -> Result<(), Error> {
+        let place = self.next - 1;
+        let group = u64::from(place / self.geometry.inodes_per_group);
+        let within = place % self.geometry.inodes_per_group / INODES_PER_BLOCK;
+        self.sink.put(self.geometry.inode_table(group) + u64::from(within), &self.block)?;
+        self.block = [0; BLOCK];
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u64, Error> {
+        if !(self.next - 1).is_multiple_of(INODES_PER_BLOCK) {
+            self.flush()?;
+        }
+        self.sink.finish()
+    }
 }
 
 struct Writer<'a> {
@@ -61,53 +112,82 @@ struct Writer<'a> {
     identity: &'a Identity,
     seed: Checksum,
     sink: Sink<'a>,
-    pour: &'a Pour<'a>,
+    pour: &'a mut Pour<'a>,
     /// Part of a file, on its way.
     chunk: Vec<u8>,
 }
 
 impl Writer<'_> {
-    /// Writes what an inode has outside of the inode table.
-    fn contents(&mut self, index: usize, done: &mut dyn FnMut(u64)) -> Result<(), Error> {
-        let inode = &self.inodes.list()[index];
-        let place = &self.layout.places[index];
-        let seed = self.seed.of_inode(inode.number);
+    /// Writes what an inode has outside of the inode table, and makes its record.
+    fn inode(&mut self, index: usize, place: &Place, done: &mut dyn FnMut(u64)) -> Result<Record, Error> {
+        let node = self.inodes.node(index);
+        let meta = &node.meta;
+        let seed = self.seed.of_inode(number(index), 0);
+        let stored =
+            xattr::store(&meta.xattrs).map_err(|reason| Error::Unfit { path: self.inodes.path(index), reason })?;
         if let Some(block) = place.xattr {
-            let stored = xattr::store(&inode.node.meta.xattrs)
-                .map_err(|reason| Error::Unfit { path: self.inodes.path(index), reason })?;
             let mut bytes = stored.block.expect("the survey saw it");
-            xattr::seal(&mut bytes, block, self.seed);
+            xattr::seal(&mut *bytes, block, self.seed);
             self.sink.put(block, &*bytes)?;
         }
-        match &inode.node.kind {
+        let data_size = place.extents.iter().map(|extent| u64::from(extent.len) * BLOCK_BYTES).sum();
+        let (root, tree) = extent::encode(&place.extents, &place.tree, seed);
+        let (size, flags, block) = match &node.kind {
             Kind::Dir(_) => {
                 let entries: Vec<_> = self.inodes.entries(index).collect();
-                let parent = self.inodes.list()[inode.parent].number;
+                let parent = number(self.inodes.parent(index));
                 let hash = NameHash::new(&self.identity.hash_seed);
-                self.spread(index, &directory::encode(inode.number, parent, &entries, hash, seed))?;
+                self.spread(place, &directory::encode(number(index), parent, &entries, hash, seed))?;
+                let indexed = if directory::is_indexed(entries.iter().copied()) { INDEXED } else { 0 };
+                (data_size, EXTENTS | indexed, root)
+            }
+            Kind::File(content) => {
+                if !self.pour.place(index, &place.extents) {
+                    self.file(index, place, content, done)?;
+                }
+                (content.size, EXTENTS, root)
             }
             Kind::Symlink(target) if target.len() > FAST_SYMLINK => {
                 let mut bytes = [0; BLOCK];
                 bytes[..target.len()].copy_from_slice(target);
-                self.spread(index, &[bytes])?;
+                self.spread(place, &[bytes])?;
+                (wide(target.len()), EXTENTS, root)
             }
-            Kind::File(_) if self.pour.takes(index) => {}
-            Kind::File(content) => self.file(index, content, done)?,
-            _ => {}
-        }
-        let (_, tree) = extent::encode(&place.extents, &place.tree, seed);
-        tree.iter().try_for_each(|(block, bytes)| self.sink.put(*block, bytes))
+            Kind::Symlink(target) => {
+                let mut block = [0; 60];
+                block[..target.len()].copy_from_slice(target);
+                (wide(target.len()), 0, block)
+            }
+            &(Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor }) => {
+                (0, 0, encode_device(major, minor).expect("devices were checked"))
+            }
+            Kind::Fifo | Kind::Socket => (0, 0, [0; 60]),
+        };
+        tree.iter().try_for_each(|(block, bytes)| self.sink.put(*block, bytes))?;
+        Ok(Record {
+            mode: mode(node),
+            uid: meta.uid,
+            gid: meta.gid,
+            size,
+            mtime: meta.mtime,
+            links: self.inodes.links(index),
+            sectors: place.sectors(),
+            flags,
+            block,
+            xattr_block: place.xattr.unwrap_or(0),
+            xattrs: stored.body,
+            generation: 0,
+        })
     }
 
     /// Puts the blocks of an inode without holes where its extents are.
-    fn spread(&mut self, index: usize, blocks: &[[u8; BLOCK]]) -> Result<(), Error> {
-        let extents = &self.layout.places[index].extents;
-        let places = extents.iter().flat_map(|extent| extent.physical..extent.physical + u64::from(extent.len));
+    fn spread(&mut self, place: &Place, blocks: &[[u8; BLOCK]]) -> Result<(), Error> {
+        let places = place.extents.iter().flat_map(|extent| extent.physical..extent.physical + u64::from(extent.len));
         places.zip(blocks).try_for_each(|(place, bytes)| self.sink.put(place, bytes))
     }
 
-    fn file(&mut self, place: usize, content: &Content, done: &mut dyn FnMut(u64)) -> Result<(), Error> {
-        for extent in &self.layout.places[place].extents {
+    fn file(&mut self, inode: usize, place: &Place, content: &Content, done: &mut dyn FnMut(u64)) -> Result<(), Error> {
+        for extent in &place.extents {
             let start = u64::from(extent.logical) * BLOCK_BYTES;
             let end = (start + u64::from(extent.len) * BLOCK_BYTES).min(content.size);
             for at in (start..end).step_by(index(CHUNK)) {
@@ -115,7 +195,7 @@ impl Writer<'_> {
                 self.chunk.resize(index(len), 0);
                 content
                     .read_exact_at(&mut self.chunk, at)
-                    .map_err(|source| Error::Contents { path: self.inodes.path(place), source })?;
+                    .map_err(|source| Error::Contents { path: self.inodes.path(inode), source })?;
                 self.chunk.resize(index(len.next_multiple_of(BLOCK_BYTES)), 0);
                 self.sink.put(extent.physical + (at - start) / BLOCK_BYTES, &self.chunk)?;
                 done(len);
@@ -133,74 +213,6 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes every inode in use to its group's table.
-    fn inode_tables(&mut self) -> Result<(), Error> {
-        let geometry = &self.layout.geometry;
-        let last = u32::try_from(self.layout.used_inodes()).expect("inodes have numbers of 32 bits");
-        let mut block = [0; BLOCK];
-        for number in 1..=last {
-            let within = (number - 1) % geometry.inodes_per_group;
-            let slot = within % INODES_PER_BLOCK;
-            if let Some(record) = self.record(number)? {
-                let at = index(u64::from(slot)) * INODE_SIZE;
-                block[at..at + INODE_SIZE].copy_from_slice(&record.encode(number, self.seed));
-            }
-            if slot == INODES_PER_BLOCK - 1 || number == last {
-                let group = u64::from((number - 1) / geometry.inodes_per_group);
-                self.sink.put(geometry.inode_table(group) + u64::from(within / INODES_PER_BLOCK), &block)?;
-                block = [0; BLOCK];
-            }
-        }
-        Ok(())
-    }
-
-    /// The inode of this number; reserved ones that mean nothing here are zeros.
-    fn record(&self, number: u32) -> Result<Option<Record>, Error> {
-        let place = match number {
-            ROOT_INODE => 0,
-            JOURNAL_INODE => return Ok(self.journal_record()),
-            FIRST_INODE.. => index(u64::from(number - FIRST_INODE)) + 1,
-            _ => return Ok(None),
-        };
-        let inode = &self.inodes.list()[place];
-        let meta = &inode.node.meta;
-        let blocks = &self.layout.places[place];
-        let stored =
-            xattr::store(&meta.xattrs).map_err(|reason| Error::Unfit { path: self.inodes.path(place), reason })?;
-        let data_size = blocks.extents.iter().map(|extent| u64::from(extent.len) * BLOCK_BYTES).sum();
-        let tree = || (EXTENTS, extent::encode(&blocks.extents, &blocks.tree, self.seed).0);
-        let (size, (flags, block)) = match &inode.node.kind {
-            Kind::Dir(_) if directory::is_indexed(self.inodes.entries(place)) => {
-                (data_size, (EXTENTS | INDEXED, tree().1))
-            }
-            Kind::Dir(_) => (data_size, tree()),
-            Kind::File(content) => (content.size, tree()),
-            Kind::Symlink(target) if target.len() > FAST_SYMLINK => (wide(target.len()), tree()),
-            Kind::Symlink(target) => {
-                let mut block = [0; 60];
-                block[..target.len()].copy_from_slice(target);
-                (wide(target.len()), (0, block))
-            }
-            &(Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor }) => {
-                (0, (0, encode_device(major, minor).expect("devices were checked")))
-            }
-            Kind::Fifo | Kind::Socket => (0, (0, [0; 60])),
-        };
-        Ok(Some(Record {
-            mode: mode(inode.node),
-            uid: meta.uid,
-            gid: meta.gid,
-            size,
-            mtime: meta.mtime,
-            links: inode.links,
-            sectors: blocks.sectors(),
-            flags,
-            block,
-            xattr_block: blocks.xattr.unwrap_or(0),
-            xattrs: stored.body,
-        }))
-    }
-
     fn journal_record(&self) -> Option<Record> {
         let copy = self.journal_copy()?;
         Some(Record {
@@ -215,6 +227,7 @@ impl Writer<'_> {
             block: copy.extents,
             xattr_block: 0,
             xattrs: Vec::new(),
+            generation: 0,
         })
     }
 
@@ -229,8 +242,8 @@ impl Writer<'_> {
     fn groups(&mut self) -> Result<(), Error> {
         let geometry = &self.layout.geometry;
         let mut directories = vec![0u32; index(geometry.groups)];
-        for inode in self.inodes.list().iter().filter(|inode| matches!(inode.node.kind, Kind::Dir(_))) {
-            directories[index(u64::from((inode.number - 1) / geometry.inodes_per_group))] += 1;
+        for place in (0..self.inodes.len()).filter(|&place| self.inodes.is_dir(place)) {
+            directories[index(u64::from((number(place) - 1) / geometry.inodes_per_group))] += 1;
         }
         let mut descriptors = Vec::new();
         for (group, directories) in (0..).zip(directories) {
