@@ -10,6 +10,7 @@ mod initramfs;
 mod inspect;
 mod iso;
 mod kernel;
+mod layers;
 mod pull;
 mod registry;
 mod release;
@@ -64,6 +65,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Build a disk for each layer of an image, to be shared by images and stacked with overlayfs
+    Layers(layers::Layers),
     /// Build the kernel, or find it in the cache, and print its path
     Kernel(kernel::Kernel),
     /// Bring an image from a registry into the store, and print the digest that its name leads to
@@ -102,6 +105,7 @@ impl Cli {
             Command::Images => images::list(context),
             Command::Initramfs(asked) => asked.run(context),
             Command::Inspect { file } => print(&inspect::inspect(&file)?),
+            Command::Layers(asked) => asked.run(context),
             Command::Kernel(asked) => asked.run(context),
             Command::Pull(asked) => asked.run(context),
             Command::Rmi(asked) => asked.run(context),

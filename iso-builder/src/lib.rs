@@ -3,6 +3,7 @@
 //! Inputs become a [`tree::Tree`], files in memory; writers turn a tree into bytes. Writers read no clock, no
 //! environment and no randomness: the same input gives the same bytes on any machine.
 
+mod ahead;
 pub mod artifacts;
 pub mod boot_assets;
 pub mod content;
@@ -18,6 +19,7 @@ pub mod output;
 pub mod progress;
 pub mod recipe;
 pub mod registry;
+pub mod scan;
 pub mod tree;
 pub mod uki;
 pub mod vmdk;

@@ -72,6 +72,12 @@ impl Output {
     }
 }
 
+/// Bytes that are free for us on the file system of `file`.
+pub(crate) fn room(file: &File) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::fstatvfs(file)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
 const PREFIX: &str = ".iso-builder-";
 
 fn directory(path: &Path) -> &Path {

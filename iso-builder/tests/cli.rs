@@ -75,6 +75,42 @@ fn the_appliance_is_the_same_recipe_with_its_own_label() {
 }
 
 #[test]
+fn the_layers_of_an_image_become_disks_once() {
+    let dir = Dir::new();
+    let image = dir.file("image.tar", &docker_archive());
+    let disks = dir.path("disks");
+    let build = || {
+        let output = run(&["layers", &image, "-o", &disks]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    };
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(build()).unwrap()).unwrap();
+    let layers = index["layers"].as_array().unwrap();
+    assert!(!layers.is_empty());
+    let disk = Path::new(&disks).join(layers[0]["disk"].as_str().unwrap());
+    let chain = layers[0]["chainId"].as_str().unwrap();
+    assert!(chain.starts_with(&format!("sha256:{}", layers[0]["serial"].as_str().unwrap())));
+    let check = Command::new("e2fsck").arg("-fn").arg(&disk).output().expect("e2fsck");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    // what is there is left, unless it was cut off
+    let bytes = fs::read(&disk).unwrap();
+    let made = || fs::metadata(&disk).unwrap().modified().unwrap();
+    let first = made();
+    build();
+    assert_eq!(made(), first);
+    for damage in [&bytes[..bytes.len() - 4096], &[0; 4096], b""] {
+        fs::write(&disk, damage).unwrap();
+        build();
+        assert!(fs::read(&disk).unwrap() == bytes);
+    }
+    let mut damaged = bytes.clone();
+    damaged[1024 + 40] ^= 1;
+    fs::write(&disk, damaged).unwrap();
+    build();
+    assert!(fs::read(&disk).unwrap() == bytes);
+}
+
+#[test]
 fn an_image_becomes_a_disk_of_any_format() {
     let dir = Dir::new();
     let image = dir.file("image.tar", &docker_archive());

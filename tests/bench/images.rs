@@ -3,6 +3,7 @@
 //! CPU time, because the machine has others; a figure of each side in turn, medians of [`RUNS`]. The material is made of
 //! this machine's `/usr` and of the Debian image of the tests. One file below for each kind of image.
 
+mod disk;
 mod ext4;
 mod material;
 
@@ -19,7 +20,8 @@ use nix::sys::time::TimeValLike as _;
 const RUNS: usize = 3;
 
 pub(crate) fn bench(scratch: &Path) -> Result<()> {
-    ext4::bench(scratch)
+    ext4::bench(scratch)?;
+    disk::bench(scratch)
 }
 
 /// What a program took.

@@ -3,7 +3,6 @@
 //!
 //! How an image is read and a file system written is iso-builder's; this file decides when, where and how large.
 
-use std::cell::RefCell;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +14,7 @@ use iso_builder::content::document::Platform;
 use iso_builder::ext4;
 use iso_builder::oci::{self, Reference};
 use iso_builder::output::Output;
-use iso_builder::recipe::layer_disk;
+use iso_builder::recipe::layer_disk::{self, GENERATION, Step};
 use iso_builder::registry::{Settings, Source, When};
 use iso_builder::tree::{Kind, Meta, Node, ROOT, Time, Tree};
 use wire::spec::ROOT_LABEL;
@@ -110,21 +109,15 @@ impl Image {
 
     /// The serial numbers of its layers' disks, the lowest first.
     pub fn layers(&self) -> Vec<String> {
-        self.chain().into_iter().map(|digest| digest[..SERIAL].to_owned()).collect()
-    }
-
-    fn chain(&self) -> Vec<String> {
-        let digits = |digest: String| digest.rsplit(':').next().unwrap_or_default().to_owned();
-        self.image.chain().iter().map(|digest| digits(digest.to_string())).collect()
+        self.image.chain().iter().map(layer_disk::serial).collect()
     }
 
     /// The disks of its layers, the lowest first; those that are not there are made now.
     pub fn layer_disks(&self) -> Result<Vec<PathBuf>> {
-        let chain = self.chain();
-        let disks: Vec<PathBuf> =
-            chain.iter().map(|digest| self.cache.join(format!("layer-{digest}-{GENERATION}.raw"))).collect();
-        let key = format!("layers-{}", chain.last().map_or("none", String::as_str));
-        self.once(&key, || disks.iter().all(|disk| disk.exists()), |partial| self.write_layers(&disks, partial))?;
+        let chain = self.image.chain();
+        let disks: Vec<PathBuf> = chain.iter().map(|layer| self.cache.join(layer_disk::file_name(layer))).collect();
+        let key = format!("layers-{}", chain.last().map_or_else(|| "none".to_owned(), layer_disk::file_name));
+        self.once(&key, || disks.iter().all(|disk| disk.exists()), |_| self.write_layers(&disks))?;
         Ok(disks)
     }
 
@@ -210,26 +203,13 @@ impl Image {
         made
     }
 
-    /// Only those that are not there; a layer that another image brings meanwhile is the same.
-    fn write_layers(&self, disks: &[PathBuf], partial: &Path) -> Result<()> {
-        let meter = RefCell::new(Meter::new(&format!("disk of {}", self.name)));
-        let mut unpacked = |progress: oci::Progress| {
-            let step = format!("layer {} of {}", progress.layer, progress.layers);
-            meter.borrow_mut().show(&step, progress.read, progress.size);
-        };
-        self.image.layers::<anyhow::Error>(
-            &self.cache,
-            &|layer| !disks[layer].exists(),
-            &mut unpacked,
-            &mut |layer, tree| {
-                let file = partial.join(format!("{layer}.raw"));
-                let output = Output::create(&file)?;
-                let mut written = |done, total| meter.borrow_mut().show("file system", done, total);
-                layer_disk::write(&tree, output.file(), &mut written)?;
-                output.publish()?;
-                Ok(fs::rename(&file, &disks[layer])?)
-            },
-        )
+    /// Only those that are not there.
+    fn write_layers(&self, disks: &[PathBuf]) -> Result<()> {
+        let mut meter = Meter::new(&format!("disk of {}", self.name));
+        Ok(layer_disk::write_missing(&self.image, disks, &self.cache, &mut |step, done, total| match step {
+            Step::Read { layer, layers } => meter.show(&format!("layer {layer} of {layers}"), done, total),
+            Step::Write => meter.show("file system", done, total),
+        })?)
     }
 
     fn write(&self, path: &Path) -> Result<()> {
@@ -261,10 +241,6 @@ fn disk_size(tree: &Tree) -> u64 {
     LEAST_SIZE.max((content / 2 * 3 + GIB).next_multiple_of(BLOCK))
 }
 
-/// Which kind of disk: another one, and old disks are not found any more.
-const GENERATION: &str = "v1";
-/// As many digits of a layer's digest as a disk's serial number can be long.
-const SERIAL: usize = 20;
 const TOP_LABEL: &str = "container-top";
 const BLOCK: u64 = 4096;
 const GIB: u64 = 1 << 30;

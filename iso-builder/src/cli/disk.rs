@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use iso_builder::oci::Reference;
+use iso_builder::oci::{Limits, Reference};
 use iso_builder::progress::Progress;
 use iso_builder::recipe::container_disk::{self, Options, Step};
 
@@ -32,6 +32,27 @@ pub(crate) struct Disk {
     layer: Option<usize>,
     #[command(flatten)]
     obtain: Obtain,
+    #[command(flatten)]
+    bounds: Bounds,
+}
+
+/// How much an image may hold.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits of what an image may hold")]
+pub(crate) struct Bounds {
+    /// Files, directories and links of all layers
+    #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
+    max_entries: u64,
+    /// Bytes that all layers unpack to, as in 500G [default: 256G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_unpacked: Option<u64>,
+}
+
+impl Bounds {
+    pub(crate) fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        Limits { entries: self.max_entries, unpacked: self.max_unpacked.unwrap_or(usual.unpacked), ..usual }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -48,7 +69,8 @@ impl Disk {
             Format::Vmdk => container_disk::Format::Vmdk,
             Format::Stream => container_disk::Format::Stream,
         };
-        let options = Options { format, size: self.size, layer: self.layer, time: context.time };
+        let options =
+            Options { format, size: self.size, layer: self.layer, time: context.time, limits: self.bounds.limits() };
         let image = self.obtain.image(&self.image, context)?;
         let mut current: Option<(Step, Progress)> = None;
         let mut tell = |step, done, total| {

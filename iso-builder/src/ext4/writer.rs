@@ -14,6 +14,7 @@ use super::inode::{EXTENTS, INDEXED, Record, encode_device};
 use super::inodes::{Inodes, mode, number};
 use super::layout::{Layout, Place};
 use super::name_hash::NameHash;
+use super::pour::Pour;
 use super::sink::Sink;
 use super::superblock::{self, JournalCopy, Superblock};
 use super::survey::{CHUNK, FAST_SYMLINK, Needs};
@@ -41,7 +42,8 @@ pub(super) fn write(
     let seed = Checksum::seed(&identity.uuid);
     let sink = Sink::new(out, layout.size)?;
     let mut table = Table { geometry: &layout.geometry, seed, next: 1, block: [0; BLOCK], sink: sink.beside() };
-    let mut writer = Writer { inodes, layout, identity, seed, sink, chunk: Vec::new() };
+    let mut pour = Pour::new(inodes);
+    let mut writer = Writer { inodes, layout, identity, seed, sink, pour: &mut pour, chunk: Vec::new() };
     let mut places = layout.places();
     for index in 0..inodes.len() {
         let place = places.next(needs.get(index));
@@ -52,9 +54,10 @@ pub(super) fn write(
         }
     }
     let tables = table.finish()?;
+    let poured = writer.pour.run(inodes, &writer.sink, done)?;
     writer.journal()?;
     writer.groups()?;
-    Ok(tables + writer.sink.finish()?)
+    Ok(tables + poured + writer.sink.finish()?)
 }
 
 /// The inode tables being filled, in order of number. Inodes left out are zeros: the reserved ones that mean nothing.
@@ -109,6 +112,7 @@ struct Writer<'a> {
     identity: &'a Identity,
     seed: Checksum,
     sink: Sink<'a>,
+    pour: &'a mut Pour<'a>,
     /// Part of a file, on its way.
     chunk: Vec<u8>,
 }
@@ -138,7 +142,9 @@ impl Writer<'_> {
                 (data_size, EXTENTS | indexed, root)
             }
             Kind::File(content) => {
-                self.file(index, place, content, done)?;
+                if !self.pour.place(index, &place.extents) {
+                    self.file(index, place, content, done)?;
+                }
                 (content.size, EXTENTS, root)
             }
             Kind::Symlink(target) if target.len() > FAST_SYMLINK => {

@@ -42,7 +42,11 @@ impl<R: Read> Decoder<R> {
         match compression {
             Compression::None => Ok(Decoder::None(source)),
             Compression::Gzip => Ok(Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(source))))),
-            Compression::Zstd => Ok(Decoder::Zstd(Box::new(zstd::Decoder::with_buffer(buffered(source))?))),
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(buffered(source))?;
+                decoder.window_log_max(WINDOW_LOG)?;
+                Ok(Decoder::Zstd(Box::new(decoder)))
+            }
             Compression::Unsupported(name) => {
                 let text = format!("compressed with {name}, which is not read: use gzip, zstd or none");
                 Err(io::Error::new(io::ErrorKind::Unsupported, text))
@@ -64,10 +68,19 @@ impl<R: Read> Read for Decoder<R> {
         match self {
             Decoder::None(source) => source.read(buf),
             Decoder::Gzip(decoder) => decoder.read(buf),
-            Decoder::Zstd(decoder) => decoder.read(buf),
+            Decoder::Zstd(decoder) => decoder.read(buf).map_err(|error| match error.to_string().contains(TOO_LARGE) {
+                true => io::Error::new(error.kind(), "its zstd window is larger than 128 MiB, the limit"),
+                false => error,
+            }),
         }
     }
 }
+
+/// The logarithm of the most memory that a zstd stream may ask for: what `zstd --ultra -22` and `--long` use, and no more.
+const WINDOW_LOG: u32 = 27;
+
+/// How the library words that a stream asks for more.
+const TOO_LARGE: &str = "too much memory";
 
 /// Bytes asked of a file at once; larger reads measured no faster.
 const BUFFER: usize = 128 << 10;

@@ -12,6 +12,9 @@ pub(super) struct Document {
     pub(super) manifests: Option<Vec<Descriptor>>,
     pub(super) config: Option<Descriptor>,
     pub(super) layers: Option<Vec<Descriptor>>,
+    /// What manifests of the first schema have in place of layers.
+    #[serde(rename = "fsLayers")]
+    pub(super) old_layers: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +22,9 @@ pub(super) struct Descriptor {
     pub(super) digest: String,
     pub(super) size: u64,
     pub(super) platform: Option<Platform>,
+    /// Where a blob is to be had that its owner does not let others pass on.
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) urls: Vec<String>,
     #[serde(default, deserialize_with = "nullable")]
     annotations: BTreeMap<String, String>,
 }
@@ -31,7 +37,8 @@ impl Descriptor {
 
     /// What BuildKit puts beside an image to say how it was built.
     pub(super) fn is_attestation(&self) -> bool {
-        self.annotations.contains_key("vnd.docker.reference.type")
+        let is_of_none = |it: &Platform| it.os == "unknown" && it.architecture == "unknown";
+        self.annotations.contains_key("vnd.docker.reference.type") || self.platform.as_ref().is_some_and(is_of_none)
     }
 }
 

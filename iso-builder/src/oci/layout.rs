@@ -22,6 +22,12 @@ pub(super) struct Found {
 /// Finds the image that `reference` means in `store`.
 pub(super) fn find(store: &Store, reference: &Reference) -> Result<Found, Error> {
     match reference {
+        // an archive that has only what newer tools write
+        Reference::DockerArchive { name, .. }
+            if store.find("manifest.json")?.is_none() && store.find("index.json")?.is_some() =>
+        {
+            oci(store, name.as_deref())
+        }
         Reference::DockerArchive { name, .. } => docker(store, name.as_deref()),
         Reference::Oci { tag, .. } => oci(store, tag.as_deref()),
         // `docker save` writes both; the older one says which image was saved.
@@ -78,6 +84,11 @@ fn oci(store: &Store, tag: Option<&str>) -> Result<Found, Error> {
                 let layers = layers(store, &config, blobs)?;
                 return Ok(Found { digest, config, layers });
             }
+            Document { old_layers: Some(_), .. } => {
+                let what =
+                    "is a manifest of schema 1, which is not read: pull or push the image anew with a present tool";
+                return Err(store.malformed(format!("{name:?} {what}")));
+            }
             _ => return Err(store.malformed(format!("{name:?} is neither an index nor a manifest"))),
         }
     }
@@ -93,7 +104,7 @@ fn tagged(store: &Store, mut all: Vec<Descriptor>, tag: Option<&str>) -> Result<
         return Err(choice(store, names));
     }
     if let Some(tag) = tag {
-        all.retain(|descriptor| descriptor.names().any(|name| name == tag));
+        all.retain(|descriptor| descriptor.names().any(|name| name == tag || is_named(name, tag)));
     }
     match (all.is_empty(), tag) {
         (false, _) => Ok(all),
@@ -189,7 +200,15 @@ fn verified(store: &Store, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>),
 /// A blob of the size that its descriptor says.
 fn sized(store: &Store, descriptor: &Descriptor, digest: Digest) -> Result<Section, Error> {
     let name = digest.blob_name();
-    let blob = store.get(&name)?;
+    let Some(blob) = store.find(&name)? else {
+        return Err(match descriptor.urls.first() {
+            None => store.lacks(&format!("{name:?} is missing")),
+            Some(url) => {
+                let url = shown(url.escape_debug().to_string().as_bytes());
+                store.malformed(format!("{name:?} is a foreign layer, which is not in the image but at {url}"))
+            }
+        });
+    };
     if blob.len != descriptor.size {
         let what = format!("{name:?} holds {} bytes, not {} as the manifest says", blob.len, descriptor.size);
         return Err(store.malformed(what));

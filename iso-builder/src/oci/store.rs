@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::compression::{Compression, Decoder};
 use super::layer::read_start;
+use super::limits::Limits;
 use super::path::{components, shown};
 use super::section::Section;
 use super::spool::Spool;
@@ -126,10 +127,15 @@ fn unpack(path: &Path, packed: &Section, compression: Compression, dir: &Path) -
     };
     let mut decoder = Decoder::new(compression, packed.reader()).map_err(unreadable)?;
     let mut spool = Spool::create(dir)?;
+    // a few kilobytes may unpack to terabytes: others need the disk too
+    let limit = spool.room().min(Limits::default().unpacked);
     let mut chunk = vec![0; 256 << 10];
     loop {
         match decoder.read(&mut chunk) {
             Ok(0) => break,
+            Ok(len) if spool.end() + len as u64 > limit => {
+                return Err(Error::Room { path: path.to_owned(), dir: dir.to_owned(), limit });
+            }
             Ok(len) => spool.append(&chunk[..len])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(unreadable(error)),

@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::oci::{self, Reference};
-use crate::output::Output;
+use crate::oci::{self, Limits, Reference};
+use crate::output::{self, Output};
 use crate::recipe::layer_disk;
-use crate::tree::{Kind, Time, Tree};
+use crate::tree::{Content, Kind, Time, Tree};
 use crate::{ext4, vmdk};
 
 /// What the disk is to be.
@@ -22,6 +22,8 @@ pub struct Options {
     pub layer: Option<usize>,
     /// When the file system says it was made.
     pub time: Time,
+    /// What the image may hold.
+    pub limits: Limits,
 }
 
 /// How the disk is stored.
@@ -58,8 +60,13 @@ pub fn write(
         _ => Path::new("."),
     };
     let mut out = Output::create(output).map_err(at)?;
-    let image = oci::open(reference, spool)?;
+    let mut image = oci::open(reference, spool)?;
+    image.limits = options.limits;
     let tree = unpack(&image, options.layer, spool, progress)?;
+    let (stored, room) = (stored(&tree), output::room(out.file()).map_err(at)?);
+    if stored > room {
+        return Err(Error::Room { dir: spool.to_owned(), stored, room });
+    }
     match options.format {
         Format::Raw => {
             format(&tree, options, out.file(), output, progress)?;
@@ -119,11 +126,24 @@ fn format(
 /// A quarter of the content, because containers write what resembles it; 64 MiB, because small ones write too. Both
 /// are holes until they are used.
 fn spare(tree: &Tree) -> u64 {
-    let stored = |id| match &tree.node(id).kind {
-        Kind::File(content) => content.extents.iter().map(|extent| extent.len).sum(),
-        _ => 0,
+    let named = |content: &Content| content.extents.iter().map(|extent| extent.len).sum::<u64>();
+    contents(tree).map(named).sum::<u64>() / 4 + (64 << 20)
+}
+
+/// Bytes that the files will take at least: those of blocks that are not zero.
+fn stored(tree: &Tree) -> u64 {
+    let bytes = |content: &Content| {
+        let known = content.known()?;
+        Some(known.runs.iter().map(|run| u64::from(run.len) * 4096).sum::<u64>().min(content.size))
     };
-    tree.reachable().into_iter().map(stored).sum::<u64>() / 4 + (64 << 20)
+    contents(tree).filter_map(bytes).fold(0, u64::saturating_add)
+}
+
+fn contents(tree: &Tree) -> impl Iterator<Item = &Content> {
+    tree.reachable().into_iter().filter_map(|id| match &tree.node(id).kind {
+        Kind::File(content) => Some(content),
+        _ => None,
+    })
 }
 
 /// By this label a containerVM finds its root; the name is VIC's.
@@ -136,6 +156,8 @@ pub enum Error {
     Image(#[from] oci::Error),
     #[error("the image has no layer {number}: it has {layers}, from 1")]
     NoLayer { number: usize, layers: usize },
+    #[error("the files take {stored} bytes, and {} has {room} free", dir.display())]
+    Room { dir: PathBuf, stored: u64, room: u64 },
     #[error("{}", path.display())]
     Ext4 { path: PathBuf, source: ext4::Error },
     #[error("{}", path.display())]
