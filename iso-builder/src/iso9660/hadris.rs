@@ -35,7 +35,10 @@ fn iso_options(options: &Options) -> Result<IsoOptions, Error> {
         .with_rock_ridge()
         .with_relocation(Relocation::Refuse)
         .with_time(date(options.time, "")?);
-    Ok(match &options.boot {
+    if options.boot.uefi.is_some() || options.joliet {
+        return Err(layout("neither UEFI nor Joliet can be written yet"));
+    }
+    Ok(match &options.boot.bios {
         Some(boot) => with_boot(iso, boot),
         None => iso,
     })
@@ -44,8 +47,7 @@ fn iso_options(options: &Options) -> Result<IsoOptions, Error> {
 fn with_boot(iso: IsoOptions, boot: &BiosBoot) -> IsoOptions {
     // Four sectors of 512 bytes: isolinux loads the rest of itself, by the boot information table.
     let entry = BootEntry::bios(&boot.image).with_load_size(4).with_boot_info(BootInfo::Table);
-    iso.with_el_torito(ElTorito::new().with_entry(entry).with_catalog_path(&boot.catalog))
-        .with_hybrid(Hybrid::mbr().with_bootstrap(&boot.mbr))
+    iso.with_el_torito(ElTorito::new().with_entry(entry)).with_hybrid(Hybrid::mbr().with_bootstrap(&boot.mbr))
 }
 
 /// Copies what is below `dir`, whose path is `path`.

@@ -4,12 +4,20 @@
 //! another writer can take its place without anyone's notice. What goes into an image is decided by recipes.
 
 use std::fs::File;
-use std::io;
 
-use crate::tree::{Time, Tree};
+use crate::tree::{Content, Time, Tree};
 
 pub mod dump;
+mod error;
+mod format;
 mod hadris;
+mod reader;
+mod record;
+mod rock_ridge;
+mod volume;
+
+pub use error::Error;
+pub use reader::read;
 
 /// What an image says about itself, and how it boots.
 #[derive(Clone, Debug)]
@@ -20,19 +28,33 @@ pub struct Options {
     pub publisher: String,
     /// Dates the volume and directories without a time.
     pub time: Time,
-    pub boot: Option<BiosBoot>,
+    /// Adds names for Windows, which reads no Rock Ridge. Symlinks and device nodes have no place among them.
+    pub joliet: bool,
+    pub boot: Boot,
+}
+
+/// Who can start from an image. With either, the same bytes boot from a CD drive (El Torito) and from a disk (MBR and GPT).
+#[derive(Clone, Debug, Default)]
+pub struct Boot {
+    pub bios: Option<BiosBoot>,
+    pub uefi: Option<UefiBoot>,
 }
 
 /// Boot by El Torito without emulation, and by the boot code of an MBR.
 #[derive(Clone, Debug)]
 pub struct BiosBoot {
-    /// Path in the tree of the boot image. It gets a boot information table.
+    /// Path in the tree of the boot image: isolinux's `isolinux.bin`. It gets a boot information table.
     pub image: String,
-    /// Path that the boot catalog gets.
-    pub catalog: String,
     /// Boot code for the first sector, which finds the boot image by the address that is put at offset 432:
-    /// isolinux's `isohdpfx.bin`.
+    /// the first 432 bytes of isolinux's `isohdpfx.bin`.
     pub mbr: Vec<u8>,
+}
+
+/// Boot by an EFI system partition: a FAT file system with `EFI/BOOT/BOOTX64.EFI`.
+#[derive(Clone, Debug)]
+pub struct UefiBoot {
+    /// The file system. It lies behind the files, where a partition and an entry of El Torito's name it, and has no name in the tree.
+    pub image: Content,
 }
 
 /// Writes `tree` as an ISO 9660 image to `out`, which is empty.
@@ -41,17 +63,4 @@ pub struct BiosBoot {
 /// read into memory whole.
 pub fn write(tree: &Tree, options: &Options, out: &File) -> Result<(), Error> {
     hadris::write(tree, options, out)
-}
-
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("/{path} cannot be stored in an ISO 9660 image: {reason}")]
-    Unfit { path: String, reason: String },
-    #[error("/{path} cannot be read")]
-    Read { path: String, source: io::Error },
-    #[error("the image cannot be laid out: {reason}")]
-    Layout { reason: String },
-    #[error("the image cannot be written")]
-    Write(#[from] io::Error),
 }
