@@ -9,12 +9,12 @@ use std::os::unix::fs::FileExt;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::Error;
 use super::format::{
-    AT_THE_END, DESCRIPTOR_AT, GRAIN, Header, SECTOR, TABLE_ENTRIES, TABLE_SECTORS, descriptor, directory_sectors,
-    tables,
+    AT_THE_END, DESCRIPTOR_AT, DIRECTORY, FOOTER, GRAIN, Header, SECTOR, TABLE, TABLE_ENTRIES, TABLE_SECTORS,
+    directory_sectors, tables,
 };
 use super::writer::{Stats, index, sector, store};
+use super::{Error, descriptor};
 
 /// Writes the first `size` bytes of `raw` to `out`, which must be empty, as [`super::write_sparse`] does.
 pub fn write_stream(
@@ -53,7 +53,7 @@ pub fn write_stream(
     };
     let end = end().map_err(Error::Write)?;
     debug_assert!(tables(capacity) * 4 <= directory.len() as u64);
-    let text = descriptor("streamOptimized", cid, capacity, name)?;
+    let text = descriptor::write("streamOptimized", cid, capacity, "SPARSE", name, None)?;
     let written = out.write_all_at(&header.to_bytes(), 0);
     written.and_then(|()| out.write_all_at(text.as_bytes(), DESCRIPTOR_AT * SECTOR)).map_err(Error::Write)?;
     Ok(Stats { grains: size.div_ceil(GRAIN), stored, size: end, cid })
@@ -120,7 +120,4 @@ impl Stream<'_> {
     }
 }
 
-const TABLE: u32 = 1;
-const DIRECTORY: u32 = 2;
-const FOOTER: u32 = 3;
 const _: () = assert!(TABLE_SECTORS * SECTOR == TABLE_ENTRIES * 4);

@@ -8,13 +8,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use flate2::Crc;
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
 
-use super::Error;
-use super::format::{
-    DESCRIPTOR_AT, GRAIN, Header, SECTOR, TABLE_ENTRIES, TABLE_SECTORS, descriptor, directory_sectors, tables,
-};
+use super::disk::next_in_file;
+use super::format::{DESCRIPTOR_AT, GRAIN, Header, SECTOR, TABLE_ENTRIES, TABLE_SECTORS, directory_sectors, tables};
+use super::{Error, descriptor};
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +50,8 @@ pub fn write_sparse(
         Ok(())
     })?;
     let end = (header.overhead + stored * (GRAIN / SECTOR)) * SECTOR;
-    let metadata = metadata(&header, &entries, &descriptor("monolithicSparse", cid, capacity, name)?);
+    let metadata =
+        metadata(&header, &entries, &descriptor::write("monolithicSparse", cid, capacity, "SPARSE", name, None)?);
     out.write_all_at(&metadata, 0).and_then(|()| out.set_len(end)).map_err(Error::Write)?;
     Ok(Stats { grains, stored, size: end, cid })
 }
@@ -107,14 +105,8 @@ fn next_with_data(raw: &File, number: u64, size: u64) -> Result<Option<u64>, Err
     if start >= size {
         return Ok(None);
     }
-    let Ok(offset) = i64::try_from(start) else { return Ok(Some(number)) };
-    match lseek(raw, offset, Whence::SeekData) {
-        Ok(at) => Ok(u64::try_from(at).ok().filter(|&at| at < size).map(|at| at / GRAIN)),
-        Err(Errno::ENXIO) => Ok(None),
-        // A file system that does not know its holes has data everywhere.
-        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(Some(number)),
-        Err(error) => Err(Error::Read(error.into())),
-    }
+    let next = next_in_file(raw, start).map_err(Error::Read)?;
+    Ok(next.filter(|&at| at < size).map(|at| at / GRAIN))
 }
 
 /// Fills `grain` with what `raw` has from `at` to `size`, and zeros.
