@@ -3,25 +3,46 @@
 //! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
 //! the machine are read here, once, and handed down.
 
+mod cat;
+mod completions;
+mod diff;
 mod disk;
 mod initramfs;
 mod inspect;
 mod iso;
 mod kernel;
+mod ls;
+mod verify;
 
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Parser, Subcommand, ValueEnum};
+use iso_builder::progress::{self, Mode};
 use iso_builder::recipe;
 use iso_builder::tree::Time;
+use iso_builder::view::{Place, json};
 
 /// Builds every image of tether: containers' disks, the kernel, the initramfs and the ISOs.
 ///
 /// Nothing needs root. The same inputs give the same bytes on any machine. A command that fails leaves no half file.
 #[derive(Debug, Parser)]
-#[command(name = "iso-builder", version, max_term_width = 110)]
+#[command(
+    name = "iso-builder",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  iso-builder bootstrap -o bootstrap.iso
+  iso-builder disk image.tar --format vmdk -o disk.vmdk
+  iso-builder ls -l disk.vmdk:/etc
+
+Exit status: 0 done, 1 failed, 2 a wrong command line; `diff` and `verify`: 0 the same, 1 different, 2 trouble."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,6 +59,25 @@ pub(crate) struct Cli {
     /// Directory of caches; the kernel is kept in `tether/kernel` below it [default: $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", global = true)]
     cache: Option<PathBuf>,
+    /// Print results as JSON on stdout, progress and errors as JSON lines on stderr
+    #[arg(long, global = true)]
+    json: bool,
+    /// How to tell about long work: bars on a terminal, lines for a log, JSON lines, or not at all
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Telling::Auto, global = true)]
+    progress: Telling,
+    /// The same as --progress none
+    #[arg(short, long, global = true, conflicts_with = "progress")]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Telling {
+    /// `json` with --json, else `tty` where stderr is a terminal, else `plain`
+    Auto,
+    Plain,
+    Tty,
+    Json,
+    None,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,13 +90,20 @@ enum Command {
     Disk(disk::Disk),
     /// Build the initramfs: one static program as /init
     Initramfs(initramfs::Initramfs),
-    /// Describe an image: ISO, initramfs, ext4 or VMDK
-    Inspect {
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
     /// Build the kernel, or find it in the cache, and print its path
     Kernel(kernel::Kernel),
+    /// Describe an image: ISO, initramfs, ext4, VMDK or container image
+    Inspect(inspect::Inspect),
+    /// List the files in an image, or in an image within one
+    Ls(ls::Ls),
+    /// Print files of an image
+    Cat(cat::Cat),
+    /// Say what differs between the files of two images
+    Diff(diff::Diff),
+    /// Check a file against its digest, its own checksums, and what it is when it is built again
+    Verify(verify::Verify),
+    /// Print a script with which a shell completes these commands
+    Completions(completions::Completions),
 }
 
 /// What all commands share.
@@ -64,6 +111,10 @@ pub(crate) struct Context {
     /// Dates what has no time of its own.
     time: Time,
     cache: Option<PathBuf>,
+    /// Results are for a machine.
+    json: bool,
+    /// A directory for unnamed files.
+    spool: PathBuf,
 }
 
 impl Context {
@@ -77,17 +128,95 @@ impl Context {
 }
 
 impl Cli {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        let context = &Context { time: Time { secs: self.epoch, nanos: 0 }, cache: self.cache };
+    /// Results and errors are for a machine.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The exit code for what goes wrong: `diff` and `verify` need 1 to say that something differs.
+    pub(crate) fn trouble(&self) -> u8 {
         match self.command {
+            Command::Diff(_) | Command::Verify(_) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Does what was asked, and gives the exit code.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        progress::choose(self.mode());
+        let time = Time { secs: self.epoch, nanos: 0 };
+        let context = &Context { time, cache: self.cache.clone(), json: self.json, spool: std::env::temp_dir() };
+        match self.command {
+            Command::Diff(asked) => return asked.run(context),
+            Command::Verify(asked) => return asked.run(context),
+            Command::Inspect(asked) => asked.run(context),
+            Command::Ls(asked) => asked.run(context),
+            Command::Cat(asked) => asked.run(context),
+            Command::Completions(asked) => asked.run(),
+            command => {
+                let output = command.output().filter(|_| context.json).map(Path::to_owned);
+                command.build(context).and_then(|()| output.map_or(Ok(()), |output| made(&output)))
+            }
+        }?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Whether the command makes the file that `--output` names.
+    fn builds(&self) -> bool {
+        use Command::{Appliance, Bootstrap, Disk, Initramfs, Kernel};
+        matches!(self.command, Appliance(_) | Bootstrap(_) | Disk(_) | Initramfs(_) | Kernel(_))
+    }
+
+    /// Builds for `verify`, whose own results alone are told.
+    fn build(self, around: &Context) -> anyhow::Result<()> {
+        let time = Time { secs: self.epoch, nanos: 0 };
+        let context = Context { time, cache: self.cache, json: around.json, spool: around.spool.clone() };
+        self.command.build(&context)
+    }
+
+    fn mode(&self) -> Mode {
+        match self.progress {
+            _ if self.quiet => Mode::Nothing,
+            Telling::None => Mode::Nothing,
+            Telling::Auto if self.json => Mode::Events,
+            Telling::Auto if io::stderr().is_terminal() => Mode::Bar,
+            Telling::Auto | Telling::Plain => Mode::Lines,
+            Telling::Tty => Mode::Bar,
+            Telling::Json => Mode::Events,
+        }
+    }
+}
+
+impl Command {
+    fn build(self, context: &Context) -> anyhow::Result<()> {
+        match self {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
             Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
             Command::Disk(asked) => asked.run(context),
             Command::Initramfs(asked) => asked.run(context),
-            Command::Inspect { file } => print(&inspect::inspect(&file)?),
             Command::Kernel(asked) => asked.run(context),
+            _ => anyhow::bail!("it builds nothing"),
         }
     }
+
+    /// What it makes, where it does not say so itself.
+    fn output(&self) -> Option<&Path> {
+        match self {
+            Command::Bootstrap(asked) | Command::Appliance(asked) => Some(&asked.output),
+            Command::Disk(asked) => Some(&asked.output),
+            Command::Initramfs(asked) => Some(&asked.output),
+            _ => None,
+        }
+    }
+}
+
+/// Tells a machine what was made.
+fn made(path: &Path) -> anyhow::Result<()> {
+    let size = path.metadata().with_context(|| path.display().to_string())?.len();
+    let mut result = serde_json::Map::new();
+    json::put(&mut result, "output", path.as_os_str().as_encoded_bytes());
+    result.insert("size".to_owned(), size.into());
+    print(&format!("{}\n", json::line(&result.into())))
 }
 
 /// The program of that name that was installed, or built, with this one.
@@ -102,12 +231,22 @@ fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Writes to stdout. Whoever reads may stop early, as `head` does; that is no failure.
+/// Writes to stdout.
 fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    printed(io::stdout().write_all(text.as_bytes()))
+}
+
+/// What writing to stdout came to. Whoever reads may stop early, as `head` does; that is no failure.
+fn printed(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
         _ => Ok(()),
     }
+}
+
+/// Takes FILE:PATH, of any bytes.
+fn place() -> impl TypedValueParser<Value = Place> {
+    OsStringValueParser::new().try_map(|text| Place::parse(OsStr::new(&text)))
 }
 
 /// A number of bytes, or of the units K, M, G and T (powers of 1024).

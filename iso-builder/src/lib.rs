@@ -15,4 +15,6 @@ pub mod output;
 pub mod progress;
 pub mod recipe;
 pub mod tree;
+pub mod verify;
+pub mod view;
 pub mod vmdk;

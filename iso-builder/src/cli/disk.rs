@@ -19,7 +19,7 @@ pub(crate) struct Disk {
     image: Reference,
     /// The disk to write
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// How the disk is stored: the bare ext4 file system, a sparse VMDK to run, or a stream-optimized one for vSphere to import
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     format: Format,
@@ -50,7 +50,7 @@ impl Disk {
         let mut tell = |step, done, total| {
             let progress = match &mut current {
                 Some((of, progress)) if *of == step => progress,
-                other => &mut other.insert((step, Progress::start(name(step), total))).1,
+                other => &mut other.insert((step, Progress::bytes(name(step), total))).1,
             };
             progress.reach(done, total);
         };
