@@ -1,23 +1,37 @@
-//! ISO 9660 images with Rock Ridge names that BIOSes boot, from a CD drive or as a disk.
+//! ISO 9660 images that Linux, Windows and firmware read: from a CD drive, and from a disk with the same bytes.
 //!
-//! [`write()`] is the whole interface. The bytes are made by the crate `hadris-iso` for now, behind this module, so that
-//! another writer can take its place without anyone's notice. What goes into an image is decided by recipes.
+//! [`write()`] makes one out of a [`Tree`](crate::tree::Tree): `writer` decides where things lie. `files` numbers inodes, `hierarchy` lays out
+//! directories of `record`s with Rock Ridge's `fields`, under `identifiers` that older readers see; `descriptors` say where
+//! these are, `el_torito` and `partitions` who starts from the image, and all goes through a `sink`.
+//!
+//! [`read()`] makes a tree out of an image, also of others' making. It shares with the writer only what is true of the
+//! format: `format`, `record`, and the numbers in `volume` and `rock_ridge`. [`dump`](mod@dump) shows an image as text.
+//!
+//! The image is a function of tree and options: no clock, no randomness, no environment. Not made: multiple sessions,
+//! volumes of several images, zisofs, xattrs.
 
-use std::fs::File;
+use crate::tree::{Content, Time};
 
-use crate::tree::{Content, Time, Tree};
-
+mod descriptors;
 pub mod dump;
+mod el_torito;
 mod error;
+mod fields;
+mod files;
 mod format;
-mod hadris;
+mod hierarchy;
+mod identifiers;
+mod partitions;
 mod reader;
 mod record;
 mod rock_ridge;
+mod sink;
 mod volume;
+mod writer;
 
 pub use error::Error;
 pub use reader::read;
+pub use writer::write;
 
 /// What an image says about itself, and how it boots.
 #[derive(Clone, Debug)]
@@ -55,12 +69,4 @@ pub struct BiosBoot {
 pub struct UefiBoot {
     /// The file system. It lies behind the files, where a partition and an entry of El Torito's name it, and has no name in the tree.
     pub image: Content,
-}
-
-/// Writes `tree` as an ISO 9660 image to `out`, which is empty.
-///
-/// Sockets, FIFOs and xattrs have no place in it: they are an error, as is anything else that would be lost. Files are
-/// read into memory whole.
-pub fn write(tree: &Tree, options: &Options, out: &File) -> Result<(), Error> {
-    hadris::write(tree, options, out)
 }

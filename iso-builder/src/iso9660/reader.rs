@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::Error;
-use super::format::{SECTOR, SECTOR_BYTES, from_date, u32_at};
+use super::format::{SECTOR, SECTOR_BYTES, from_date};
 use super::record::{DIRECTORY, NOT_LAST, PARENT, Record, SELF, records};
 use super::rock_ridge::{self, Attributes, Posix};
 use super::volume::{self, Volumes};
-use crate::tree::{Content, Extent, Kind, Meta, Node, NodeId, ROOT, ReadAt, Source, Time, Tree};
+use crate::tree::{Content, Extent, Kind, Meta, Node, NodeId, ROOT, ReadAt, Source, Tree};
 
 /// Reads the tree of the ISO 9660 image that `image` holds.
 ///
@@ -288,7 +288,7 @@ fn meta(attributes: &Attributes, record: &Record<'_>) -> Meta {
         mode: u16::try_from(mode & 0o7777).expect("twelve bits"),
         uid,
         gid,
-        mtime: attributes.modified.or_else(|| from_date(&record.date)).unwrap_or(Time::default()),
+        mtime: attributes.modified.or_else(|| from_date(&record.date)).unwrap_or_default(),
         ..Meta::default()
     }
 }

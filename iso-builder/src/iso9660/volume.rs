@@ -71,7 +71,11 @@ pub(super) fn read(image: &Arc<dyn ReadAt>) -> Result<Volumes, Error> {
 
 /// Fills `buf` with a sector.
 pub(super) fn sector(image: &Arc<dyn ReadAt>, block: u32, buf: &mut [u8; SECTOR]) -> Result<(), Error> {
-    let at = u64::from(block) * SECTOR_BYTES;
+    read_at(image, u64::from(block) * SECTOR_BYTES, buf)
+}
+
+/// Fills `buf` from an offset.
+pub(super) fn read_at(image: &Arc<dyn ReadAt>, at: u64, buf: &mut [u8]) -> Result<(), Error> {
     image.read_exact_at(buf, at).map_err(|source| match source.kind() {
         std::io::ErrorKind::UnexpectedEof => Error::damaged(at, "the image ends"),
         _ => Error::Image { at, source },
