@@ -53,26 +53,33 @@ pub(crate) struct Cli {
         value_name = "SECONDS",
         default_value_t = 0,
         global = true,
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = EVERYWHERE
     )]
     epoch: i64,
     /// Directory of caches; the kernel is kept in `tether/kernel` below it [default: $XDG_CACHE_HOME or ~/.cache]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = EVERYWHERE)]
     cache: Option<PathBuf>,
     /// Print results as JSON on stdout, progress and errors as JSON lines on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
-    /// How to tell about long work: bars on a terminal, lines for a log, JSON lines, or not at all
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = Telling::Auto, global = true)]
+    /// How long work is told: `auto` is `json` with --json, else `tty` on a terminal, else `plain` lines
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value_t = Telling::Auto,
+        global = true,
+        help_heading = EVERYWHERE
+    )]
     progress: Telling,
     /// The same as --progress none
-    #[arg(short, long, global = true, conflicts_with = "progress")]
+    #[arg(short, long, global = true, conflicts_with = "progress", help_heading = EVERYWHERE)]
     quiet: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Telling {
-    /// `json` with --json, else `tty` where stderr is a terminal, else `plain`
     Auto,
     Plain,
     Tty,
@@ -80,17 +87,41 @@ enum Telling {
     None,
 }
 
+/// Help lists what all commands know apart from what is a command's own.
+const EVERYWHERE: &str = "Options of every command";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build bootstrap.iso, which boots a containerVM
+    #[command(after_help = "\
+Examples:
+  iso-builder bootstrap -o bootstrap.iso
+  iso-builder bootstrap --kernel bzImage --init tether --epoch 1700000000 -o bootstrap.iso")]
     Bootstrap(iso::Iso),
     /// Build appliance.iso, which boots a Virtual Container Host
+    #[command(after_help = "\
+Examples:
+  iso-builder appliance -o appliance.iso
+  iso-builder appliance --kernel bzImage --init appliance-init --cmdline 'console=ttyS1 quiet' -o appliance.iso")]
     Appliance(iso::Iso),
     /// Build a container's disk out of an image
+    #[command(after_help = "\
+Examples:
+  docker save alpine:3.20 -o alpine.tar && iso-builder disk alpine.tar -o alpine.raw
+  iso-builder disk oci:layout:v1 --format vmdk --size 10G -o disk.vmdk
+  iso-builder disk docker-archive:images.tar:redis:7 --format stream -o redis.vmdk")]
     Disk(disk::Disk),
     /// Build the initramfs: one static program as /init
+    #[command(after_help = "\
+Examples:
+  iso-builder initramfs -o initramfs.cpio
+  iso-builder initramfs --init tether -o initramfs.cpio && iso-builder ls -l initramfs.cpio")]
     Initramfs(initramfs::Initramfs),
     /// Build the kernel, or find it in the cache, and print its path
+    #[command(after_help = "\
+Examples:
+  iso-builder kernel -o bzImage
+  iso-builder kernel --source linux-6.12.48.tar.xz --jobs 4")]
     Kernel(kernel::Kernel),
     /// Describe an image: ISO, initramfs, ext4, VMDK or container image
     Inspect(inspect::Inspect),
@@ -100,7 +131,7 @@ enum Command {
     Cat(cat::Cat),
     /// Say what differs between the files of two images
     Diff(diff::Diff),
-    /// Check a file against its digest, its own checksums, and what it is when it is built again
+    /// Check a file by its digest and checksums, or build it again and compare
     Verify(verify::Verify),
     /// Print a script with which a shell completes these commands
     Completions(completions::Completions),
@@ -113,6 +144,8 @@ pub(crate) struct Context {
     cache: Option<PathBuf>,
     /// Results are for a machine.
     json: bool,
+    /// Results are printed; not where `verify` builds something again.
+    told: bool,
     /// A directory for unnamed files.
     spool: PathBuf,
 }
@@ -145,33 +178,15 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         progress::choose(self.mode());
         let time = Time { secs: self.epoch, nanos: 0 };
-        let context = &Context { time, cache: self.cache.clone(), json: self.json, spool: std::env::temp_dir() };
-        match self.command {
-            Command::Diff(asked) => return asked.run(context),
-            Command::Verify(asked) => return asked.run(context),
-            Command::Inspect(asked) => asked.run(context),
-            Command::Ls(asked) => asked.run(context),
-            Command::Cat(asked) => asked.run(context),
-            Command::Completions(asked) => asked.run(),
-            command => {
-                let output = command.output().filter(|_| context.json).map(Path::to_owned);
-                command.build(context).and_then(|()| output.map_or(Ok(()), |output| made(&output)))
-            }
-        }?;
-        Ok(ExitCode::SUCCESS)
+        let (json, spool) = (self.json, std::env::temp_dir());
+        self.command.run(&Context { time, cache: self.cache, json, told: true, spool })
     }
 
-    /// Whether the command makes the file that `--output` names.
-    fn builds(&self) -> bool {
-        use Command::{Appliance, Bootstrap, Disk, Initramfs, Kernel};
-        matches!(self.command, Appliance(_) | Bootstrap(_) | Disk(_) | Initramfs(_) | Kernel(_))
-    }
-
-    /// Builds for `verify`, whose own results alone are told.
-    fn build(self, around: &Context) -> anyhow::Result<()> {
+    /// Does it for `verify`, whose own results alone are told.
+    fn rebuild(self, around: &Context) -> anyhow::Result<()> {
         let time = Time { secs: self.epoch, nanos: 0 };
-        let context = Context { time, cache: self.cache, json: around.json, spool: around.spool.clone() };
-        self.command.build(&context)
+        let (json, spool) = (around.json, around.spool.clone());
+        self.command.run(&Context { time, cache: self.cache, json, told: false, spool }).map(|_| ())
     }
 
     fn mode(&self) -> Mode {
@@ -188,15 +203,23 @@ impl Cli {
 }
 
 impl Command {
-    fn build(self, context: &Context) -> anyhow::Result<()> {
+    fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        let output = self.output().filter(|_| context.json && context.told).map(Path::to_owned);
         match self {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
             Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
             Command::Disk(asked) => asked.run(context),
             Command::Initramfs(asked) => asked.run(context),
             Command::Kernel(asked) => asked.run(context),
-            _ => anyhow::bail!("it builds nothing"),
-        }
+            Command::Inspect(asked) => asked.run(context),
+            Command::Ls(asked) => asked.run(context),
+            Command::Cat(asked) => asked.run(context),
+            Command::Diff(asked) => return asked.run(context),
+            Command::Verify(asked) => return asked.run(context),
+            Command::Completions(asked) => asked.run(),
+        }?;
+        output.map_or(Ok(()), |output| made(&output))?;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// What it makes, where it does not say so itself.

@@ -188,10 +188,8 @@ impl Told {
 
 fn bar(unit: Unit, what: &str, total: u64) -> ProgressBar {
     let template = match unit {
-        // The rate and the time left are shown where there is room for them: a narrow terminal drops the bar first.
-        Unit::Bytes => {
-            "{msg} {wide_bar} {percent} % {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left"
-        }
+        // short enough for 50 columns, where the bar has shrunk to nothing
+        Unit::Bytes => "{msg} {wide_bar} {percent} % of {binary_total_bytes} {binary_bytes_per_sec} {eta} left",
         Unit::Steps => "{msg} {wide_bar} {percent} % {elapsed} {eta} left",
     };
     let style = ProgressStyle::with_template(template).expect("the template is valid");

@@ -13,13 +13,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::{Context, place, printed};
 
-/// Every byte is given as it is. Into a file, holes are written as holes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   iso-builder cat disk.vmdk:/etc/os-release
   iso-builder cat bootstrap.iso:/boot/initramfs.cpio:/init > init
-  iso-builder cat appliance.iso:/boot/initramfs.cpio | cpio -itv")]
+  iso-builder cat appliance.iso:/boot/initramfs.cpio | cpio -itv
+
+Every byte is given as it is; into a file, holes are written as holes. `iso-builder ls --help` says how a PATH is written.")]
 pub(crate) struct Cat {
     #[arg(value_name = "FILE:PATH", required = true, value_parser = place(), value_hint = clap::ValueHint::AnyPath, help = "Files in images; symbolic links are followed")]
     places: Vec<Place>,

@@ -10,7 +10,6 @@ use iso_builder::view::{self, Aspect, Change, CompareError, Difference, Ignore, 
 
 use super::{Context, place, printed};
 
-/// The images may be of different kinds. What they say besides their files (labels, boot records) is not compared; `cmp` compares bytes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -18,6 +17,7 @@ Examples:
   iso-builder diff --ignore times,owners image.tar disk.vmdk
   iso-builder diff old.iso:/boot/initramfs.cpio new.iso:/boot/initramfs.cpio
 
+The images may be of different kinds. What they say besides their files (labels, boot records) is not compared; `cmp` compares bytes.
 Exit status: 0 the files are the same, 1 they differ, 2 trouble.")]
 pub(crate) struct Diff {
     #[arg(value_name = "FIRST", value_parser = place(), value_hint = clap::ValueHint::AnyPath, help = "FILE or FILE:PATH: an image, a directory in one, or a file in one")]

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufReader, Seek as _};
+use std::io::Seek as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -12,18 +12,20 @@ use clap::Args;
 use iso_builder::tree::{Kind, ROOT};
 use iso_builder::view::text::{self, Shown};
 use iso_builder::view::{self, Format, Label, Links, Place, View, json};
-use iso_builder::{cpio, ext4, iso9660, vmdk};
+use iso_builder::{ext4, iso9660, vmdk};
 use serde_json::Value;
 
 use super::{Context, place, print};
 
-/// Every file with its attributes and SHA-256, and what the format says besides: labels, boot records, checksums, where things lie.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   iso-builder inspect bootstrap.iso
   iso-builder inspect bootstrap.iso:/boot/initramfs.cpio
-  iso-builder inspect --json disk.vmdk | jq .formats")]
+  iso-builder inspect --json disk.vmdk | jq .formats
+
+Shown are the files with their attributes and SHA-256, and what the format says besides: labels, boot records, where things lie. \
+`iso-builder ls --help` says how a PATH is written.")]
 pub(crate) struct Inspect {
     #[arg(value_name = "FILE[:PATH]", value_parser = place(), value_hint = clap::ValueHint::AnyPath, help = "The image: ISO, initramfs, ext4, VMDK, partitioned disk, docker-archive or OCI layout, or one in another")]
     place: Place,
@@ -47,20 +49,22 @@ impl Inspect {
     fn text(&self, view: &View, context: &Context) -> anyhow::Result<String> {
         let mut text = match view.formats.last() {
             Some(Format::Container) => container(view),
-            _ => dump(&self.file(context)?, &view.formats[view.around])?,
+            _ => dump(view, &self.file(context)?)?,
         };
         let counts = view::count(&view.tree);
-        writeln!(
-            text,
-            "{}: {} directories, {} files, {} symlinks, {} others; {}, of which {} are stored",
-            view.described(),
-            counts.directories,
-            counts.files,
-            counts.symlinks,
-            counts.others,
-            text::size(counts.bytes),
-            text::size(counts.stored),
-        )?;
+        let kinds = [
+            (counts.directories, "directory", "directories"),
+            (counts.files, "file", "files"),
+            (counts.symlinks, "symlink", "symlinks"),
+            (counts.others, "special file", "special files"),
+        ];
+        let kinds: Vec<String> = kinds
+            .into_iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }))
+            .collect();
+        let (bytes, stored) = (text::size(counts.bytes), text::size(counts.stored));
+        writeln!(text, "{}: {}; {bytes}, of which {stored} are no holes", view.described(), kinds.join(", "))?;
         Ok(text)
     }
 
@@ -80,14 +84,17 @@ impl Inspect {
     }
 }
 
-/// What the format says about the file that is in it; of a disk with partitions, nothing.
-fn dump(file: &File, format: &Format) -> anyhow::Result<String> {
-    Ok(match format {
+/// What the format says about the file that is in it.
+fn dump(view: &View, file: &File) -> anyhow::Result<String> {
+    Ok(match view.formats[view.around] {
         Format::Iso => iso9660::dump::dump(file)?,
         Format::Ext4 => ext4::dump(file)?,
         Format::Vmdk => vmdk::dump(file)?,
-        Format::Cpio => cpio::dump(&mut BufReader::new(file))?,
-        Format::Container | Format::Partition { .. } => String::new(),
+        Format::Cpio | Format::Partition { .. } | Format::Container => {
+            let mut text = Vec::new();
+            view::dump(&view.tree, &mut text)?;
+            String::from_utf8(text)?
+        }
     })
 }
 

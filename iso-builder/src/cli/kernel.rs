@@ -30,6 +30,7 @@ impl Kernel {
             copy(&image, &path).with_context(|| path.display().to_string())?;
         }
         match context.json {
+            _ if !context.told => Ok(()),
             true => made(&image),
             false => print(&format!("{}\n", image.display())),
         }

@@ -9,7 +9,6 @@ use iso_builder::view::{self, Links, Place, View, json};
 
 use super::{Context, place, printed};
 
-/// The path of an image begins with `/`, and one leads on through an image that the other holds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -17,8 +16,9 @@ Examples:
   iso-builder ls -lR bootstrap.iso:/boot/initramfs.cpio:/
   iso-builder ls --json disk.vmdk:/etc | jq -r '.entries[].path'
 
-A colon parts FILE from PATH only before a slash; write \\: where a name itself ends in a colon. Names that a terminal could obey are escaped. \
-The image may be an ISO, ext4, a VMDK or a partitioned disk that holds an ext4, an initramfs, a docker-archive or an OCI layout.")]
+The image may be an ISO, ext4, a VMDK or a partitioned disk that holds an ext4, an initramfs, a docker-archive or an OCI layout. \
+A colon parts FILE from PATH only before a slash; write \\:/ where the name of a directory ends in one. A further :/PATH leads on into an image \
+that the first path names. In names, what a terminal could obey is escaped.")]
 pub(crate) struct Ls {
     /// Mode, links, owner, size and time (UTC) of each
     #[arg(short, long)]

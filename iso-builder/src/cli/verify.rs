@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser as _};
+use clap::{Args, CommandFactory as _, Parser as _};
 use iso_builder::progress::Progress;
 use iso_builder::verify::{self, Differs, Published};
 use iso_builder::view::text::{self, Shown};
@@ -15,8 +15,6 @@ use serde_json::{Map, Value};
 
 use super::{Cli, Context, diff, print};
 
-/// Compares the file with the digest beside it (FILE.sha256 or SHA256SUMS), checks the image's own checksums and reads all that it holds. With a command
-/// that builds, builds the file once more and compares byte for byte.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +22,8 @@ Examples:
   iso-builder verify bootstrap.iso bootstrap --kernel bzImage --init tether --epoch 1700000000
   iso-builder verify disk.vmdk disk image.tar --format vmdk
 
-The command is the one that built the file, without --output; what it makes goes to a temporary directory (TMPDIR).
+The file is compared with the digest beside it (FILE.sha256 or SHA256SUMS), the image's own checksums are checked, and all that it holds is read. \
+With the command that built it, without --output, it is built again in a temporary directory (TMPDIR) and compared byte for byte.
 Exit status: 0 all is well, 1 it is damaged or differs, 2 trouble.")]
 pub(crate) struct Verify {
     /// What was built
@@ -39,13 +38,14 @@ impl Verify {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let mut findings = Findings { file: self.file.clone(), bad: false, report: Map::new(), json: context.json };
         std::fs::metadata(&self.file).with_context(|| shown(&self.file))?;
+        let dir = tempfile::tempdir_in(&context.spool).with_context(|| shown(&context.spool))?;
+        let again = (!self.command.is_empty()).then(|| self.again(dir.path(), context)).transpose()?;
         if self.file.is_file() {
             findings.digest()?;
         }
         let view = findings.inside(context)?;
-        if !self.command.is_empty() {
-            let dir = tempfile::tempdir_in(&context.spool).with_context(|| shown(&context.spool))?;
-            self.build(dir.path(), context)?;
+        if let Some(again) = again {
+            again.rebuild(context).context("it cannot be built again")?;
             findings.compare(dir.path(), view.as_ref(), context)?;
         }
         if context.json {
@@ -55,8 +55,17 @@ impl Verify {
         Ok(ExitCode::from(u8::from(findings.bad)))
     }
 
-    /// Runs the command, in this process, with a file of the same name in `dir` as its output.
-    fn build(&self, dir: &Path, context: &Context) -> anyhow::Result<()> {
+    /// The command, with a file of the same name in `dir` as its output.
+    fn again(&self, dir: &Path, context: &Context) -> anyhow::Result<Cli> {
+        let known = Cli::command();
+        let builds = |command: &&clap::Command| command.get_arguments().any(|argument| argument.get_id() == "output");
+        let builders: Vec<&str> = known.get_subcommands().filter(builds).map(clap::Command::get_name).collect();
+        let word = Shown(self.command[0].as_encoded_bytes()).to_string();
+        anyhow::ensure!(
+            builders.contains(&word.as_str()),
+            "{word}: no command that builds a file; those are {}",
+            builders.join(", ")
+        );
         let name = self.file.file_name().with_context(|| shown(&self.file))?;
         let mut words: Vec<OsString> =
             vec!["iso-builder".into(), "--epoch".into(), context.time.secs.to_string().into()];
@@ -65,16 +74,7 @@ impl Verify {
         }
         words.extend(self.command.iter().cloned());
         words.extend(["--output".into(), dir.join(name).into()]);
-        let cli = match Cli::try_parse_from(words) {
-            Ok(cli) => cli,
-            Err(error) => error.exit(),
-        };
-        anyhow::ensure!(
-            cli.builds(),
-            "{}: it builds nothing, so nothing can be verified with it",
-            Shown(self.command[0].as_encoded_bytes())
-        );
-        cli.build(context).context("it cannot be built again")
+        Ok(Cli::try_parse_from(words).unwrap_or_else(|error| error.exit()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! It decides how an image is known and what leads from one to the next. Each format's reader makes the [`Tree`]; what is shown of it is the caller's.
 
 mod compare;
+mod dump;
 mod inner;
 pub mod json;
 mod label;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::compare::{Aspect, Change, Difference, Error as CompareError, Ignore, compare};
+pub use self::dump::dump;
 pub use self::inner::copy;
 pub use self::label::Label;
 pub use self::list::{Counts, Entry, count, links_of, list};

@@ -1,7 +1,7 @@
 //! How a person names an image, or a file in one: `FILE`, `FILE:/PATH`, and on through images within images.
 //!
-//! A path in an image begins with `/`, so `:/` is what parts it from what is before; a name with another colon needs nothing. A name that ends in a colon
-//! itself is written with `\:`. Nothing is opened here.
+//! A path in an image begins with `/`, so `:/` is what parts it from what is before; a name with another colon needs nothing. Where the name of a directory
+//! ends in a colon, and so `:/` is a part of a path, `\:/` is written. Nothing is opened here.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn colons_part_only_before_a_slash() {
-        let cases: [(&str, &[&str]); 13] = [
+        let cases: [(&str, &[&str]); 14] = [
             ("a.iso", &["a.iso"]),
             ("a.iso:/", &["a.iso", "/"]),
             ("a.iso:/boot/initramfs.cpio:/", &["a.iso", "/boot/initramfs.cpio", "/"]),
@@ -84,6 +84,7 @@ mod tests {
             ("oci:layout:tag:/etc", &["oci:layout:tag", "/etc"]),
             ("docker-archive:/tmp/a.tar:/etc", &["docker-archive:/tmp/a.tar", "/etc"]),
             (r"c\:/x", &["c:/x"]),
+            ("odd::/x", &["odd:", "/x"]),
             (r"c\\:/x", &[r"c\", "/x"]),
             (r"c\\\:/x:/y", &[r"c\:/x", "/y"]),
             (r"a\b\", &[r"a\b\"]),

@@ -20,7 +20,7 @@ pub(super) enum Kind {
 /// `None` is what nobody here can read.
 pub(super) fn kind(image: &dyn ReadAt) -> io::Result<Option<Kind>> {
     let size = image.size()?;
-    let mut start = vec![0; usize::try_from(size.min(4096)).expect("at most 4096")];
+    let mut start = vec![0; usize::try_from(size.min(START)).expect("it is far less than the memory")];
     image.read_exact_at(&mut start, 0)?;
     let mut volume = [0; 5];
     // A hybrid ISO has a partition table too, and is first of all an ISO.
@@ -72,6 +72,9 @@ fn unpacked(start: &[u8]) -> Option<Vec<u8>> {
     inside.truncate(len);
     Some(inside)
 }
+
+/// Enough for the first block of what zstd compresses: without the whole block, nothing of it is known (RFC 8878, 3.1.1.2.4: 128 KiB).
+const START: u64 = 160 << 10;
 
 #[cfg(test)]
 mod tests {
