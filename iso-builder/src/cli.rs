@@ -3,7 +3,9 @@
 //! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
 //! the machine are read here, once, and handed down.
 
+mod convert;
 mod disk;
+mod form;
 mod initramfs;
 mod inspect;
 mod iso;
@@ -46,6 +48,8 @@ enum Command {
     Bootstrap(iso::Iso),
     /// Build appliance.iso, which boots a Virtual Container Host
     Appliance(iso::Iso),
+    /// Store a disk in another way: raw, or as one of the kinds of VMDK
+    Convert(convert::Convert),
     /// Build a container's disk out of an image
     Disk(disk::Disk),
     /// Build the initramfs: one static program as /init
@@ -82,6 +86,7 @@ impl Cli {
         match self.command {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
             Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
+            Command::Convert(asked) => asked.run(),
             Command::Disk(asked) => asked.run(context),
             Command::Initramfs(asked) => asked.run(context),
             Command::Inspect { file } => print(&inspect::inspect(&file)?),
