@@ -5,8 +5,10 @@
 
 mod cat;
 mod completions;
+mod convert;
 mod diff;
 mod disk;
+mod form;
 mod initramfs;
 mod inspect;
 mod iso;
@@ -104,6 +106,12 @@ Examples:
   iso-builder appliance -o appliance.iso
   iso-builder appliance --kernel bzImage --init appliance-init --cmdline 'console=ttyS1 quiet' -o appliance.iso")]
     Appliance(iso::Iso),
+    /// Store a disk in another way: raw, or as one of the kinds of VMDK
+    #[command(after_help = "\
+Examples:
+  iso-builder convert disk.raw disk.vmdk --format vmdk
+  iso-builder convert exported.vmdk disk.raw --format raw")]
+    Convert(convert::Convert),
     /// Build a container's disk out of an image
     #[command(after_help = "\
 Examples:
@@ -208,6 +216,7 @@ impl Command {
         match self {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
             Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
+            Command::Convert(asked) => asked.run(),
             Command::Disk(asked) => asked.run(context),
             Command::Initramfs(asked) => asked.run(context),
             Command::Kernel(asked) => asked.run(context),
@@ -227,6 +236,7 @@ impl Command {
         match self {
             Command::Bootstrap(asked) | Command::Appliance(asked) => Some(&asked.output),
             Command::Disk(asked) => Some(&asked.output),
+            Command::Convert(asked) => Some(&asked.output),
             Command::Initramfs(asked) => Some(&asked.output),
             _ => None,
         }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use iso_builder::oci::Reference;
 use iso_builder::progress::Progress;
 use iso_builder::recipe::container_disk::{self, Options, Step};
 
+use super::form::Stored;
 use super::{Context, size};
 
 #[derive(Debug, Args)]
@@ -20,10 +21,9 @@ pub(crate) struct Disk {
     /// The disk to write
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
-    /// How the disk is stored: the bare ext4 file system, a sparse VMDK to run, or a stream-optimized one for vSphere to import
-    #[arg(long, value_enum, default_value_t = Format::Raw)]
-    format: Format,
-    /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB]
+    #[command(flatten)]
+    stored: Stored,
+    /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB; of a delta, its parent's]
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "layer")]
     size: Option<u64>,
     /// Only this layer, from 1, the lowest: a disk to be mounted read-only, with others under overlayfs
@@ -31,21 +31,9 @@ pub(crate) struct Disk {
     layer: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Format {
-    Raw,
-    Vmdk,
-    Stream,
-}
-
 impl Disk {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
-        let format = match self.format {
-            Format::Raw => container_disk::Format::Raw,
-            Format::Vmdk => container_disk::Format::Vmdk,
-            Format::Stream => container_disk::Format::Stream,
-        };
-        let options = Options { format, size: self.size, layer: self.layer, time: context.time };
+        let options = Options { form: self.stored.form()?, size: self.size, layer: self.layer, time: context.time };
         let mut current: Option<(Step, Progress)> = None;
         let mut tell = |step, done, total| {
             let progress = match &mut current {

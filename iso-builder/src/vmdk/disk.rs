@@ -150,10 +150,7 @@ impl ReadAt for Disk {
         if from.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.read(buf, from).map_err(|error| match error {
-            Error::Open(error) => error,
-            error => io::Error::new(io::ErrorKind::InvalidData, error),
-        })
+        self.read(buf, from).map_err(Error::into_io)
     }
 
     fn size(&self) -> io::Result<u64> {

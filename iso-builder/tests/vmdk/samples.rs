@@ -51,7 +51,8 @@ impl Numbers {
     pub(crate) fn bytes(&mut self, length: u64) -> Vec<u8> {
         // one in four compresses to nothing, so that grains of every length come up
         let mask = if self.below(4) == 0 { 0 } else { 0xff };
-        (0..length).map(|_| self.below(256).to_le_bytes()[0] & mask | 1).collect()
+        let words = (0..length.div_ceil(8)).flat_map(|_| self.below(u64::MAX).to_le_bytes());
+        words.take(to_usize(length)).map(|byte| byte & mask | 1).collect()
     }
 }
 

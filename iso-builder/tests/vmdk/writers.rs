@@ -2,6 +2,7 @@
 //! two runs give the same bytes.
 
 use std::fs::File;
+use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -16,7 +17,7 @@ pub(crate) fn write(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> 
 
 pub(crate) fn stream(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> {
     let mut out = File::options().read(true).write(true).create_new(true).open(path).unwrap();
-    write_stream(raw, size, "disk.vmdk", &mut out, &mut |_| {})
+    write_stream(raw, size, "disk.vmdk", NonZero::new(2).unwrap(), &mut out, &mut |_| {})
 }
 
 #[test]
