@@ -3,6 +3,7 @@
 //! Inputs become a [`tree::Tree`], files in memory; writers turn a tree into bytes. Writers read no clock, no
 //! environment and no randomness: the same input gives the same bytes on any machine.
 
+mod ahead;
 pub mod boot_assets;
 pub mod cpio;
 pub mod digest;
@@ -14,6 +15,7 @@ pub mod oci;
 pub mod output;
 pub mod progress;
 pub mod recipe;
+pub mod scan;
 pub mod tree;
 pub mod verify;
 pub mod view;

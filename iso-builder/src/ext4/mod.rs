@@ -4,7 +4,8 @@
 //!
 //! 1. `inodes` numbers the files, and `survey` reads each once to see what it needs and which blocks are zero;
 //! 2. `layout` gives every block its place, on the `geometry` of a file system of that size;
-//! 3. `writer` reads the files again and writes all bytes, through a `sink` that leaves zeros as holes.
+//! 3. `writer` reads the files again and writes all bytes, through a `sink` that leaves zeros as holes; `pour` does so
+//!    for those that come from compressed layers, in the order of the layers.
 //!
 //! The structures on disk have a file each: `superblock`, `group`, `inode`, `extent`, `directory` with
 //! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`.
@@ -30,6 +31,7 @@ mod inodes;
 mod layout;
 mod map;
 mod name_hash;
+mod pour;
 mod reader;
 mod sink;
 mod superblock;
