@@ -63,6 +63,8 @@ fn the_files_of_an_iso_are_those_that_xorriso_sees() {
         };
         let mut expected: Listing = listed.lines().filter(|line| line.contains('\'')).filter_map(entry).collect();
         let mut seen = listing(iso.to_str().expect("UTF-8"));
+        // xorriso marks the boot catalog, which is a file.
+        expected.values_mut().for_each(|entry| entry[0] = entry[0].replacen('e', "-", 1));
         // How large a directory is says only how it is stored.
         for listing in [&mut expected, &mut seen] {
             listing.values_mut().filter(|entry| entry[0].starts_with('d')).for_each(|entry| entry[3].clear());
@@ -209,11 +211,18 @@ fn images_that_others_made_of_one_folder_do_not_differ() {
     let shell = |script: &str| tool(Command::new("sh").args(["-ec", script]).current_dir(&root));
     shell("mke2fs -q -t ext4 -d . ../a.ext4 64M && mke2fs -q -t ext2 -b 1024 -O ^dir_index -d . ../a.ext2 64M");
     shell("xorriso -as mkisofs -quiet -R -o ../a.iso . 2>&1");
-    shell("find . | cpio -o -H newc --quiet >../a.cpio; gzip -c ../a.cpio >../a.gz; zstd -qf ../a.cpio -o ../a.zst");
-    shell("find . | head -3 | cpio -o -H newc --quiet >../early; cat ../early ../a.zst >../two");
     shell(
-        "qemu-img create -q ../parted 72M && printf '2048,131072,83\\n' | sfdisk -q ../parted && dd if=../a.ext4 of=../parted bs=1M seek=1 conv=notrunc status=none",
+        "find . -print0 | cpio -0 -o -H newc --quiet >../a.cpio; gzip -c ../a.cpio >../a.gz; zstd -qf ../a.cpio -o ../a.zst",
     );
+    shell("find . -print0 | head -z -n 3 | cpio -0 -o -H newc --quiet >../early; cat ../early ../a.zst >../two");
+    // a disk with one partition, from its first MiB on
+    let mut parted = vec![0; 1 << 20];
+    parted[450] = 0x83;
+    parted[454..458].copy_from_slice(&2048u32.to_le_bytes());
+    parted[458..462].copy_from_slice(&131_072u32.to_le_bytes());
+    parted[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(path("parted"), parted).expect("a file");
+    shell("cat ../a.ext4 >>../parted");
     for name in ["a.ext2", "a.iso", "a.cpio", "a.gz", "a.zst", "two", "parted"] {
         let diff = iso_builder([
             "diff".as_ref(),
@@ -235,7 +244,7 @@ fn images_that_others_made_of_one_folder_do_not_differ() {
         }
     }
     fs::write(root.join("sub/two"), b"Shared").expect("a file");
-    shell("find . | cpio -o -H newc --quiet >../b.cpio");
+    shell("find . -print0 | cpio -0 -o -H newc --quiet >../b.cpio");
     let diff =
         iso_builder(["diff", "--ignore", "times", path("a.iso").to_str().unwrap(), path("b.cpio").to_str().unwrap()]);
     let expected = "~ /sub/one: content from byte 0\n~ /sub/two: content from byte 0\n";

@@ -38,7 +38,11 @@ impl Disk {
         let mut tell = |step, done, total| {
             let progress = match &mut current {
                 Some((of, progress)) if *of == step => progress,
-                other => &mut other.insert((step, Progress::bytes(name(step), total))).1,
+                other => {
+                    // the old bar goes before the new one comes
+                    *other = None;
+                    &mut other.insert((step, Progress::bytes(name(step), total))).1
+                }
             };
             progress.reach(done, total);
         };

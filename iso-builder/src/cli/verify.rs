@@ -160,6 +160,15 @@ impl Findings {
                 Some(Differs::Size(a, b)) => serde_json::json!({"size": [a, b]}),
             };
             let key = if Some(name.as_os_str()) == self.file.file_name() { "rebuilt" } else { "beside" };
+            let value = match key {
+                "rebuilt" => value,
+                // there may be several: by name
+                _ => {
+                    let mut beside = self.report.remove(key).unwrap_or_else(|| Map::new().into());
+                    beside[name.to_string_lossy().into_owned()] = value;
+                    beside
+                }
+            };
             self.say(key, value, &text)?;
             self.bad |= differs.is_some();
             if let (Some(_), Some(view), "rebuilt") = (differs, view, key) {
