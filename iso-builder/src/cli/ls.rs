@@ -75,7 +75,7 @@ impl Ls {
     }
 
     /// What was asked for, in order; of a file, itself.
-    fn each(&self, view: &View, seen: &mut dyn FnMut(&[u8], &Node, u32) -> io::Result<()>) -> io::Result<()> {
+    fn each(&self, view: &View, seen: &mut Seen<'_>) -> io::Result<()> {
         match view.node().kind {
             Kind::Dir(_) => view::list(&view.tree, view.node, self.recursive, &mut |entry| {
                 seen(entry.path, view.tree.node(entry.id), entry.links)
@@ -84,6 +84,9 @@ impl Ls {
         }
     }
 }
+
+/// Takes a path, what it names, and how many names there are for that.
+type Seen<'a> = dyn FnMut(&[u8], &Node, u32) -> io::Result<()> + 'a;
 
 /// How wide the columns are.
 #[derive(Default)]

@@ -209,7 +209,6 @@ impl Compared<'_> {
 }
 
 /// The first byte that differs between files of one size. What is a hole in both is not read.
-#[expect(clippy::type_complexity, reason = "the error's three parts become one where the path is known")]
 fn first_difference(
     a: &Content,
     b: &Content,

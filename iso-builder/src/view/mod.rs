@@ -99,11 +99,12 @@ pub enum Links {
 /// Finds what `place` names. What must be unpacked on the way goes to unnamed files in the directory `spool`.
 pub fn open(place: &Place, links: Links, spool: &Path) -> Result<View, Error> {
     let path = PathBuf::from(&place.file);
-    let mut view = file(&path, spool).map_err(|source| Error { place: shown(path.as_os_str().as_bytes()), source })?;
+    let mut view = file(&path, spool)
+        .map_err(|source| Error { place: shown(path.as_os_str().as_bytes()), source: Box::new(source) })?;
     let mut name = shown(path.as_os_str().as_bytes());
     for (index, path) in place.paths.iter().enumerate() {
         if index > 0 {
-            view = view.within(spool).map_err(|source| Error { place: name.clone(), source })?;
+            view = view.within(spool).map_err(|source| Error { place: name.clone(), source: Box::new(source) })?;
         }
         name = format!("{name}:{}", Shown(path));
         let last = index + 1 == place.paths.len();
@@ -111,7 +112,7 @@ pub fn open(place: &Place, links: Links, spool: &Path) -> Result<View, Error> {
             Links::Keep if last => lookup::find_link(&view.tree, path),
             _ => lookup::find(&view.tree, path),
         };
-        view.node = found.map_err(|source| Error { place: name.clone(), source: Reason::Path(source) })?;
+        view.node = found.map_err(|source| Error { place: name.clone(), source: Box::new(Reason::Path(source)) })?;
         view.path.clone_from(path);
     }
     Ok(view)
@@ -123,7 +124,7 @@ pub fn open_image(place: &Place, spool: &Path) -> Result<View, Error> {
     match view.within(spool) {
         Ok(inside) => Ok(inside),
         Err(Reason::NoFile(_) | Reason::Unknown) => Ok(view),
-        Err(source) => Err(Error { place: place.to_string(), source }),
+        Err(source) => Err(Error { place: place.to_string(), source: Box::new(source) }),
     }
 }
 
@@ -218,7 +219,7 @@ impl Error {
     /// Whether the image is at fault, and not the way to it: it is damaged, or lies about itself.
     pub fn is_damage(&self) -> bool {
         matches!(
-            self.source,
+            *self.source,
             Reason::Iso(_)
                 | Reason::Ext4(_)
                 | Reason::Cpio(_)
@@ -230,7 +231,7 @@ impl Error {
 
     /// Whether it is no image of a kind that is known here.
     pub fn is_unknown(&self) -> bool {
-        matches!(self.source, Reason::Unknown)
+        matches!(*self.source, Reason::Unknown)
     }
 }
 
@@ -239,7 +240,7 @@ impl Error {
 #[error("{place}")]
 pub struct Error {
     place: String,
-    source: Reason,
+    source: Box<Reason>,
 }
 
 /// Whose fault it was.
