@@ -73,6 +73,20 @@ pub fn isolinux() -> Result<Isolinux, Error> {
     })
 }
 
+/// The program that starts a kernel on a UEFI firmware: the one that was named, or this machine's. What it must be is checked by [`crate::uki`].
+pub fn efi_stub(named: Option<&Path>) -> Result<Content, Error> {
+    if let Some(path) = named {
+        return open(path);
+    }
+    open(Path::new(EFI_STUB)).map_err(|error| match error {
+        Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => Error::EfiStub,
+        other => other,
+    })
+}
+
+/// Where Debian's package has the stub.
+const EFI_STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+
 /// Why an image has nothing to boot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -80,8 +94,16 @@ pub enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("{} cannot be used: {reason}", path.display())]
     Wrong { path: PathBuf, reason: &'static str },
-    #[error("no boot loader at {}: apt-get install isolinux syslinux-common", path.display())]
+    #[error(
+        "no boot loader for BIOS at {}: apt-get install isolinux syslinux-common, or leave BIOS out with --firmware uefi",
+        path.display()
+    )]
     Loader { path: PathBuf },
+    #[error(
+        "no boot stub for UEFI at {EFI_STUB}: apt-get install systemd-boot-efi, name one with --efi-stub FILE, or leave \
+         UEFI out with --firmware bios"
+    )]
+    EfiStub,
 }
 
 fn open(path: &Path) -> Result<Content, Error> {

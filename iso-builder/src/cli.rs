@@ -3,6 +3,7 @@
 //! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
 //! the machine are read here, once, and handed down.
 
+mod additions;
 mod cat;
 mod completions;
 mod convert;
@@ -14,6 +15,7 @@ mod inspect;
 mod iso;
 mod kernel;
 mod ls;
+mod release;
 mod verify;
 
 use std::ffi::OsStr;
@@ -143,6 +145,12 @@ Examples:
     Verify(verify::Verify),
     /// Print a script with which a shell completes these commands
     Completions(completions::Completions),
+    /// Build a release: both ISOs, kernel and initramfs, with checksums, bill of materials (SPDX), manifest of files, and provenance
+    #[command(after_help = "\
+Examples:
+  iso-builder release -o dist
+  iso-builder release --epoch 1700000000 -o dist && (cd dist && sha256sum -c SHA256SUMS)")]
+    Release(release::Release),
 }
 
 /// What all commands share.
@@ -220,6 +228,7 @@ impl Command {
             Command::Disk(asked) => asked.run(context),
             Command::Initramfs(asked) => asked.run(context),
             Command::Kernel(asked) => asked.run(context),
+            Command::Release(asked) => asked.run(context),
             Command::Inspect(asked) => asked.run(context),
             Command::Ls(asked) => asked.run(context),
             Command::Cat(asked) => asked.run(context),

@@ -4,10 +4,12 @@
 //! environment and no randomness: the same input gives the same bytes on any machine.
 
 mod ahead;
+pub mod artifacts;
 pub mod boot_assets;
 pub mod cpio;
 pub mod digest;
 pub mod ext4;
+pub mod fat;
 pub mod iso9660;
 pub mod kernel;
 pub mod lookup;
@@ -17,6 +19,7 @@ pub mod progress;
 pub mod recipe;
 pub mod scan;
 pub mod tree;
+pub mod uki;
 pub mod verify;
 pub mod view;
 pub mod vmdk;

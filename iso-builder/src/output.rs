@@ -49,6 +49,11 @@ impl Output {
         &mut self.file
     }
 
+    /// Publishes the file as `path`, in the same file system, whatever it was to be when it was started.
+    pub fn publish_as(self, path: &Path) -> io::Result<()> {
+        Output { path: path.to_owned(), ..self }.publish()
+    }
+
     /// Flushes the file to the disk and gives it its name, in place of what had it before.
     pub fn publish(self) -> io::Result<()> {
         let (named, path) = self.name()?;

@@ -26,6 +26,10 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// Boot this medium through the firmware, in place of kernel and initramfs.
     pub iso: Option<PathBuf>,
+    /// The medium is a stick in a USB port, and not a CD in a drive.
+    pub iso_on_stick: bool,
+    /// The firmware is UEFI, and not a BIOS.
+    pub uefi: bool,
     pub disk: Option<PathBuf>,
     /// The text of fw_cfg's opt/guestinfo; none means that there is none.
     pub guestinfo: Option<String>,
@@ -46,6 +50,8 @@ const MEMORY_MIB: u32 = 256;
 
 /// The kernel's, as vch gives it.
 pub const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check noreplace-smp rcupdate.rcu_expedited=1";
+/// A UEFI firmware, of Debian's package ovmf. Without a place for its variables, it starts what it finds on the medium, as on a new machine.
+pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// A firmware that only starts kernels.
 const QBOOT: &str = "/usr/share/qemu/qboot.rom";
 
@@ -68,6 +74,8 @@ impl Machine {
             link: spec.link.device,
             initramfs: artifacts::dist("initramfs"),
             iso: None,
+            iso_on_stick: false,
+            uefi: false,
             disk,
             guestinfo: Some(wire::guestinfo::write(spec).to_string()),
             extra: Vec::new(),
@@ -93,8 +101,17 @@ impl Machine {
         qemu.args(["-m", &MEMORY_MIB.to_string()]);
         match &self.iso {
             Some(iso) => {
-                qemu.args(["-machine", "pc", "-drive"]);
-                qemu.arg(format!("if=ide,media=cdrom,readonly=on,format=raw,file={}", iso.display()));
+                let medium = format!("readonly=on,format=raw,file={}", iso.display());
+                qemu.args(["-machine", if self.uefi { "q35" } else { "pc" }]);
+                if self.uefi {
+                    qemu.args(["-drive", &format!("if=pflash,readonly=on,format=raw,file={OVMF}")]);
+                }
+                if self.iso_on_stick {
+                    qemu.args(["-device", "qemu-xhci", "-drive", &format!("if=none,id=stick,{medium}")]);
+                    qemu.args(["-device", "usb-storage,drive=stick,bootindex=0"]);
+                } else {
+                    qemu.args(["-drive", &format!("if=ide,media=cdrom,{medium}")]);
+                }
             }
             // as vch does
             None => {

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use guest::cgroup::{Cgroup, Limits};
 use guest::{masks, sysctl};
@@ -54,9 +55,10 @@ fn apply(wanted: &Machine, cgroup: &Cgroup, root: &Path) -> Result<(), Failure> 
     wanted.sysctls.iter().try_for_each(|(name, value)| set_parameter(name, value))?;
     let most = |name| sysctl::get(name).ok()?.parse().ok();
     let tasks = most("kernel.threads-max").into_iter().chain(most("kernel.pid_max")).min();
-    let total = sysinfo().map_err(|errno| machine("cannot tell how much memory there is", &errno))?.ram_total();
+    let memory = sysinfo().map_err(|errno| machine("cannot tell how much memory there is", &errno))?;
+    let taken = *TAKEN.get_or_init(|| memory.ram_total().saturating_sub(memory.ram_unused()));
     let limits = Limits {
-        memory: at_most(wanted.memory, rest_of_memory(total)),
+        memory: at_most(wanted.memory, rest_of_memory(memory.ram_total(), taken)),
         cpus: wanted.cpus,
         pids: at_most(wanted.pids, rest_of_tasks(tasks.unwrap_or(FEWEST_TASKS))),
     };
@@ -67,9 +69,13 @@ fn apply(wanted: &Machine, cgroup: &Cgroup, root: &Path) -> Result<(), Failure> 
 /// As many as every kernel can have.
 const FEWEST_TASKS: u64 = 1024;
 
-/// A sixteenth of the machine is the kernel's and PID 1's: 8 to 64 MiB.
-fn rest_of_memory(total: u64) -> u64 {
-    total.saturating_sub((total / 16).clamp(8 << 20, 64 << 20))
+/// Bytes that the kernel and PID 1 had taken before the container had anything. Later on, what belongs to whom cannot be told apart as simply.
+static TAKEN: OnceLock<u64> = OnceLock::new();
+
+/// What is `taken` already, and a sixteenth of the machine, 8 to 64 MiB, are the kernel's and PID 1's. A limit above what is there would be none: the kernel
+/// would run out of memory before the container did, and kill whom it likes.
+fn rest_of_memory(total: u64, taken: u64) -> u64 {
+    total.saturating_sub(taken).saturating_sub((total / 16).clamp(8 << 20, 64 << 20))
 }
 
 /// So is an eighth of the processes and threads, and at least 128, unless that would be most.
@@ -103,8 +109,8 @@ mod tests {
     #[test]
     fn the_container_gets_all_but_a_reserve() {
         const MIB: u64 = 1 << 20;
-        for (total, rest) in [(4, 0), (64, 56), (256, 240), (4096, 4032)] {
-            assert_eq!(rest_of_memory(total * MIB), rest * MIB);
+        for (total, taken, rest) in [(4, 5, 0), (64, 10, 46), (256, 16, 224), (4096, 50, 3982)] {
+            assert_eq!(rest_of_memory(total * MIB, taken * MIB), rest * MIB);
         }
         for (all, rest) in [(100, 50), (1024, 896), (2000, 1750), (32_768, 28_672)] {
             assert_eq!(rest_of_tasks(all), rest);

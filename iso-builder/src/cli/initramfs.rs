@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use iso_builder::recipe;
 
+use super::additions::Additions;
 use super::{Context, beside};
 
 #[derive(Debug, Args)]
@@ -12,6 +13,8 @@ pub(crate) struct Initramfs {
     /// The static program that becomes PID 1 [default: `tether` beside this program]
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
+    #[command(flatten)]
+    additions: Additions,
     /// The cpio archive to write
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
@@ -20,6 +23,6 @@ pub(crate) struct Initramfs {
 impl Initramfs {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
         let init = self.init.map_or_else(|| beside("tether"), Ok)?;
-        Ok(recipe::initramfs::write(&init, context.time, &self.output)?)
+        Ok(recipe::initramfs::write(&init, &self.additions.checked()?, context.time, &self.output)?)
     }
 }

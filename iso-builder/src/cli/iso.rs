@@ -1,11 +1,14 @@
 //! `iso-builder bootstrap` and `appliance`: what may be asked of an ISO, and which programs it takes when nothing is asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use iso_builder::kernel::check::Kernel;
+use iso_builder::kernel::selection::Selection;
 use iso_builder::kernel::{self, Request};
-use iso_builder::recipe::iso::Recipe;
+use iso_builder::recipe::iso::{self, Parts, Recipe};
 
+use super::additions::Additions;
 use super::{Context, beside, cpus};
 
 #[derive(Debug, Args)]
@@ -13,12 +16,26 @@ pub(crate) struct Iso {
     /// The kernel to boot (a bzImage) [default: the cached one, built if there is none]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// The options of that kernel [default: what lies beside it by custom, or is in it (CONFIG_IKCONFIG)]
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    kernel_config: Option<PathBuf>,
+    /// Take that kernel even if it lacks options that containerVMs need somewhere, say on VMware
+    #[arg(long, requires = "kernel")]
+    accept_missing: bool,
     /// The static program that becomes PID 1 [default: `tether` or `appliance-init` beside this program]
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
     /// The kernel's command line, in place of the usual one
     #[arg(long, value_name = "TEXT")]
     cmdline: Option<String>,
+    /// The firmwares that the ISO boots on
+    #[arg(long, value_enum, default_value_t)]
+    firmware: Firmware,
+    /// The program that starts the kernel on UEFI [default: that of Debian's package systemd-boot-efi]
+    #[arg(long, value_name = "FILE")]
+    efi_stub: Option<PathBuf>,
+    #[command(flatten)]
+    additions: Additions,
     /// The ISO to write; its digest goes to FILE.sha256
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
@@ -28,9 +45,46 @@ impl Iso {
     pub(crate) fn run(self, recipe: &Recipe, context: &Context) -> anyhow::Result<()> {
         let init = self.init.map_or_else(|| beside(recipe.init), Ok)?;
         let kernel = match self.kernel {
-            Some(path) => path,
-            None => kernel::obtain(&Request { source: None, cache: context.cache()?, jobs: cpus() })?,
+            Some(path) => {
+                check(&path, self.kernel_config.as_deref(), self.accept_missing)?;
+                path
+            }
+            None => kernel::obtain(&Request {
+                source: None,
+                cache: context.cache()?,
+                jobs: cpus(),
+                selection: Selection::default(),
+            })?,
         };
-        Ok(recipe.write(&kernel, &init, self.cmdline.as_deref(), context.time, &self.output)?)
+        let firmware = match self.firmware {
+            Firmware::Bios => iso::Firmware::Bios,
+            Firmware::Uefi => iso::Firmware::Uefi,
+            Firmware::Both => iso::Firmware::Both,
+        };
+        let (cmdline, efi_stub, extra) = (self.cmdline, self.efi_stub, self.additions.checked()?);
+        let parts = Parts { kernel, init, cmdline, firmware, efi_stub, extra, time: context.time };
+        Ok(recipe.write(&parts, &self.output)?)
     }
+}
+
+/// Looks at the options of a kernel that was named. One that says nothing of them is taken as it is, with a word about it.
+fn check(kernel: &Path, config: Option<&Path>, accept_missing: bool) -> anyhow::Result<()> {
+    match Kernel::open(kernel, config).and_then(|kernel| kernel.check()) {
+        Err(error @ kernel::Error::Lacking { .. }) if !accept_missing => {
+            Err(anyhow::Error::new(error).context("the kernel will not do; --accept-missing takes it nevertheless"))
+        }
+        Err(error @ (kernel::Error::NoConfig { .. } | kernel::Error::Lacking { .. } | kernel::Error::Image { .. })) => {
+            eprintln!("kernel: not checked, or not enough: {error}");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Firmware {
+    Bios,
+    Uefi,
+    #[default]
+    Both,
 }

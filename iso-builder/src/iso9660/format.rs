@@ -35,10 +35,10 @@ pub(super) fn both32(value: u32) -> [u8; 8] {
 }
 
 /// Year, month, day, hour, minute, second of UTC.
-pub(super) type Civil = (i64, u8, u8, u8, u8, u8);
+pub(crate) type Civil = (i64, u8, u8, u8, u8, u8);
 
 /// The calendar's reading of a time, whose part of a second is dropped. Years are those of the Gregorian calendar, also before it was known.
-pub(super) fn civil(time: Time) -> Civil {
+pub(crate) fn civil(time: Time) -> Civil {
     let (days, within) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
     // the era of 400 years, of 146,097 days, that begins on the 1st of March: leap days come last in it
     let shifted = days + 719_468;

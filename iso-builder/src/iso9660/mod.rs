@@ -18,7 +18,7 @@ mod el_torito;
 mod error;
 mod fields;
 mod files;
-mod format;
+pub(crate) mod format;
 mod hierarchy;
 mod identifiers;
 mod partitions;

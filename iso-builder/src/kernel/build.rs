@@ -10,9 +10,10 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::selection::Selection;
 use super::source::{self, Source};
 use super::store::Place;
-use super::{Error, at, config};
+use super::{Error, at};
 use crate::progress::Progress;
 
 /// The tools whose version changes the kernel's bytes.
@@ -52,7 +53,13 @@ pub fn missing_packages() -> Vec<&'static str> {
 }
 
 /// Builds the kernel at `place`.
-pub fn run(source: &Source, compiler: &Compiler, jobs: usize, place: &Place) -> Result<(), Error> {
+pub fn run(
+    source: &Source,
+    compiler: &Compiler,
+    selection: &Selection,
+    jobs: usize,
+    place: &Place,
+) -> Result<(), Error> {
     let mut log = Log { file: File::create(&place.log).map_err(at(&place.log))?, path: &place.log };
     log.note(&format!("{}\n{}\n{}\n", source.path.display(), source.digest, compiler.version))?;
 
@@ -63,17 +70,13 @@ pub fn run(source: &Source, compiler: &Compiler, jobs: usize, place: &Place) -> 
     check_version(source, &place.dir)?;
 
     let wanted = place.dir.join("tether.config");
-    let options = config::merged();
-    fs::write(&wanted, &options).map_err(at(&wanted))?;
+    fs::write(&wanted, selection.merged()).map_err(at(&wanted))?;
     let mut configure = make(&place.dir);
     configure.env("KCONFIG_ALLCONFIG", &wanted).arg("allnoconfig");
     log.run("make allnoconfig", configure, |_| {})?;
     let path = place.dir.join(".config");
     let got = fs::read_to_string(&path).map_err(at(&path))?;
-    let missing = [config::missing(&options, &got), config::missing(config::REQUIRED, &got)].concat();
-    if !missing.is_empty() {
-        return Err(Error::Config { options: missing.join(", ") });
-    }
+    selection.check(&got)?;
 
     let mut compile = make(&place.dir);
     compile.arg(format!("-j{jobs}")).arg("bzImage");

@@ -27,6 +27,19 @@ pub fn merged() -> String {
     FRAGMENTS.iter().flat_map(|(_, text)| options(text)).fold(String::new(), |merged, line| merged + line + "\n")
 }
 
+/// The part of [`REQUIRED`] that PID 1 cannot start without: what stands under its first two headings.
+pub fn required_by_pid_1() -> &'static str {
+    let third = REQUIRED.match_indices("\n\n# ").nth(2);
+    &REQUIRED[..third.map_or(REQUIRED.len(), |(at, _)| at)]
+}
+
+/// What a fragment is for, as its first lines say after its name, up to the first full stop.
+pub fn reason(text: &str) -> String {
+    let comment = text.lines().map_while(|line| line.strip_prefix("# ")).collect::<Vec<_>>().join(" ");
+    let reason = comment.split_once(": ").map_or(&*comment, |(_, reason)| reason);
+    reason.split_once(". ").map_or(reason, |(first, _)| first).trim_end_matches('.').to_owned()
+}
+
 /// The lines of `wanted` that `config`, a final `.config`, does not hold.
 pub fn missing<'a>(wanted: &'a str, config: &str) -> Vec<&'a str> {
     let has: std::collections::HashSet<&str> = options(config).collect();
@@ -38,8 +51,13 @@ pub fn missing<'a>(wanted: &'a str, config: &str) -> Vec<&'a str> {
 }
 
 /// The lines that say something: `CONFIG_X=…` and `# CONFIG_X is not set`.
-fn options(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn options(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim_end).filter(|line| line.starts_with("CONFIG_") || off(line).is_some())
+}
+
+/// The option that a line is about.
+pub(super) fn name(line: &str) -> &str {
+    off(line).unwrap_or_else(|| line.split('=').next().unwrap_or(line))
 }
 
 /// The option's name, if the line says that it is off.
@@ -68,8 +86,7 @@ mod tests {
     #[test]
     fn no_option_is_set_twice() {
         let merged = merged();
-        let mut names: Vec<&str> =
-            merged.lines().map(|line| off(line).unwrap_or_else(|| line.split('=').next().unwrap())).collect();
+        let mut names: Vec<&str> = merged.lines().map(name).collect();
         names.sort_unstable();
         let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
         assert!(twice.is_empty(), "{twice:?}");
@@ -79,10 +96,27 @@ mod tests {
     fn the_fragments_do_not_contradict_what_is_required() {
         let merged = merged();
         for line in options(REQUIRED) {
-            let name = off(line).unwrap_or_else(|| line.split('=').next().unwrap());
+            let name = name(line);
             let said = merged.lines().find(|said| sets(said, name) || off(said) == Some(name));
             assert!(said.is_none_or(|said| said == line), "REQUIRED wants {line}, a fragment says {said:?}");
         }
+    }
+
+    #[test]
+    fn pid_1_needs_a_part_of_what_is_required() {
+        let needed = required_by_pid_1();
+        assert!(needed.contains("CONFIG_BLK_DEV_INITRD=y") && needed.contains("CONFIG_INPUT_EVDEV=y"), "{needed}");
+        assert!(!needed.contains("CONFIG_FUTEX=y"), "{needed}");
+    }
+
+    #[test]
+    fn every_fragment_says_what_it_is_for() {
+        for (name, text) in FRAGMENTS {
+            assert!(text.starts_with(&format!("# {name}: ")), "{name}");
+            let reason = reason(text);
+            assert!((10..200).contains(&reason.len()), "{name}: {reason}");
+        }
+        assert_eq!(reason("# a: one thing\n# and more. Besides.\n\n# no\n"), "one thing and more");
     }
 
     #[test]

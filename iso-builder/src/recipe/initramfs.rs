@@ -5,15 +5,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::extra::{self, Extra};
 use super::{dir, file, meta};
 use crate::boot_assets;
 use crate::cpio;
 use crate::output::Output;
 use crate::tree::{Content, Kind, Node, ROOT, Time, Tree};
 
-/// Writes the initramfs with the program at `init` to `output`.
-pub fn write(init: &Path, time: Time, output: &Path) -> Result<(), Error> {
-    let tree = tree(boot_assets::init(init)?, time);
+/// Writes the initramfs with the program at `init`, and what else is asked, to `output`.
+pub fn write(init: &Path, extra: &[Extra], time: Time, output: &Path) -> Result<(), Error> {
+    let mut tree = tree(boot_assets::init(init)?, time);
+    extra::add(&mut tree, extra, time)?;
     let written = || {
         let mut out = Output::create(output)?;
         cpio::write(&tree, &mut io::BufWriter::new(out.file_mut()))?;
@@ -44,6 +46,8 @@ pub fn tree(init: Content, time: Time) -> Tree {
 pub enum Error {
     #[error(transparent)]
     Init(#[from] boot_assets::Error),
+    #[error(transparent)]
+    Extra(#[from] extra::Error),
     #[error("{}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }

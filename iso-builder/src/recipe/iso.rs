@@ -1,23 +1,30 @@
-//! bootstrap.iso and appliance.iso: a kernel, an initramfs with one program, and a boot loader.
+//! bootstrap.iso and appliance.iso: a kernel, an initramfs with one program, and what starts them on BIOS and on UEFI.
 //!
 //! Both are the same recipe; what differs is data: the program and the text in `rootfs/`. It decides where files
-//! lie on the medium and how they are named.
+//! lie on the medium and how they are named. Kernel and initramfs are stored once: what UEFI starts holds them, and the names that the BIOS's loader reads
+//! say where in it they are (docs/decisions/0010).
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::extra::{self, Extra};
 use super::{dir, file, initramfs, meta};
 use crate::boot_assets::{self, Isolinux};
 use crate::cpio;
 use crate::digest;
-use crate::iso9660::{self, BiosBoot, Boot, Options};
+use crate::fat;
+use crate::iso9660::{self, BiosBoot, Boot, Options, UefiBoot};
 use crate::output::Output;
 use crate::tree::{Content, ROOT, Time, Tree};
+use crate::uki;
 
 /// What one ISO has of its own.
 #[derive(Debug)]
 pub struct Recipe {
     pub volume: &'static str,
+    /// The label of the file system that UEFI reads.
+    pub esp: &'static str,
     /// The name of the program that is PID 1.
     pub init: &'static str,
     /// The boot loader's configuration, with the kernel's command line.
@@ -27,6 +34,7 @@ pub struct Recipe {
 /// Boots a containerVM.
 pub const BOOTSTRAP: Recipe = Recipe {
     volume: "TETHER_BOOTSTRAP",
+    esp: "BOOTSTRAP",
     init: "tether",
     isolinux_cfg: include_str!("../../../rootfs/bootstrap/isolinux.cfg"),
 };
@@ -34,80 +42,144 @@ pub const BOOTSTRAP: Recipe = Recipe {
 /// Boots a Virtual Container Host.
 pub const APPLIANCE: Recipe = Recipe {
     volume: "TETHER_APPLIANCE",
+    esp: "APPLIANCE",
     init: "appliance-init",
     isolinux_cfg: include_str!("../../../rootfs/appliance/isolinux.cfg"),
 };
 
+/// What an ISO is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub kernel: PathBuf,
+    /// The static program that becomes PID 1.
+    pub init: PathBuf,
+    /// In place of the recipe's own kernel command line.
+    pub cmdline: Option<String>,
+    pub firmware: Firmware,
+    /// In place of this machine's stub for UEFI.
+    pub efi_stub: Option<PathBuf>,
+    /// What else lies in the initramfs.
+    pub extra: Vec<Extra>,
+    pub time: Time,
+}
+
+/// Which firmwares an ISO boots on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Firmware {
+    Bios,
+    Uefi,
+    #[default]
+    Both,
+}
+
 impl Recipe {
-    /// Writes the ISO to `output` and its digest beside it. `cmdline` takes the place of the recipe's own.
-    pub fn write(
-        &self,
-        kernel: &Path,
-        init: &Path,
-        cmdline: Option<&str>,
-        time: Time,
-        output: &Path,
-    ) -> Result<(), Error> {
-        let kernel = boot_assets::kernel(kernel)?;
-        let init = boot_assets::init(init)?;
-        let loader = boot_assets::isolinux()?;
+    /// Writes the ISO to `output` and its digest beside it.
+    pub fn write(&self, parts: &Parts, output: &Path) -> Result<(), Error> {
         let at = |source| Error::Write { path: output.to_owned(), source };
-        let archive = archive(init, time).map_err(at)?;
-        let tree = self.tree(kernel, archive, &loader, cmdline, time)?;
         let out = Output::create(output).map_err(at)?;
-        iso9660::write(&tree, &self.options(&loader, time), out.file())
-            .map_err(|source| Error::Image { path: output.to_owned(), source })?;
+        self.write_to(parts, out.file(), output)?;
         let digest = digest::file(out.file()).map_err(at)?;
         out.publish().map_err(at)?;
         digest::write_beside(output, &digest).map_err(at)
     }
 
-    fn options(&self, loader: &Isolinux, time: Time) -> Options {
-        Options {
-            volume: self.volume.to_owned(),
-            publisher: concat!("tether ", env!("CARGO_PKG_VERSION")).to_owned(),
-            time,
-            joliet: false,
-            boot: Boot {
-                bios: Some(BiosBoot { image: "boot/isolinux/isolinux.bin".to_owned(), mbr: loader.mbr.clone() }),
-                uefi: None,
-            },
-        }
+    /// Writes the ISO to `out`, an empty file that errors call `output`.
+    pub fn write_to(&self, parts: &Parts, out: &File, output: &Path) -> Result<(), Error> {
+        let (tree, options) = self.image(parts)?;
+        iso9660::write(&tree, &options, out).map_err(|source| Error::Image { path: output.to_owned(), source })
     }
 
-    fn tree(
-        &self,
-        kernel: Content,
-        archive: Content,
-        loader: &Isolinux,
-        cmdline: Option<&str>,
-        time: Time,
-    ) -> Result<Tree, Error> {
-        let config = match cmdline {
-            Some(cmdline) => with_cmdline(self.isolinux_cfg, cmdline)?,
-            None => self.isolinux_cfg.to_owned(),
+    /// The ISO's files, and how it boots.
+    fn image(&self, parts: &Parts) -> Result<(Tree, Options), Error> {
+        let time = parts.time;
+        let cmdline = match &parts.cmdline {
+            Some(cmdline) => checked(cmdline)?,
+            None => self.cmdline(),
         };
+        let kernel = boot_assets::kernel(&parts.kernel)?;
+        let archive = archive(boot_assets::init(&parts.init)?, &parts.extra, time)?;
         let mut tree = Tree::new(meta(0o755, time));
         let boot = dir(&mut tree, ROOT, "boot", time);
-        file(&mut tree, boot, "vmlinuz", 0o644, kernel, time);
-        file(&mut tree, boot, "initramfs.cpio", 0o644, archive, time);
-        let isolinux = dir(&mut tree, boot, "isolinux", time);
-        file(&mut tree, isolinux, "isolinux.bin", 0o644, loader.isolinux_bin.clone(), time);
-        file(&mut tree, isolinux, "ldlinux.c32", 0o644, loader.ldlinux_c32.clone(), time);
-        file(&mut tree, isolinux, "isolinux.cfg", 0o644, Content::from_bytes(config.into_bytes()), time);
-        Ok(tree)
+        file(&mut tree, boot, "vmlinuz", 0o644, kernel.clone(), time);
+        file(&mut tree, boot, "initramfs.cpio", 0o644, archive.clone(), time);
+        let bios = match parts.firmware {
+            Firmware::Uefi => None,
+            Firmware::Bios | Firmware::Both => {
+                let Isolinux { isolinux_bin, ldlinux_c32, mbr } = boot_assets::isolinux()?;
+                let config = Content::from_bytes(with_cmdline(self.isolinux_cfg, cmdline).into_bytes());
+                let isolinux = dir(&mut tree, boot, "isolinux", time);
+                file(&mut tree, isolinux, "isolinux.bin", 0o644, isolinux_bin, time);
+                file(&mut tree, isolinux, "ldlinux.c32", 0o644, ldlinux_c32, time);
+                file(&mut tree, isolinux, "isolinux.cfg", 0o644, config, time);
+                Some(BiosBoot { image: "boot/isolinux/isolinux.bin".to_owned(), mbr })
+            }
+        };
+        let uefi = match parts.firmware {
+            Firmware::Bios => None,
+            Firmware::Uefi | Firmware::Both => {
+                let stub = boot_assets::efi_stub(parts.efi_stub.as_deref())?;
+                let program = uki::image(uki::Parts {
+                    stub,
+                    os_release: &format!("ID=tether\nNAME=tether\nPRETTY_NAME=\"{PUBLISHER}\"\n"),
+                    cmdline,
+                    kernel,
+                    initramfs: archive,
+                })?;
+                // Copied to an empty stick's file system, the medium's files boot, too.
+                let efi = dir(&mut tree, ROOT, "EFI", time);
+                let removable = dir(&mut tree, efi, "BOOT", time);
+                file(&mut tree, removable, "BOOTX64.EFI", 0o644, program.clone(), time);
+                Some(UefiBoot { image: esp(program, self.esp, time)? })
+            }
+        };
+        let options = Options {
+            volume: self.volume.to_owned(),
+            publisher: PUBLISHER.to_owned(),
+            time,
+            joliet: false,
+            boot: Boot { bios, uefi },
+        };
+        Ok((tree, options))
+    }
+
+    /// The recipe's own kernel command line.
+    fn cmdline(&self) -> &'static str {
+        let line = self.isolinux_cfg.lines().find_map(|line| line.trim_start().strip_prefix("append "));
+        line.expect("the configuration in rootfs/ has the kernel's command line")
     }
 }
 
+const PUBLISHER: &str = concat!("tether ", env!("CARGO_PKG_VERSION"));
+
+/// The file system that UEFI reads: one program, by the name that it looks for on a medium of any kind.
+fn esp(program: Content, label: &str, time: Time) -> Result<Content, fat::Error> {
+    let mut tree = Tree::new(meta(0o755, time));
+    let efi = dir(&mut tree, ROOT, "EFI", time);
+    let boot = dir(&mut tree, efi, "BOOT", time);
+    file(&mut tree, boot, "BOOTX64.EFI", 0o644, program, time);
+    fat::image(&tree, label, time)
+}
+
 /// The initramfs in memory: it is a few megabytes, and must be whole before its size is known.
-fn archive(init: Content, time: Time) -> io::Result<Content> {
+fn archive(init: Content, extra: &[Extra], time: Time) -> Result<Content, Error> {
+    let mut tree = initramfs::tree(init, time);
+    extra::add(&mut tree, extra, time)?;
     let mut bytes = Vec::new();
-    cpio::write(&initramfs::tree(init, time), &mut bytes)?;
+    cpio::write(&tree, &mut bytes).map_err(|source| Error::Initramfs { source })?;
     Ok(Content::from_bytes(bytes))
 }
 
 /// `config` with another kernel command line.
-fn with_cmdline(config: &str, cmdline: &str) -> Result<String, Error> {
+fn with_cmdline(config: &str, cmdline: &str) -> String {
+    let line = |line: &str| match line.trim_start().starts_with("append ") {
+        true => format!("  append {cmdline}\n"),
+        false => format!("{line}\n"),
+    };
+    config.lines().map(line).collect()
+}
+
+/// A command line that a boot loader's configuration and the kernel can take.
+fn checked(cmdline: &str) -> Result<&str, Error> {
     if let Some(bad) = cmdline.chars().find(|c| c.is_control()) {
         return Err(Error::Cmdline { reason: format!("it contains {bad:?}, which would end its line") });
     }
@@ -115,11 +187,7 @@ fn with_cmdline(config: &str, cmdline: &str) -> Result<String, Error> {
     if cmdline.len() >= 2048 {
         return Err(Error::Cmdline { reason: format!("it has {} bytes; the kernel takes 2047", cmdline.len()) });
     }
-    let line = |line: &str| match line.trim_start().starts_with("append ") {
-        true => format!("  append {cmdline}\n"),
-        false => format!("{line}\n"),
-    };
-    Ok(config.lines().map(line).collect())
+    Ok(cmdline)
 }
 
 /// Why there is no ISO.
@@ -129,6 +197,14 @@ pub enum Error {
     Asset(#[from] boot_assets::Error),
     #[error("the kernel's command line cannot be used: {reason}")]
     Cmdline { reason: String },
+    #[error(transparent)]
+    Extra(#[from] extra::Error),
+    #[error("the initramfs cannot be made")]
+    Initramfs { source: io::Error },
+    #[error(transparent)]
+    Uki(#[from] uki::Error),
+    #[error(transparent)]
+    Fat(#[from] fat::Error),
     #[error("{}", path.display())]
     Image { path: PathBuf, source: iso9660::Error },
     #[error("{}", path.display())]
@@ -142,11 +218,20 @@ mod tests {
     #[test]
     fn a_command_line_takes_the_place_of_the_usual_one() {
         for recipe in [&BOOTSTRAP, &APPLIANCE] {
-            let config = with_cmdline(recipe.isolinux_cfg, "console=ttyS3").unwrap();
+            let config = with_cmdline(recipe.isolinux_cfg, checked("console=ttyS3").unwrap());
             assert_eq!(config.matches("append").count(), 1, "{config}");
             assert!(config.contains("\n  append console=ttyS3\n"), "{config}");
         }
-        assert!(with_cmdline(BOOTSTRAP.isolinux_cfg, "a\nb").is_err());
+        assert!(checked("a\nb").is_err());
+        assert!(checked(&"x".repeat(2048)).is_err());
+    }
+
+    #[test]
+    fn both_firmwares_give_the_kernel_the_same_command_line() {
+        for recipe in [&BOOTSTRAP, &APPLIANCE] {
+            assert!(recipe.cmdline().starts_with("console=ttyS1,"), "{}", recipe.cmdline());
+            assert_eq!(with_cmdline(recipe.isolinux_cfg, recipe.cmdline()), recipe.isolinux_cfg);
+        }
     }
 
     #[test]

@@ -49,6 +49,8 @@ impl Placed {
         self.told(&format!("set the address {}/{}", own.address, own.length), stack.add_address(index, &own))?;
         if let Some(before) = before {
             self.forget(stack, &before)?;
+            // with the first address of a prefix the kernel removes all that were added behind it (ip-sysctl.rst, promote_secondaries)
+            self.told(&format!("keep the address {}/{}", own.address, own.length), stack.add_address(index, &own))?;
         }
         self.add_routes(stack)
     }
@@ -194,6 +196,28 @@ mod tests {
         assert_eq!(routes(&endpoint(), Some(&lease())), expected);
         let away = Endpoint { default: false, ..endpoint() };
         assert_eq!(routes(&away, Some(&lease())), expected[..3]);
+    }
+
+    /// In a network namespace of this thread's own, whose one interface is the loopback.
+    #[test]
+    fn an_address_in_the_network_of_the_one_before_outlives_it() {
+        let apart = || {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                eprintln!("SKIPPED an_address_in_the_network_of_the_one_before_outlives_it: needs root");
+                return;
+            }
+            let mut stack = Stack::open().unwrap();
+            stack.loopback_up().unwrap();
+            let link = Link { index: 1, name: "lo".into(), mac: [0; 6], is_up: true, is_running: true };
+            let mut placed = Placed::new(Endpoint { routes: Vec::new(), ..endpoint() }, link);
+            for address in ["10.0.0.5", "10.0.0.6"] {
+                let own = Prefix { address: ip(address), length: 24 };
+                placed.bind(&mut stack, Lease { own, routes: Vec::new(), gateway: None, ..lease() }).unwrap();
+            }
+            // who may send from it has it
+            assert!(std::net::UdpSocket::bind("10.0.0.6:0").is_ok());
+        };
+        std::thread::spawn(apart).join().unwrap();
     }
 
     #[test]

@@ -1,0 +1,82 @@
+//! `iso-builder release`: what may be asked of a release, and which programs and kernel it takes when nothing is asked.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use iso_builder::artifacts::{self, Request};
+use iso_builder::kernel;
+use iso_builder::kernel::selection::Selection;
+
+use super::{Context, beside, cpus, print};
+
+#[derive(Debug, Args)]
+pub(crate) struct Release {
+    /// The kernel to boot (a bzImage); a `manifest.json` beside it says what it was built from [default: the cached one, built if there is none]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// PID 1 of a containerVM [default: `tether` beside this program]
+    #[arg(long, value_name = "FILE")]
+    tether: Option<PathBuf>,
+    /// PID 1 of the appliance [default: `appliance-init` beside this program]
+    #[arg(long, value_name = "FILE")]
+    appliance_init: Option<PathBuf>,
+    /// Which crates are in these two: what `cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-musl` printed [default: left open]
+    #[arg(long, value_name = "FILE")]
+    crates: Option<PathBuf>,
+    /// The git commit that these two were built from
+    #[arg(long, value_name = "HEX", value_parser = commit)]
+    commit: Option<String>,
+    /// What `rustc --version` said when these two were built
+    #[arg(long, value_name = "TEXT")]
+    toolchain: Option<String>,
+    /// Who builds, for the statement of provenance
+    #[arg(long, value_name = "URI", value_parser = uri)]
+    builder: Option<String>,
+    /// The folder to write; a new one appears at once, in one that is there files are replaced
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+impl Release {
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
+        let program = |named: Option<PathBuf>, name| named.map_or_else(|| beside(name), Ok);
+        let kernel = match self.kernel {
+            Some(path) => path,
+            None => kernel::obtain(&kernel::Request {
+                source: None,
+                cache: context.cache()?,
+                jobs: cpus(),
+                selection: Selection::default(),
+            })?,
+        };
+        let request = Request {
+            kernel,
+            tether: program(self.tether, "tether")?,
+            appliance_init: program(self.appliance_init, "appliance-init")?,
+            crates: self.crates,
+            commit: self.commit,
+            toolchain: self.toolchain,
+            builder: self.builder,
+            time: context.time,
+        };
+        print(&artifacts::release(&request, &self.output)?)
+    }
+}
+
+fn commit(text: &str) -> Result<String, String> {
+    let hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match hex && matches!(text.len(), 40 | 64) {
+        true => Ok(text.to_owned()),
+        false => Err("not the whole name of a commit, 40 or 64 hexadecimal digits".to_owned()),
+    }
+}
+
+fn uri(text: &str) -> Result<String, String> {
+    let absolute = text
+        .split_once(':')
+        .is_some_and(|(scheme, rest)| scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && !rest.is_empty());
+    match absolute && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("not a URI, as in https://example.org/builder".to_owned()),
+    }
+}
