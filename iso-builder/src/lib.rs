@@ -22,4 +22,6 @@ pub mod registry;
 pub mod scan;
 pub mod tree;
 pub mod uki;
+pub mod verify;
+pub mod view;
 pub mod vmdk;

@@ -56,6 +56,12 @@ impl Output {
 
     /// Flushes the file to the disk and gives it its name, in place of what had it before.
     pub fn publish(self) -> io::Result<()> {
+        let (named, path) = self.name()?;
+        named.persist(&path).map_err(|error| error.error)
+    }
+
+    /// All of it that can fail for want of room or rights: the file is on the disk, under a name that is not yet its own.
+    fn name(self) -> io::Result<(TempPath, PathBuf)> {
         self.file.sync_all()?;
         let named = match self.named {
             Some(named) => named,
@@ -68,7 +74,7 @@ impl Output {
                 })
                 .map(tempfile::NamedTempFile::into_temp_path)?,
         };
-        named.persist(&self.path).map_err(|error| error.error)
+        Ok((named, self.path))
     }
 }
 
@@ -78,9 +84,22 @@ pub(crate) fn room(file: &File) -> io::Result<u64> {
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
+/// Publishes two files of which the second refers to the first: it is never there without it. Where the second fails, the first is taken away again.
+pub fn publish_both(first: Output, second: Output) -> io::Result<()> {
+    let ((first, first_path), (second, second_path)) = (first.name()?, second.name()?);
+    first.persist(&first_path).map_err(|error| error.error)?;
+    second.persist(&second_path).map_err(|error| match std::fs::remove_file(&first_path) {
+        Ok(()) => error.error,
+        Err(left) => {
+            io::Error::new(error.error.kind(), format!("{}; and {} is left: {left}", error.error, first_path.display()))
+        }
+    })
+}
+
 const PREFIX: &str = ".iso-builder-";
 
-fn directory(path: &Path) -> &Path {
+/// The directory that a path's file is in.
+pub fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -108,6 +127,20 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         assert_eq!(names(dir.path()), ["artifact"]);
+    }
+
+    #[test]
+    fn two_files_appear_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        publish_both(Output::create(&at("a")).unwrap(), Output::create(&at("b")).unwrap()).unwrap();
+        let mut all = names(dir.path());
+        all.sort();
+        assert_eq!(all, ["a", "b"]);
+        std::fs::create_dir(at("taken")).unwrap();
+        let second = Output::create(&at("taken")).unwrap();
+        assert!(publish_both(Output::create(&at("c")).unwrap(), second).is_err());
+        assert!(!at("c").exists());
     }
 
     #[test]

@@ -57,6 +57,7 @@ mod terminal;
 mod tidy;
 mod toolbox;
 mod user;
+mod view;
 mod vmware;
 mod vmx;
 mod volumes;

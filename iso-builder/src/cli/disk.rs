@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use iso_builder::oci::{Limits, Reference};
 use iso_builder::progress::Progress;
 use iso_builder::recipe::container_disk::{self, Options, Step};
 
+use super::form::Stored;
 use super::registry::Obtain;
 use super::{Context, size};
 
@@ -20,11 +21,10 @@ pub(crate) struct Disk {
     image: Reference,
     /// The disk to write
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// How the disk is stored: the bare ext4 file system, a sparse VMDK to run, or a stream-optimized one for vSphere to import
-    #[arg(long, value_enum, default_value_t = Format::Raw)]
-    format: Format,
-    /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    stored: Stored,
+    /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB; of a delta, its parent's]
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "layer")]
     size: Option<u64>,
     /// Only this layer, from 1, the lowest: a disk to be mounted read-only, with others under overlayfs
@@ -55,28 +55,20 @@ impl Bounds {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Format {
-    Raw,
-    Vmdk,
-    Stream,
-}
-
 impl Disk {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
-        let format = match self.format {
-            Format::Raw => container_disk::Format::Raw,
-            Format::Vmdk => container_disk::Format::Vmdk,
-            Format::Stream => container_disk::Format::Stream,
-        };
-        let options =
-            Options { format, size: self.size, layer: self.layer, time: context.time, limits: self.bounds.limits() };
+        let (form, limits) = (self.stored.form()?, self.bounds.limits());
+        let options = Options { form, size: self.size, layer: self.layer, time: context.time, limits };
         let image = self.obtain.image(&self.image, context)?;
         let mut current: Option<(Step, Progress)> = None;
         let mut tell = |step, done, total| {
             let progress = match &mut current {
                 Some((of, progress)) if *of == step => progress,
-                other => &mut other.insert((step, Progress::start(name(step), total))).1,
+                other => {
+                    // the old bar goes before the new one comes
+                    *other = None;
+                    &mut other.insert((step, Progress::bytes(name(step), total))).1
+                }
             };
             progress.reach(done, total);
         };

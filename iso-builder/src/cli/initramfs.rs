@@ -17,7 +17,7 @@ pub(crate) struct Initramfs {
     additions: Additions,
     /// The cpio archive to write
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
 }
 
 impl Initramfs {

@@ -10,7 +10,7 @@ use iso_builder::kernel::selection::Selection;
 use iso_builder::kernel::{self, Request, report};
 use iso_builder::output::Output;
 
-use super::{Context, cpus, print};
+use super::{Context, cpus, made, print};
 
 #[derive(Debug, Args)]
 pub(crate) struct Kernel {
@@ -71,7 +71,11 @@ impl Kernel {
             let (with, without) = (read(&image)?, read(&other)?);
             text += &report::cost(name, (&with, &config), (&without, &others_config)).map_err(unreadable)?;
         }
-        print(&text)
+        match context.json && !self.report && self.cost.is_none() {
+            _ if !context.told => Ok(()),
+            true => made(&image),
+            false => print(&text),
+        }
     }
 
     /// A kernel and its configuration; tells what fell with what was left out.

@@ -3,20 +3,19 @@
 //! It decides label, free space and the order of steps. Which image is meant, and what its layers hold, is `oci`'s.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::oci::{self, Limits, Reference};
-use crate::output::{self, Output};
 use crate::recipe::layer_disk;
+use crate::recipe::virtual_disk::{self, Form, VirtualDisk};
 use crate::tree::{Content, Kind, Time, Tree};
-use crate::{ext4, vmdk};
+use crate::{ext4, output};
 
 /// What the disk is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub format: Format,
-    /// Bytes; `None` for what the files need, a quarter of it and 64 MiB.
+    pub form: Form,
+    /// Bytes; `None` for what the files need, a quarter of it and 64 MiB, or for a delta, the parent's.
     pub size: Option<u64>,
     /// Only this layer, from 1, as a disk under overlayfs; its size and label are not asked for.
     pub layer: Option<usize>,
@@ -24,17 +23,6 @@ pub struct Options {
     pub time: Time,
     /// What the image may hold.
     pub limits: Limits,
-}
-
-/// How the disk is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// The file system itself, with holes.
-    Raw,
-    /// A monolithicSparse VMDK.
-    Vmdk,
-    /// A streamOptimized VMDK.
-    Stream,
 }
 
 /// What is being done, for whoever waits.
@@ -54,36 +42,20 @@ pub fn write(
     output: &Path,
     progress: &mut dyn FnMut(Step, u64, u64),
 ) -> Result<(), Error> {
-    let at = |source| Error::Write { path: output.to_owned(), source };
-    let spool = match output.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let mut out = Output::create(output).map_err(at)?;
+    let spool = output::directory(output);
+    let disk = VirtualDisk::create(output, &options.form)?;
     let mut image = oci::open(reference, spool)?;
     image.limits = options.limits;
     let tree = unpack(&image, options.layer, spool, progress)?;
-    let (stored, room) = (stored(&tree), output::room(out.file()).map_err(at)?);
+    let raw = disk.raw()?;
+    let at = |source| Error::Disk(virtual_disk::Error::Write { path: output.to_owned(), source });
+    let (stored, room) = (stored(&tree), output::room(&raw).map_err(at)?);
     if stored > room {
         return Err(Error::Room { dir: spool.to_owned(), stored, room });
     }
-    match options.format {
-        Format::Raw => {
-            format(&tree, options, out.file(), output, progress)?;
-        }
-        Format::Vmdk | Format::Stream => {
-            let raw = tempfile::tempfile_in(spool).map_err(at)?;
-            let size = format(&tree, options, &raw, output, progress)?;
-            let name = output.file_name().unwrap_or_default().to_string_lossy();
-            let mut convert = |done| progress(Step::Convert, done, size);
-            let written = match options.format {
-                Format::Stream => vmdk::write_stream(&raw, size, &name, out.file_mut(), &mut convert),
-                _ => vmdk::write_sparse(&raw, size, &name, out.file_mut(), &mut convert),
-            };
-            written.map_err(|source| Error::Vmdk { path: output.to_owned(), source })?;
-        }
-    }
-    out.publish().map_err(at)
+    let options = &Options { size: options.size.or(disk.size()), ..options.clone() };
+    let size = format(&tree, options, &raw, output, progress)?;
+    Ok(disk.finish(&raw, size, &mut |done| progress(Step::Convert, done, size))?)
 }
 
 fn unpack(
@@ -160,8 +132,6 @@ pub enum Error {
     Room { dir: PathBuf, stored: u64, room: u64 },
     #[error("{}", path.display())]
     Ext4 { path: PathBuf, source: ext4::Error },
-    #[error("{}", path.display())]
-    Vmdk { path: PathBuf, source: vmdk::Error },
-    #[error("{}", path.display())]
-    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Disk(#[from] virtual_disk::Error),
 }

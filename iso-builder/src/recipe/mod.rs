@@ -5,6 +5,7 @@ pub mod extra;
 pub mod initramfs;
 pub mod iso;
 pub mod layer_disk;
+pub mod virtual_disk;
 
 use crate::tree::{Content, Kind, Meta, Node, NodeId, Time, Tree};
 

@@ -1,4 +1,4 @@
-//! The bytes of a hosted sparse extent: its header, its embedded descriptor, and where its tables lie.
+//! The bytes of a hosted sparse extent: its header, and where its tables lie.
 //!
 //! After VMware's "Virtual Disk Format 5.0". All numbers are little-endian, all places are counted in sectors.
 
@@ -27,13 +27,20 @@ const MAGIC: u32 = 0x564d_444b;
 const FLAGS: u32 = 3;
 
 /// Bit 0: the line end bytes are valid. Bit 16: grains are compressed. Bit 17: each grain and table has a marker before it.
-const STREAM_FLAGS: u32 = 0x3_0001;
+const STREAM_FLAGS: u32 = COMPRESSED | MARKED | 1;
+pub(super) const COMPRESSED: u32 = 1 << 16;
+pub(super) const MARKED: u32 = 1 << 17;
 const STREAM_VERSION: u32 = 3;
 /// RFC 1950's format around RFC 1951's.
 const DEFLATE: u16 = 1;
 
 /// In the place of the directory's in a header whose footer has the real one.
 pub(super) const AT_THE_END: u64 = u64::MAX;
+
+/// The kinds of markers that are not grains'.
+pub(super) const TABLE: u32 = 1;
+pub(super) const DIRECTORY: u32 = 2;
+pub(super) const FOOTER: u32 = 3;
 
 /// What stands at bytes 73..77, so that a transfer as text is noticed.
 const LINE_ENDS: [u8; 4] = *b"\n \r\n";
@@ -109,14 +116,18 @@ impl Header {
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; 512]) -> Result<Header, Error> {
+    /// Reads the header that is at byte `at` of a file.
+    pub(super) fn from_bytes(bytes: &[u8; 512], at: u64) -> Result<Header, Error> {
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
         if u32_at(0) != MAGIC {
-            return Err(Error::Malformed { why: "it does not start with KDMV" });
+            return Err(Error::Malformed { why: "it does not start with KDMV", at });
         }
         if u32_at(8) & 1 != 0 && bytes[73..77] != LINE_ENDS {
-            return Err(Error::Malformed { why: "its line ends were changed on the way" });
+            return Err(Error::Malformed {
+                why: "its line ends were changed on the way, by a transfer as text",
+                at: at + 73,
+            });
         }
         Ok(Header {
             version: u32_at(4),
@@ -144,37 +155,6 @@ pub(super) fn directory_sectors(capacity: u64) -> u64 {
     (tables(capacity) * 4).div_ceil(SECTOR)
 }
 
-/// The text that says what the disk is. `cid` tells versions of its contents apart.
-pub(super) fn descriptor(kind: &str, cid: u32, capacity: u64, name: &str) -> Result<String, Error> {
-    if name.is_empty() || name.len() > NAME_LIMIT || name.contains(|char: char| char == '"' || char.is_control()) {
-        return Err(Error::Name { name: name.to_owned() });
-    }
-    let (heads, sectors) = (255, 63);
-    let cylinders = capacity / (heads * sectors);
-    Ok(format!(
-        "# Disk DescriptorFile\n\
-         version=1\n\
-         CID={cid:08x}\n\
-         parentCID=ffffffff\n\
-         createType=\"{kind}\"\n\
-         \n\
-         # Extent description\n\
-         RW {capacity} SPARSE \"{name}\"\n\
-         \n\
-         # The Disk Data Base\n\
-         #DDB\n\
-         \n\
-         ddb.virtualHWVersion = \"4\"\n\
-         ddb.geometry.cylinders = \"{cylinders}\"\n\
-         ddb.geometry.heads = \"{heads}\"\n\
-         ddb.geometry.sectors = \"{sectors}\"\n\
-         ddb.adapterType = \"lsilogic\"\n"
-    ))
-}
-
-/// Bytes of an extent's name: more is no file name either.
-const NAME_LIMIT: usize = 255;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,14 +172,6 @@ mod tests {
             0, // overhead, unclean, line ends, compression
         ];
         assert_eq!(bytes[..79], expected);
-        assert_eq!(Header::from_bytes(&bytes).unwrap(), header);
-    }
-
-    #[test]
-    fn names_that_would_break_the_descriptor() {
-        for name in ["", "a\"b", "a\nb", "a\0", &"a".repeat(256)] {
-            assert!(matches!(descriptor("a", 0, 0, name), Err(Error::Name { .. })), "{name:?}");
-        }
-        assert!(descriptor("streamOptimized", u32::MAX, u64::MAX, &"a".repeat(255)).unwrap().len() < 20 * 512);
+        assert_eq!(Header::from_bytes(&bytes, 0).unwrap(), header);
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::slice::from_ref;
 
 use iso_builder::oci::{Error, Image, LayerError, LimitError, Limits};
-use iso_builder::recipe::container_disk::{self, Format, Options};
+use iso_builder::recipe::container_disk::{self, Options};
+use iso_builder::recipe::virtual_disk::Form;
 use iso_builder::tree::Time;
 
 use crate::build::{
@@ -173,7 +174,7 @@ fn manifests_that_are_not_read_say_why() {
 }
 
 fn disk(image: &Path, output: &Path, size: Option<u64>) -> Result<(), container_disk::Error> {
-    let options = Options { format: Format::Raw, size, layer: None, time: Time::default(), limits: Limits::default() };
+    let options = Options { form: Form::Raw, size, layer: None, time: Time::default(), limits: Limits::default() };
     let reference = image.to_str().unwrap().parse().unwrap();
     container_disk::write(&reference, &options, output, &mut |_, _, _| {})
 }

@@ -3,6 +3,7 @@
 //! It decides what becomes of volumes. What is mounted where is decided in [`crate::plan`].
 
 use std::fs::{self, File};
+use std::num::NonZero;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -114,7 +115,10 @@ impl Files {
         let mut output = Output::create(&place).with_context(context)?;
         let written = match self.form {
             VmdkForm::Sparse => vmdk::write_sparse(raw, size, &name, output.file_mut(), &mut |_| {}),
-            VmdkForm::Stream => vmdk::write_stream(raw, size, &name, output.file_mut(), &mut |_| {}),
+            VmdkForm::Stream => {
+                let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+                vmdk::write_stream(raw, size, &name, threads, output.file_mut(), &mut |_| {})
+            }
         };
         written.with_context(context)?;
         output.publish().with_context(context)?;

@@ -1,49 +1,23 @@
-//! The VMDK writer before its judges: QEMU reads the disk as the raw image, a dump shows where everything lies, and
+//! The VMDK writers before their judges: QEMU reads the disk as the raw image, a dump shows where everything lies, and
 //! two runs give the same bytes.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 
 use iso_builder::vmdk::{self, Error, Stats, write_sparse, write_stream};
 
-const GRAIN: u64 = 64 << 10;
+use crate::samples::{GRAIN, Parts, qemu_img, raw};
 
-/// Bytes at offsets.
-type Parts<'a> = &'a [(u64, &'a [u8])];
-
-/// A raw image of `size` bytes with `parts` in it.
-fn raw(path: &Path, size: u64, parts: Parts) -> File {
-    let file = File::create_new(path).unwrap();
-    file.set_len(size).unwrap();
-    parts.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
-    File::open(path).unwrap()
-}
-
-fn write(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> {
+pub(crate) fn write(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> {
     let mut out = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     write_sparse(raw, size, "disk.vmdk", &mut out, &mut |_| {})
 }
 
-fn stream(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> {
+pub(crate) fn stream(raw: &File, size: u64, path: &Path) -> Result<Stats, Error> {
     let mut out = File::options().read(true).write(true).create_new(true).open(path).unwrap();
-    write_stream(raw, size, "disk.vmdk", &mut out, &mut |_| {})
-}
-
-/// Runs `qemu-img`. Where it is not installed the judgement is left out, except under CI.
-fn qemu_img(arguments: &[&str], files: &[&Path]) {
-    match Command::new("qemu-img").args(arguments).args(files).output() {
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-            assert!(output.status.success(), "qemu-img {arguments:?}: {text}");
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
-            eprintln!("skipped: qemu-img is not installed");
-        }
-        Err(error) => panic!("qemu-img: {error}"),
-    }
+    write_stream(raw, size, "disk.vmdk", NonZero::new(2).unwrap(), &mut out, &mut |_| {})
 }
 
 #[test]
@@ -254,5 +228,8 @@ fn a_dump_of_a_damaged_disk_is_an_error_or_a_text() {
         }
     }
     file.set_len(100).unwrap();
-    assert_eq!(vmdk::dump(&file).unwrap_err().to_string(), "no sparse VMDK: it ends before what it refers to");
+    assert_eq!(
+        vmdk::dump(&file).unwrap_err().to_string(),
+        "malformed VMDK, at byte 0: it ends before what it refers to"
+    );
 }
