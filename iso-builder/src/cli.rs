@@ -3,27 +3,48 @@
 //! Each command has a file of its own, with what may be asked and what is then done: it turns words into values and calls the library. The environment and
 //! the machine are read here, once, and handed down.
 
+mod cat;
+mod completions;
 mod convert;
+mod diff;
 mod disk;
 mod form;
 mod initramfs;
 mod inspect;
 mod iso;
 mod kernel;
+mod ls;
+mod verify;
 
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Parser, Subcommand, ValueEnum};
+use iso_builder::progress::{self, Mode};
 use iso_builder::recipe;
 use iso_builder::tree::Time;
+use iso_builder::view::{Place, json};
 
 /// Builds every image of tether: containers' disks, the kernel, the initramfs and the ISOs.
 ///
 /// Nothing needs root. The same inputs give the same bytes on any machine. A command that fails leaves no half file.
 #[derive(Debug, Parser)]
-#[command(name = "iso-builder", version, max_term_width = 110)]
+#[command(
+    name = "iso-builder",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  iso-builder bootstrap -o bootstrap.iso
+  iso-builder disk image.tar --format vmdk -o disk.vmdk
+  iso-builder ls -l disk.vmdk:/etc
+
+Exit status: 0 done, 1 failed, 2 a wrong command line; `diff` and `verify`: 0 the same, 1 different, 2 trouble."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,33 +55,94 @@ pub(crate) struct Cli {
         value_name = "SECONDS",
         default_value_t = 0,
         global = true,
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = EVERYWHERE
     )]
     epoch: i64,
     /// Directory of caches; the kernel is kept in `tether/kernel` below it [default: $XDG_CACHE_HOME or ~/.cache]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = EVERYWHERE)]
     cache: Option<PathBuf>,
+    /// Print results as JSON on stdout, progress and errors as JSON lines on stderr
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    json: bool,
+    /// How long work is told: `auto` is `json` with --json, else `tty` on a terminal, else `plain` lines
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value_t = Telling::Auto,
+        global = true,
+        help_heading = EVERYWHERE
+    )]
+    progress: Telling,
+    /// The same as --progress none
+    #[arg(short, long, global = true, conflicts_with = "progress", help_heading = EVERYWHERE)]
+    quiet: bool,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Telling {
+    Auto,
+    Plain,
+    Tty,
+    Json,
+    None,
+}
+
+/// Help lists what all commands know apart from what is a command's own.
+const EVERYWHERE: &str = "Options of every command";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build bootstrap.iso, which boots a containerVM
+    #[command(after_help = "\
+Examples:
+  iso-builder bootstrap -o bootstrap.iso
+  iso-builder bootstrap --kernel bzImage --init tether --epoch 1700000000 -o bootstrap.iso")]
     Bootstrap(iso::Iso),
     /// Build appliance.iso, which boots a Virtual Container Host
+    #[command(after_help = "\
+Examples:
+  iso-builder appliance -o appliance.iso
+  iso-builder appliance --kernel bzImage --init appliance-init --cmdline 'console=ttyS1 quiet' -o appliance.iso")]
     Appliance(iso::Iso),
     /// Store a disk in another way: raw, or as one of the kinds of VMDK
+    #[command(after_help = "\
+Examples:
+  iso-builder convert disk.raw disk.vmdk --format vmdk
+  iso-builder convert exported.vmdk disk.raw --format raw")]
     Convert(convert::Convert),
     /// Build a container's disk out of an image
+    #[command(after_help = "\
+Examples:
+  docker save alpine:3.20 -o alpine.tar && iso-builder disk alpine.tar -o alpine.raw
+  iso-builder disk oci:layout:v1 --format vmdk --size 10G -o disk.vmdk
+  iso-builder disk docker-archive:images.tar:redis:7 --format stream -o redis.vmdk")]
     Disk(disk::Disk),
     /// Build the initramfs: one static program as /init
+    #[command(after_help = "\
+Examples:
+  iso-builder initramfs -o initramfs.cpio
+  iso-builder initramfs --init tether -o initramfs.cpio && iso-builder ls -l initramfs.cpio")]
     Initramfs(initramfs::Initramfs),
-    /// Describe an image: ISO, initramfs, ext4 or VMDK
-    Inspect {
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
     /// Build the kernel, or find it in the cache, and print its path
+    #[command(after_help = "\
+Examples:
+  iso-builder kernel -o bzImage
+  iso-builder kernel --source linux-6.12.48.tar.xz --jobs 4")]
     Kernel(kernel::Kernel),
+    /// Describe an image: ISO, initramfs, ext4, VMDK or container image
+    Inspect(inspect::Inspect),
+    /// List the files in an image, or in an image within one
+    Ls(ls::Ls),
+    /// Print files of an image
+    Cat(cat::Cat),
+    /// Say what differs between the files of two images
+    Diff(diff::Diff),
+    /// Check a file by its digest and checksums, or build it again and compare
+    Verify(verify::Verify),
+    /// Print a script with which a shell completes these commands
+    Completions(completions::Completions),
 }
 
 /// What all commands share.
@@ -68,6 +150,12 @@ pub(crate) struct Context {
     /// Dates what has no time of its own.
     time: Time,
     cache: Option<PathBuf>,
+    /// Results are for a machine.
+    json: bool,
+    /// Results are printed; not where `verify` builds something again.
+    told: bool,
+    /// A directory for unnamed files.
+    spool: PathBuf,
 }
 
 impl Context {
@@ -81,18 +169,87 @@ impl Context {
 }
 
 impl Cli {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        let context = &Context { time: Time { secs: self.epoch, nanos: 0 }, cache: self.cache };
+    /// Results and errors are for a machine.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The exit code for what goes wrong: `diff` and `verify` need 1 to say that something differs.
+    pub(crate) fn trouble(&self) -> u8 {
         match self.command {
+            Command::Diff(_) | Command::Verify(_) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Does what was asked, and gives the exit code.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        progress::choose(self.mode());
+        let time = Time { secs: self.epoch, nanos: 0 };
+        let (json, spool) = (self.json, std::env::temp_dir());
+        self.command.run(&Context { time, cache: self.cache, json, told: true, spool })
+    }
+
+    /// Does it for `verify`, whose own results alone are told.
+    fn rebuild(self, around: &Context) -> anyhow::Result<()> {
+        let time = Time { secs: self.epoch, nanos: 0 };
+        let (json, spool) = (around.json, around.spool.clone());
+        self.command.run(&Context { time, cache: self.cache, json, told: false, spool }).map(|_| ())
+    }
+
+    fn mode(&self) -> Mode {
+        match self.progress {
+            _ if self.quiet => Mode::Nothing,
+            Telling::None => Mode::Nothing,
+            Telling::Auto if self.json => Mode::Events,
+            Telling::Auto if io::stderr().is_terminal() => Mode::Bar,
+            Telling::Auto | Telling::Plain => Mode::Lines,
+            Telling::Tty => Mode::Bar,
+            Telling::Json => Mode::Events,
+        }
+    }
+}
+
+impl Command {
+    fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        let output = self.output().filter(|_| context.json && context.told).map(Path::to_owned);
+        match self {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
             Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
             Command::Convert(asked) => asked.run(),
             Command::Disk(asked) => asked.run(context),
             Command::Initramfs(asked) => asked.run(context),
-            Command::Inspect { file } => print(&inspect::inspect(&file)?),
             Command::Kernel(asked) => asked.run(context),
+            Command::Inspect(asked) => asked.run(context),
+            Command::Ls(asked) => asked.run(context),
+            Command::Cat(asked) => asked.run(context),
+            Command::Diff(asked) => return asked.run(context),
+            Command::Verify(asked) => return asked.run(context),
+            Command::Completions(asked) => asked.run(),
+        }?;
+        output.map_or(Ok(()), |output| made(&output))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What it makes, where it does not say so itself.
+    fn output(&self) -> Option<&Path> {
+        match self {
+            Command::Bootstrap(asked) | Command::Appliance(asked) => Some(&asked.output),
+            Command::Disk(asked) => Some(&asked.output),
+            Command::Convert(asked) => Some(&asked.output),
+            Command::Initramfs(asked) => Some(&asked.output),
+            _ => None,
         }
     }
+}
+
+/// Tells a machine what was made.
+fn made(path: &Path) -> anyhow::Result<()> {
+    let size = path.metadata().with_context(|| path.display().to_string())?.len();
+    let mut result = serde_json::Map::new();
+    json::put(&mut result, "output", path.as_os_str().as_encoded_bytes());
+    result.insert("size".to_owned(), size.into());
+    print(&format!("{}\n", json::line(&result.into())))
 }
 
 /// The program of that name that was installed, or built, with this one.
@@ -107,12 +264,22 @@ fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Writes to stdout. Whoever reads may stop early, as `head` does; that is no failure.
+/// Writes to stdout.
 fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    printed(io::stdout().write_all(text.as_bytes()))
+}
+
+/// What writing to stdout came to. Whoever reads may stop early, as `head` does; that is no failure.
+fn printed(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
         _ => Ok(()),
     }
+}
+
+/// Takes FILE:PATH, of any bytes.
+fn place() -> impl TypedValueParser<Value = Place> {
+    OsStringValueParser::new().try_map(|text| Place::parse(OsStr::new(&text)))
 }
 
 /// A number of bytes, or of the units K, M, G and T (powers of 1024).

@@ -3,15 +3,20 @@
 //! Inputs become a [`tree::Tree`], files in memory; writers turn a tree into bytes. Writers read no clock, no
 //! environment and no randomness: the same input gives the same bytes on any machine.
 
+mod ahead;
 pub mod boot_assets;
 pub mod cpio;
 pub mod digest;
 pub mod ext4;
 pub mod iso9660;
 pub mod kernel;
+pub mod lookup;
 pub mod oci;
 pub mod output;
 pub mod progress;
 pub mod recipe;
+pub mod scan;
 pub mod tree;
+pub mod verify;
+pub mod view;
 pub mod vmdk;

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+
+use crate::scan::Scan;
 
 /// An inode of a [`Tree`], by its place in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +97,17 @@ pub trait ReadAt: std::fmt::Debug + Send + Sync {
 
     /// Bytes in all.
     fn size(&self) -> io::Result<u64>;
+
+    /// All of it from its start, if that is the cheap way to have much of it, as with what is compressed; `None` where one order is as good as another.
+    fn in_order(&self) -> Option<io::Result<Box<dyn Read + Send>>> {
+        None
+    }
+
+    /// What is known of the file whose stored bytes start at `from`, if it was looked through once.
+    fn known(&self, from: u64) -> Option<Scan> {
+        let _ = from;
+        None
+    }
 }
 
 impl ReadAt for File {
@@ -133,6 +146,14 @@ impl Content {
             _ => vec![Extent { at: 0, len: size, source: Source::Memory(bytes), from: 0 }],
         };
         Content { size, extents }
+    }
+
+    /// What is known of these bytes without reading them.
+    pub(crate) fn known(&self) -> Option<Scan> {
+        match &self.extents.first()?.source {
+            Source::Image(image) => image.known(self.extents[0].from),
+            _ => None,
+        }
     }
 
     /// Fills `buf` with the bytes from offset `at`, holes as zeros. `at + buf.len()` must not exceed `size`.

@@ -52,6 +52,7 @@ mod terminal;
 mod tidy;
 mod toolbox;
 mod user;
+mod view;
 mod vmware;
 mod vmx;
 mod volumes;

@@ -110,8 +110,8 @@ fn the_contract_does_nothing_but_compute() {
 #[test]
 fn writers_read_no_clock_and_no_environment() {
     for (path, text) in sources() {
-        let writers = ["ext4", "vmdk", "iso9660", "oci"].map(|name| Path::new("iso-builder/src").join(name));
-        if writers.iter().any(|writer| path.starts_with(writer)) || path.ends_with("iso-builder/src/cpio.rs") {
+        let writers = ["ext4", "vmdk", "iso9660", "oci", "cpio"].map(|name| Path::new("iso-builder/src").join(name));
+        if writers.iter().any(|writer| path.starts_with(writer)) {
             for banned in ["SystemTime", "Instant::now", "env::var", "thread_rng", "getrandom"] {
                 assert!(!code(&text).contains(banned), "{} names {banned}", path.display());
             }

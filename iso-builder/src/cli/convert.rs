@@ -18,7 +18,7 @@ pub(crate) struct Convert {
     input: PathBuf,
     /// The disk to write
     #[arg(value_name = "OUT")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     #[command(flatten)]
     stored: Stored,
 }
@@ -36,7 +36,7 @@ impl Convert {
             (Box::new(file), size)
         };
         let disk = VirtualDisk::create(&self.output, &self.stored.form()?)?;
-        let mut progress = Progress::start("convert", size);
+        let mut progress = Progress::bytes("convert", size);
         Ok(disk.store(&*raw, size, &mut |done| progress.reach(done, size))?)
     }
 }

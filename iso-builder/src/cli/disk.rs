@@ -20,7 +20,7 @@ pub(crate) struct Disk {
     image: Reference,
     /// The disk to write
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     #[command(flatten)]
     stored: Stored,
     /// Size of the disk, as in 512M or 10G [default: what the files need, a quarter of it, and 64 MiB; of a delta, its parent's]
@@ -38,7 +38,7 @@ impl Disk {
         let mut tell = |step, done, total| {
             let progress = match &mut current {
                 Some((of, progress)) if *of == step => progress,
-                other => &mut other.insert((step, Progress::start(name(step), total))).1,
+                other => &mut other.insert((step, Progress::bytes(name(step), total))).1,
             };
             progress.reach(done, total);
         };

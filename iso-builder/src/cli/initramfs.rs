@@ -14,7 +14,7 @@ pub(crate) struct Initramfs {
     init: Option<PathBuf>,
     /// The cpio archive to write
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
 }
 
 impl Initramfs {

@@ -21,7 +21,7 @@ pub(crate) struct Iso {
     cmdline: Option<String>,
     /// The ISO to write; its digest goes to FILE.sha256
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
 }
 
 impl Iso {

@@ -7,7 +7,7 @@ use clap::Args;
 use iso_builder::kernel::{self, Request};
 use iso_builder::output::Output;
 
-use super::{Context, cpus, print};
+use super::{Context, cpus, made, print};
 
 #[derive(Debug, Args)]
 pub(crate) struct Kernel {
@@ -29,7 +29,11 @@ impl Kernel {
         if let Some(path) = self.output {
             copy(&image, &path).with_context(|| path.display().to_string())?;
         }
-        print(&format!("{}\n", image.display()))
+        match context.json {
+            _ if !context.told => Ok(()),
+            true => made(&image),
+            false => print(&format!("{}\n", image.display())),
+        }
     }
 }
 

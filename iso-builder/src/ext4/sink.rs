@@ -25,7 +25,12 @@ impl<'a> Sink<'a> {
     /// Empties the file and gives it its size.
     pub(super) fn new(file: &'a File, size: u64) -> Result<Sink<'a>, Error> {
         file.set_len(0).and_then(|()| file.set_len(size)).map_err(|source| Error::Write { source })?;
-        Ok(Sink { file, gathered: Vec::with_capacity(GATHER), start: 0, written: 0 })
+        Ok(Sink::beside(file))
+    }
+
+    /// Another way into a file that has its size already.
+    pub(super) fn beside(file: &'a File) -> Sink<'a> {
+        Sink { file, gathered: Vec::with_capacity(GATHER), start: 0, written: 0 }
     }
 
     /// Puts whole blocks from block `place` on.

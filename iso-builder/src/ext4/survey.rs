@@ -7,10 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::directory;
 use super::error::Error;
-use super::format::{BLOCK, BLOCK_BYTES, ZEROS, index, wide};
+use super::format::{BLOCK_BYTES, index, wide};
 use super::inodes::{Inodes, mode};
 use super::name_hash::NameHash;
 use super::xattr;
+pub(super) use crate::scan::Run;
+use crate::scan::{Cutter, Scan, Scanner};
 use crate::tree::{Content, Kind, Time};
 
 /// Bytes read at once: large enough that the calls cost nothing, small enough for a cache.
@@ -18,13 +20,6 @@ pub(super) const CHUNK: u64 = 1 << 20;
 
 /// Longest symlink target that fits in the inode itself, bytes.
 pub(super) const FAST_SYMLINK: usize = 59;
-
-/// `len` blocks of a file from its block `start`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) start: u32,
-    pub(super) len: u32,
-}
 
 /// What one inode needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +50,7 @@ pub(super) fn survey(inodes: &Inodes<'_>, read: &mut dyn FnMut(u64)) -> Result<S
         let runs = match &inode.node.kind {
             Kind::Symlink(target) if target.len() > FAST_SYMLINK => vec![Run { start: 0, len: 1 }],
             Kind::File(content) => {
-                let (runs, checksum) = scan(content, &mut buffer, read)
+                let Scan { runs, checksum } = scan(content, &mut buffer, read)
                     .map_err(|source| Error::Contents { path: inodes.path(place), source })?;
                 digest.update(checksum.to_le_bytes());
                 runs.iter().for_each(|run| digest.update([run.start.to_le_bytes(), run.len.to_le_bytes()].concat()));
@@ -91,30 +86,28 @@ pub(super) fn stored_parts(content: &Content) -> impl Iterator<Item = (u64, u64)
     })
 }
 
-/// The runs of blocks that are not all zero, and a checksum over their bytes.
-fn scan(content: &Content, buffer: &mut Vec<u8>, read: &mut dyn FnMut(u64)) -> std::io::Result<(Vec<Run>, u32)> {
-    let mut runs: Vec<Run> = Vec::new();
-    let mut checksum = 0;
+/// What a file holds; it is read unless that is known already.
+fn scan(content: &Content, buffer: &mut Vec<u8>, read: &mut dyn FnMut(u64)) -> std::io::Result<Scan> {
+    if let Some(known) = content.known() {
+        read(stored_parts(content).map(|(_, len)| len).sum());
+        return Ok(known);
+    }
+    let (mut cutter, mut scanner) = (Cutter::new(), Scanner::new(content.size));
+    let mut look = |first, blocks: &[u8]| {
+        scanner.look(first, blocks);
+        Ok::<_, std::io::Error>(())
+    };
     for (start, len) in stored_parts(content) {
         for at in (start..start + len).step_by(index(CHUNK)) {
             let chunk = CHUNK.min(start + len - at);
             buffer.resize(index(chunk), 0);
             content.read_exact_at(buffer, at)?;
-            for (block, number) in buffer.chunks(BLOCK).zip(at / BLOCK_BYTES..) {
-                if *block == ZEROS[..block.len()] {
-                    continue;
-                }
-                checksum = crc32c::crc32c_append(checksum, block);
-                let number = u32::try_from(number).expect("sizes were checked");
-                match runs.last_mut() {
-                    Some(last) if last.start + last.len == number => last.len += 1,
-                    _ => runs.push(Run { start: number, len: 1 }),
-                }
-            }
+            cutter.add(at, buffer, &mut look)?;
             read(chunk);
         }
     }
-    Ok((runs, checksum))
+    cutter.close(&mut look)?;
+    Ok(scanner.finish())
 }
 
 /// Everything about an inode but its contents. Each part is of fixed length or preceded by its length.
@@ -154,11 +147,12 @@ fn digest_meta(digest: &mut Sha256, inodes: &Inodes<'_>, place: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ext4::format::BLOCK;
     use crate::tree::{Extent, Source};
 
     fn runs_of(content: &Content) -> Vec<(u32, u32)> {
-        let (runs, _) = scan(content, &mut Vec::new(), &mut |_| {}).unwrap();
-        runs.iter().map(|run| (run.start, run.len)).collect()
+        let found = scan(content, &mut Vec::new(), &mut |_| {}).unwrap();
+        found.runs.iter().map(|run| (run.start, run.len)).collect()
     }
 
     #[test]

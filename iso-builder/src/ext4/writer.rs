@@ -17,6 +17,7 @@ use super::inode::{EXTENTS, INDEXED, Record, encode_device};
 use super::inodes::{Inodes, mode};
 use super::layout::Layout;
 use super::name_hash::NameHash;
+use super::pour::Pour;
 use super::sink::Sink;
 use super::superblock::{self, JournalCopy, Superblock};
 use super::survey::{CHUNK, FAST_SYMLINK};
@@ -42,14 +43,16 @@ pub(super) fn write(
 ) -> Result<u64, Error> {
     let seed = Checksum::seed(&identity.uuid);
     let sink = Sink::new(out, layout.size)?;
-    let mut writer = Writer { inodes, layout, identity, seed, sink, chunk: Vec::new() };
+    let pour = Pour::new(inodes);
+    let mut writer = Writer { inodes, layout, identity, seed, sink, pour: &pour, chunk: Vec::new() };
     for place in 0..inodes.list().len() {
         writer.contents(place, done)?;
     }
+    let poured = pour.run(inodes, layout, out, done)?;
     writer.journal()?;
     writer.inode_tables()?;
     writer.groups()?;
-    writer.sink.finish()
+    Ok(writer.sink.finish()? + poured)
 }
 
 struct Writer<'a> {
@@ -58,6 +61,7 @@ struct Writer<'a> {
     identity: &'a Identity,
     seed: Checksum,
     sink: Sink<'a>,
+    pour: &'a Pour<'a>,
     /// Part of a file, on its way.
     chunk: Vec<u8>,
 }
@@ -67,12 +71,12 @@ impl Writer<'_> {
     fn contents(&mut self, index: usize, done: &mut dyn FnMut(u64)) -> Result<(), Error> {
         let inode = &self.inodes.list()[index];
         let place = &self.layout.places[index];
-        let seed = self.seed.of_inode(inode.number);
+        let seed = self.seed.of_inode(inode.number, 0);
         if let Some(block) = place.xattr {
             let stored = xattr::store(&inode.node.meta.xattrs)
                 .map_err(|reason| Error::Unfit { path: self.inodes.path(index), reason })?;
             let mut bytes = stored.block.expect("the survey saw it");
-            xattr::seal(&mut bytes, block, self.seed);
+            xattr::seal(&mut *bytes, block, self.seed);
             self.sink.put(block, &*bytes)?;
         }
         match &inode.node.kind {
@@ -87,6 +91,7 @@ impl Writer<'_> {
                 bytes[..target.len()].copy_from_slice(target);
                 self.spread(index, &[bytes])?;
             }
+            Kind::File(_) if self.pour.takes(index) => {}
             Kind::File(content) => self.file(index, content, done)?,
             _ => {}
         }
@@ -193,6 +198,7 @@ impl Writer<'_> {
             block,
             xattr_block: blocks.xattr.unwrap_or(0),
             xattrs: stored.body,
+            generation: 0,
         }))
     }
 
@@ -210,6 +216,7 @@ impl Writer<'_> {
             block: copy.extents,
             xattr_block: 0,
             xattrs: Vec::new(),
+            generation: 0,
         })
     }
 

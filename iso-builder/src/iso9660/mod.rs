@@ -1,15 +1,37 @@
-//! ISO 9660 images with Rock Ridge names that BIOSes boot, from a CD drive or as a disk.
+//! ISO 9660 images that Linux, Windows and firmware read: from a CD drive, and from a disk with the same bytes.
 //!
-//! [`write()`] is the whole interface. The bytes are made by the crate `hadris-iso` for now, behind this module, so that
-//! another writer can take its place without anyone's notice. What goes into an image is decided by recipes.
+//! [`write()`] makes one out of a [`Tree`](crate::tree::Tree): `writer` decides where things lie. `files` numbers inodes, `hierarchy` lays out
+//! directories of `record`s with Rock Ridge's `fields`, under `identifiers` that older readers see; `descriptors` say where
+//! these are, `el_torito` and `partitions` who starts from the image, and all goes through a `sink`.
+//!
+//! [`read()`] makes a tree out of an image, also of others' making. It shares with the writer only what is true of the
+//! format: `format`, `record`, and the numbers in `volume` and `rock_ridge`. [`dump`](mod@dump) shows an image as text.
+//!
+//! The image is a function of tree and options: no clock, no randomness, no environment. Not made: multiple sessions,
+//! volumes of several images, zisofs, xattrs.
 
-use std::fs::File;
-use std::io;
+use crate::tree::{Content, Time};
 
-use crate::tree::{Time, Tree};
-
+mod descriptors;
 pub mod dump;
-mod hadris;
+mod el_torito;
+mod error;
+mod fields;
+mod files;
+mod format;
+mod hierarchy;
+mod identifiers;
+mod partitions;
+mod reader;
+mod record;
+mod rock_ridge;
+mod sink;
+mod volume;
+mod writer;
+
+pub use error::Error;
+pub use reader::read;
+pub use writer::write;
 
 /// What an image says about itself, and how it boots.
 #[derive(Clone, Debug)]
@@ -20,38 +42,31 @@ pub struct Options {
     pub publisher: String,
     /// Dates the volume and directories without a time.
     pub time: Time,
-    pub boot: Option<BiosBoot>,
+    /// Adds names for Windows, which reads no Rock Ridge. Symlinks and device nodes have no place among them.
+    pub joliet: bool,
+    pub boot: Boot,
+}
+
+/// Who can start from an image. With either, the same bytes boot from a CD drive (El Torito) and from a disk (MBR and GPT).
+#[derive(Clone, Debug, Default)]
+pub struct Boot {
+    pub bios: Option<BiosBoot>,
+    pub uefi: Option<UefiBoot>,
 }
 
 /// Boot by El Torito without emulation, and by the boot code of an MBR.
 #[derive(Clone, Debug)]
 pub struct BiosBoot {
-    /// Path in the tree of the boot image. It gets a boot information table.
+    /// Path in the tree of the boot image: isolinux's `isolinux.bin`. It gets a boot information table.
     pub image: String,
-    /// Path that the boot catalog gets.
-    pub catalog: String,
     /// Boot code for the first sector, which finds the boot image by the address that is put at offset 432:
-    /// isolinux's `isohdpfx.bin`.
+    /// the first 432 bytes of isolinux's `isohdpfx.bin`.
     pub mbr: Vec<u8>,
 }
 
-/// Writes `tree` as an ISO 9660 image to `out`, which is empty.
-///
-/// Sockets, FIFOs and xattrs have no place in it: they are an error, as is anything else that would be lost. Files are
-/// read into memory whole.
-pub fn write(tree: &Tree, options: &Options, out: &File) -> Result<(), Error> {
-    hadris::write(tree, options, out)
-}
-
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("/{path} cannot be stored in an ISO 9660 image: {reason}")]
-    Unfit { path: String, reason: String },
-    #[error("/{path} cannot be read")]
-    Read { path: String, source: io::Error },
-    #[error("the image cannot be laid out: {reason}")]
-    Layout { reason: String },
-    #[error("the image cannot be written")]
-    Write(#[from] io::Error),
+/// Boot by an EFI system partition: a FAT file system with `EFI/BOOT/BOOTX64.EFI`.
+#[derive(Clone, Debug)]
+pub struct UefiBoot {
+    /// The file system. It lies behind the files, where a partition and an entry of El Torito's name it, and has no name in the tree.
+    pub image: Content,
 }

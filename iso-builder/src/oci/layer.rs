@@ -1,23 +1,26 @@
-//! One layer on its way from a blob into the tree.
+//! One layer on its way from a blob to what its entries say.
 //!
-//! A thread of its own reads, decompresses and hashes; the caller's thread takes the tar stream apart and spools what
-//! files hold. Both digests are verified whatever the tar holds: a layer that is not what its image says is reported
-//! as that, and not as the broken tar or the broken gzip stream that it will also be.
+//! A thread of its own reads and decompresses; another takes the tar stream apart, hashes it and looks at what files hold, of which it keeps nothing but the
+//! place. Both digests are verified whatever the tar holds: a layer that is not what its image says is reported as that, and not as the broken tar or the
+//! broken gzip stream that it will also be. Only what goes beyond a limit is left at once.
 
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use super::compression::{Compression, Decoder};
+use super::contents::Contents;
 use super::digest::{Digest, Hasher};
-use super::merge::Merge;
+use super::limits::{Budget, LimitError};
 use super::path::EntryError;
 use super::section::{Section, SectionReader};
-use super::spool::{Spool, SpoolError};
-use super::tar::{self, EntryKind, Reader, Segment, Stream};
-use crate::tree::{Content, Extent, Source};
+use super::spool::SpoolError;
+use super::tar::{self, AtHand, Entry, EntryKind, Reader, Segment, Stream};
+use crate::ahead::{self, Ahead, Feed};
+use crate::scan::{Cutter, Scanner, Scans};
+use crate::tree::{Content, Extent, ReadAt, Source};
 
 /// A layer that has been found but not read.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub enum LayerError {
     Entry(#[from] EntryError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     #[error("its blob has the digest {found}, not {expected}")]
     Blob { found: Digest, expected: Digest },
     #[error("its tar has the digest {found}, not {expected}")]
@@ -45,143 +50,174 @@ pub enum LayerError {
     Read(#[source] io::Error),
 }
 
+/// What the readers of all layers share.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    pub(super) spool: &'a Path,
+    pub(super) budget: Budget,
+    /// Bytes of blobs that have been read.
+    pub(super) read: AtomicU64,
+    /// Nobody wants to know any more.
+    pub(super) stop: AtomicBool,
+}
+
+/// Entries in the order of the archive, with what regular files hold; none when time has merely passed.
+pub(super) type Batch = Vec<(Entry, Content)>;
+
 impl Layer {
-    /// Lays the layer over the tree; `progress` is told the bytes of the blob that have been read.
-    pub(super) fn apply(
-        &self,
-        merge: &mut Merge,
-        spool: &mut Spool,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), LayerError> {
+    /// Reads the layer; `told` is given its entries.
+    pub(super) fn read(&self, shared: &Shared<'_>, told: &mut dyn FnMut(Batch)) -> Result<(), LayerError> {
         let mut start = [0; 8];
         let sniffed = read_start(&mut self.blob.reader(), &mut start).map_err(LayerError::Read)?;
         let compression = Compression::sniff(&start[..sniffed]);
-        // The tar of an uncompressed layer need not be copied: it lies in a file already.
-        let in_place = (compression == Compression::None).then_some(&self.blob);
-        let read = AtomicU64::new(0);
-        let stop = AtomicBool::new(false);
-        let (merged, decoded) = thread::scope(|scope| {
-            let (sender, receiver) = sync_channel(CHUNKS);
-            let (give_back, used) = channel();
+        let contents = Arc::new(Contents::new(self.blob.clone(), compression, shared.spool)?);
+        let decoder = self.decoder(compression, shared).map_err(LayerError::Read)?;
+        let (entries, diff_id, decoded) = thread::scope(|scope| {
+            let (feed, ahead) = ahead::ahead();
             let decoder = thread::Builder::new()
                 .name("decode".to_owned())
-                .spawn_scoped(scope, || self.decode(compression, sender, used, &read, &stop))
+                .spawn_scoped(scope, || decode(decoder, feed, shared))
                 .map_err(LayerError::Read)?;
-            let chunks = Chunks { receiver, give_back, chunk: Vec::new(), at: 0, read: &read, progress };
-            let merged = merge_entries(Reader::new(chunks), in_place, merge, spool);
-            stop.store(matches!(merged, Err(LayerError::Spool(_))), Ordering::Relaxed);
+            let mut reader = Reader::new(Chunks { ahead, hasher: Hasher::default() });
+            let entries = read_entries(&mut reader, &contents, shared, told);
+            if matches!(entries, Err(LayerError::Limit(_))) {
+                shared.stop.store(true, Ordering::Relaxed);
+            }
+            let diff_id = reader.into_stream().finish();
             let decoded = decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok::<_, LayerError>((merged, decoded))
+            Ok::<_, LayerError>((entries, diff_id, decoded))
         })?;
-        if let Err(LayerError::Spool(error)) = merged {
+        if let Err(LayerError::Limit(error)) = entries {
             return Err(error.into());
         }
-        let Decoded { blob, diff_id } = decoded.map_err(LayerError::Read)?;
+        let (blob, ended) = decoded?;
         if let (Some(found), Some(expected)) = (blob, self.digest)
             && found != expected
         {
             return Err(LayerError::Blob { found, expected });
         }
-        match diff_id {
-            Err(error) => Err(tar::Error::from(error).into()),
-            Ok(found) if found != self.diff_id => Err(LayerError::DiffId { found, expected: self.diff_id }),
-            Ok(_) => merged,
+        ended.map_err(tar::Error::from)?;
+        if diff_id != self.diff_id {
+            return Err(LayerError::DiffId { found: diff_id, expected: self.diff_id });
         }
+        entries
     }
 
-    /// Sends the tar on and tells the digests. Goes on when nobody listens any more, as behind the end of the tar.
-    fn decode(
-        &self,
-        compression: Compression,
-        sender: SyncSender<Vec<u8>>,
-        used: Receiver<Vec<u8>>,
-        read: &AtomicU64,
-        stop: &AtomicBool,
-    ) -> io::Result<Decoded> {
-        let blob = Blob { reader: self.blob.reader(), hasher: self.digest.map(|_| Hasher::default()), read };
-        let mut decoder = Decoder::new(compression, blob)?;
-        let mut hasher = Hasher::default();
-        let mut sender = Some(sender);
-        let ended = loop {
-            let mut chunk = used.try_recv().unwrap_or_default();
-            chunk.resize(CHUNK, 0);
-            match decoder.read(&mut chunk) {
-                Ok(0) => break Ok(()),
-                Ok(_) if stop.load(Ordering::Relaxed) => break Ok(()),
-                Ok(len) => {
-                    chunk.truncate(len);
-                    hasher.update(&chunk);
-                    sender = sender.filter(|sender| sender.send(chunk).is_ok());
+    fn decoder<'a>(&self, compression: Compression, shared: &'a Shared<'_>) -> io::Result<Decoder<Blob<'a>>> {
+        let hasher = self.digest.map(|_| Hasher::default());
+        Decoder::new(compression, Blob { reader: self.blob.reader(), hasher, read: &shared.read })
+    }
+}
+
+/// The digest of a blob, and how its tar ended.
+type Decoded = (Option<Digest>, io::Result<()>);
+
+/// Sends the tar on. Goes on to the blob's end even if that cannot be decompressed, for its digest.
+fn decode(mut decoder: Decoder<Blob<'_>>, feed: Feed, shared: &Shared<'_>) -> Result<Decoded, LayerError> {
+    let ended = loop {
+        let mut chunk = feed.buffer();
+        match decoder.read(&mut chunk) {
+            Ok(0) => break Ok(()),
+            Ok(_) if shared.stop.load(Ordering::Relaxed) => return Ok((None, Ok(()))),
+            Ok(len) => {
+                shared.budget.unpacked(len as u64)?;
+                chunk.truncate(len);
+                // whoever listens does so to the end, or is gone for a reason of his own
+                if !feed.send(chunk) {
+                    break Ok(());
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
             }
-        };
-        drop(sender);
-        // A stream that cannot be decompressed is judged by its digest first, which needs the rest of it.
-        let blob = decoder.source_mut();
-        if !stop.load(Ordering::Relaxed) {
-            io::copy(blob, &mut io::sink())?;
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
         }
-        Ok(Decoded { blob: blob.hasher.take().map(Hasher::finish), diff_id: ended.map(|()| hasher.finish()) })
-    }
+    };
+    drop(feed);
+    let blob = decoder.source_mut();
+    io::copy(blob, &mut io::sink()).map_err(LayerError::Read)?;
+    Ok((blob.hasher.take().map(Hasher::finish), ended))
 }
 
-/// What a blob turned out to be.
-struct Decoded {
-    blob: Option<Digest>,
-    /// The digest of the tar, or why it could not be decompressed.
-    diff_id: io::Result<Digest>,
-}
-
-fn merge_entries<S: Stream>(
-    mut reader: Reader<S>,
-    in_place: Option<&Section>,
-    merge: &mut Merge,
-    spool: &mut Spool,
+fn read_entries(
+    reader: &mut Reader<Chunks>,
+    contents: &Arc<Contents>,
+    shared: &Shared<'_>,
+    told: &mut dyn FnMut(Batch),
 ) -> Result<(), LayerError> {
-    merge.next_layer();
-    while let Some(entry) = reader.next()? {
-        let content = match &entry.kind {
-            EntryKind::File { size, segments } => {
-                let mut extents = Vec::with_capacity(1);
-                for &Segment { at, len } in segments {
-                    let (source, from) = match in_place {
-                        Some(blob) => {
-                            let from = blob.start + reader.offset();
-                            reader.skip(len)?;
-                            (&blob.file, from)
-                        }
-                        None => {
-                            let from = spool.end();
-                            copy(&mut reader, len, spool)?;
-                            (spool.file(), from)
-                        }
-                    };
-                    extents.push(Extent { at, len, source: Source::File(Arc::clone(source)), from });
-                }
-                Content { size: *size, extents }
-            }
-            _ => Content::default(),
+    let mut look = Look { cutter: Cutter::new(), scans: Scans::default(), told_at: 0 };
+    let mut batch = Vec::new();
+    let read = loop {
+        let entry = match reader.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error.into()),
         };
-        merge.lay(entry, content)?;
-    }
-    Ok(spool.flush()?)
+        let content = match &entry.kind {
+            EntryKind::File { size, segments } => look.file(reader, *size, segments, contents, told),
+            _ => Ok((Content::default(), 0)),
+        };
+        let (content, pieces) = match content {
+            Ok(content) => content,
+            Err(error) => break Err(error),
+        };
+        shared.budget.entry(entry.described() + pieces)?;
+        batch.push((entry, content));
+        if batch.len() == BATCH {
+            told(std::mem::take(&mut batch));
+        }
+    };
+    told(batch);
+    contents.learn(look.scans);
+    read
 }
 
-fn copy<S: Stream>(reader: &mut Reader<S>, mut len: u64, spool: &mut Spool) -> Result<(), LayerError> {
-    let mut buf = [0; 64 << 10];
-    while len > 0 {
-        let want = usize::try_from(len).map_or(buf.len(), |len| len.min(buf.len()));
-        match reader.read(&mut buf[..want])? {
-            0 => return Err(tar::Error::Truncated.into()),
-            read => {
-                spool.append(&buf[..read])?;
-                len -= read as u64;
+/// Looks at what files hold.
+struct Look {
+    cutter: Cutter,
+    scans: Scans,
+    /// The place in the tar where somebody was last told of anything.
+    told_at: u64,
+}
+
+impl Look {
+    /// Where the bytes of a file lie, and how many bytes of memory it takes to know what they are.
+    fn file(
+        &mut self,
+        reader: &mut Reader<Chunks>,
+        size: u64,
+        segments: &[Segment],
+        contents: &Arc<Contents>,
+        told: &mut dyn FnMut(Batch),
+    ) -> Result<(Content, u64), LayerError> {
+        let first = reader.offset();
+        let mut extents = Vec::with_capacity(segments.len());
+        let mut scanner = Scanner::new(size);
+        let mut look = |first, blocks: &[u8]| {
+            scanner.look(first, blocks);
+            Ok::<_, tar::Error>(())
+        };
+        for &Segment { at, len } in segments {
+            let contents: Arc<dyn ReadAt> = contents.clone();
+            extents.push(Extent { at, len, source: Source::Image(contents), from: reader.offset() });
+            let mut done = 0;
+            while done < len {
+                let bytes = reader.data(len - done)?;
+                self.cutter.add(at + done, bytes, &mut look)?;
+                let read = bytes.len() as u64;
+                reader.skip(read)?;
+                done += read;
+                if reader.offset() - self.told_at > NEWS {
+                    self.told_at = reader.offset();
+                    told(Vec::new());
+                }
             }
         }
+        self.cutter.close(&mut look)?;
+        let pieces = scanner.runs() as u64 * RUN;
+        if !extents.is_empty() {
+            self.scans.keep(first, &scanner.finish());
+        }
+        Ok((Content { size, extents }, pieces))
     }
-    Ok(())
 }
 
 /// As many bytes as there are for `buf`.
@@ -210,56 +246,64 @@ impl Read for Blob<'_> {
     }
 }
 
-/// The tar as it comes from the decoder; at its end when the decoder has ended, well or not.
-struct Chunks<'a> {
-    receiver: Receiver<Vec<u8>>,
-    /// Where chunks go that have been read, to be filled anew.
-    give_back: Sender<Vec<u8>>,
-    chunk: Vec<u8>,
-    at: usize,
-    read: &'a AtomicU64,
-    progress: &'a mut dyn FnMut(u64),
+/// The tar as it comes from the decoder, hashed; at its end when the decoder has ended, well or not.
+struct Chunks {
+    ahead: Ahead,
+    hasher: Hasher,
 }
 
-impl Chunks<'_> {
-    /// Bytes at hand; none at the end.
-    fn fill(&mut self) -> &[u8] {
-        if self.at == self.chunk.len() {
-            self.at = 0;
-            let next = self.receiver.recv().unwrap_or_default();
-            // At the end, nobody takes it.
-            self.give_back.send(std::mem::replace(&mut self.chunk, next)).ok();
-            (self.progress)(self.read.load(Ordering::Relaxed));
+impl Chunks {
+    /// Reads the rest, and tells the digest of all.
+    fn finish(mut self) -> Digest {
+        loop {
+            match self.next().len() {
+                0 => return self.hasher.finish(),
+                len => self.ahead.take(len),
+            }
         }
-        &self.chunk[self.at..]
+    }
+
+    fn next(&mut self) -> &[u8] {
+        self.ahead.peek_at(|chunk| self.hasher.update(chunk))
     }
 }
 
-impl Read for Chunks<'_> {
+impl Read for Chunks {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.fill();
+        let bytes = self.next();
         let len = bytes.len().min(buf.len());
         buf[..len].copy_from_slice(&bytes[..len]);
-        self.at += len;
+        self.ahead.take(len);
         Ok(len)
     }
 }
 
-impl Stream for Chunks<'_> {
+impl AtHand for Chunks {
+    fn peek(&mut self) -> io::Result<&[u8]> {
+        Ok(self.next())
+    }
+}
+
+impl Stream for Chunks {
     fn skip(&mut self, mut len: u64) -> io::Result<()> {
         while len > 0 {
-            let available = self.fill().len();
+            let available = self.next().len();
             if available == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let step = usize::try_from(len).map_or(available, |len| len.min(available));
-            self.at += step;
+            self.ahead.take(step);
             len -= step as u64;
         }
         Ok(())
     }
 }
 
-/// Bytes that go from the decoder to the reader at once, and how many such may wait: enough to even out a slow write.
-const CHUNK: usize = 256 << 10;
-const CHUNKS: usize = 16;
+/// Entries that are told of at once.
+const BATCH: usize = 256;
+
+/// Bytes of tar after which somebody hears of it, even if all are of one file.
+const NEWS: u64 = 4 << 20;
+
+/// Bytes of memory for a run of blocks.
+const RUN: u64 = 8;

@@ -4,11 +4,14 @@
 //! nothing is allocated because a number in the image says so. Registries are not spoken to.
 
 mod compression;
+mod contents;
 mod difference;
 mod digest;
 mod document;
+mod lay;
 mod layer;
 mod layout;
+mod limits;
 mod merge;
 mod path;
 mod platform;
@@ -25,6 +28,7 @@ use std::time::Duration;
 
 pub use self::digest::Digest;
 pub use self::layer::LayerError;
+pub use self::limits::{LimitError, Limits};
 pub use self::path::EntryError;
 pub use self::reference::Reference;
 pub use self::spool::SpoolError;
@@ -37,6 +41,8 @@ pub struct Image {
     pub config: Config,
     /// `sha256:..` of the manifest; for a docker-archive, which has none, of the config.
     pub digest: String,
+    /// What it may hold.
+    pub limits: Limits,
     path: PathBuf,
     layers: Vec<layer::Layer>,
 }
@@ -146,12 +152,18 @@ pub fn open(reference: &Reference, spool: &Path) -> Result<Image, Error> {
             retries: check.retries,
         }),
     };
-    Ok(Image { config, digest: found.digest.to_string(), path: store.path, layers: found.layers })
+    Ok(Image {
+        config,
+        digest: found.digest.to_string(),
+        limits: Limits::default(),
+        path: store.path,
+        layers: found.layers,
+    })
 }
 
 impl Image {
-    /// Lays all layers over one another. What files hold goes to an unlinked file in `spool`, except that of layers
-    /// which are not compressed: it stays where it is, so the image must not be changed while the tree is in use.
+    /// Lays all layers over one another. What files hold is not unpacked: a [`Source`](crate::tree::Source) of the tree reads it from the layer, in order if the
+    /// writer asks so, and from an unlinked file in `spool` otherwise. So the image must not be changed while the tree is in use.
     pub fn flatten(&self, spool: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Tree, Error> {
         let mut merge = merge::Merge::new();
         self.lay::<Error>(&mut merge, spool, progress, &mut |_, _| Ok(()))?;
@@ -191,28 +203,5 @@ impl Image {
             });
         }
         chain
-    }
-
-    fn lay<E: From<Error>>(
-        &self,
-        merge: &mut merge::Merge,
-        spool: &Path,
-        progress: &mut dyn FnMut(Progress),
-        laid: &mut dyn FnMut(usize, &merge::Merge) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut spool = spool::Spool::create(spool).map_err(Error::from)?;
-        let layers = self.layers.len();
-        let size = self.layers.iter().map(|layer| layer.blob.len).sum();
-        let mut before = 0;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let number = index + 1;
-            let mut tell = |read| progress(Progress { layer: number, layers, read: before + read, size });
-            let applied = layer.apply(merge, &mut spool, &mut tell);
-            applied.map_err(|source| Error::Layer { path: self.path.clone(), number, count: layers, source })?;
-            before += layer.blob.len;
-            progress(Progress { layer: number, layers, read: before, size });
-            laid(index, merge)?;
-        }
-        Ok(())
     }
 }

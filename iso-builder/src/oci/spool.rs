@@ -26,7 +26,7 @@ pub struct SpoolError {
 impl Spool {
     pub(super) fn create(dir: &Path) -> Result<Spool, SpoolError> {
         let file = tempfile::tempfile_in(dir).map_err(|source| SpoolError { dir: dir.to_owned(), source })?;
-        Ok(Spool { file: Arc::new(file), dir: dir.to_owned(), written: 0, buffer: Vec::with_capacity(BUFFER) })
+        Ok(Spool { file: Arc::new(file), dir: dir.to_owned(), written: 0, buffer: Vec::new() })
     }
 
     pub(super) fn file(&self) -> &Arc<File> {
@@ -44,6 +44,10 @@ impl Spool {
         }
         if bytes.len() >= BUFFER {
             return self.write(bytes);
+        }
+        if self.buffer.capacity() == 0 {
+            // most spools are never written to
+            self.buffer.reserve_exact(BUFFER);
         }
         self.buffer.extend_from_slice(bytes);
         Ok(())

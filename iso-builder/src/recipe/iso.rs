@@ -10,7 +10,7 @@ use super::{dir, file, initramfs, meta};
 use crate::boot_assets::{self, Isolinux};
 use crate::cpio;
 use crate::digest;
-use crate::iso9660::{self, BiosBoot, Options};
+use crate::iso9660::{self, BiosBoot, Boot, Options};
 use crate::output::Output;
 use crate::tree::{Content, ROOT, Time, Tree};
 
@@ -67,11 +67,11 @@ impl Recipe {
             volume: self.volume.to_owned(),
             publisher: concat!("tether ", env!("CARGO_PKG_VERSION")).to_owned(),
             time,
-            boot: Some(BiosBoot {
-                image: "boot/isolinux/isolinux.bin".to_owned(),
-                catalog: "boot/isolinux/boot.cat".to_owned(),
-                mbr: loader.mbr.clone(),
-            }),
+            joliet: false,
+            boot: Boot {
+                bios: Some(BiosBoot { image: "boot/isolinux/isolinux.bin".to_owned(), mbr: loader.mbr.clone() }),
+                uefi: None,
+            },
         }
     }
 

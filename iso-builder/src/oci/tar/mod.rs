@@ -19,12 +19,31 @@ pub(crate) trait Stream: Read {
     fn skip(&mut self, len: u64) -> io::Result<()>;
 }
 
+/// A stream that shows what comes next without a copy.
+pub(crate) trait AtHand: Stream {
+    /// Bytes that `skip` will pass over: some, or none at the end.
+    fn peek(&mut self) -> io::Result<&[u8]>;
+}
+
 /// One member of an archive. Its data, if any, comes from the [`Reader`] until `next` is called.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) path: Vec<u8>,
     pub(crate) kind: EntryKind,
     pub(crate) meta: Meta,
+}
+
+impl Entry {
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn described(&self) -> u64 {
+        let more = match &self.kind {
+            EntryKind::File { segments, .. } => segments.len() * PIECE,
+            EntryKind::HardLink(target) | EntryKind::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        let xattrs: usize = self.meta.xattrs.iter().map(|(name, value)| name.len() + value.len() + PIECE).sum();
+        (self.path.len() + more + xattrs) as u64
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -161,6 +180,10 @@ impl<S: Stream> Reader<S> {
         Ok(())
     }
 
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// Bytes taken from the stream: where the present entry's unread data starts.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
@@ -288,12 +311,26 @@ impl<S: Stream> Reader<S> {
     }
 }
 
+impl<S: AtHand> Reader<S> {
+    /// Bytes of the present entry's data that are at hand, at most `most`, which is not 0; `skip` passes over them.
+    pub(crate) fn data(&mut self, most: u64) -> Result<&[u8], Error> {
+        let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
+        match self.stream.peek()? {
+            bytes if bytes.is_empty() || most == 0 => Err(Error::Truncated),
+            bytes => Ok(&bytes[..bytes.len().min(most)]),
+        }
+    }
+}
+
 /// What GNU `L` and `K` members give to the member behind them.
 #[derive(Default)]
 struct LongNames {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
 }
+
+/// Bytes of memory for a part of a sparse file, or for an xattr besides its name and value.
+const PIECE: usize = 64;
 
 /// Bytes of one extended header. Linux allows 64 KiB of an xattr; this leaves room for several.
 const EXTENSION_LIMIT: u64 = 1 << 20;

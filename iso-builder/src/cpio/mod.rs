@@ -4,8 +4,13 @@
 //! program, and unpacking would cost more boot time than loading. Inode numbers are the order in the archive. It
 //! decides nothing about which files go in.
 
+mod reader;
+mod unpack;
+
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
+
+pub use self::reader::{Error, read};
 
 use crate::digest::Hasher;
 use crate::tree::{Kind, NodeId, ROOT, Tree};
