@@ -58,7 +58,8 @@ impl Verify {
     /// The command, with a file of the same name in `dir` as its output.
     fn again(&self, dir: &Path, context: &Context) -> anyhow::Result<Cli> {
         let known = Cli::command();
-        let builds = |command: &&clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some("output"));
+        let builds =
+            |command: &&clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some("output"));
         let builders: Vec<&str> = known.get_subcommands().filter(builds).map(clap::Command::get_name).collect();
         let word = Shown(self.command[0].as_encoded_bytes()).to_string();
         anyhow::ensure!(
