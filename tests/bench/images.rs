@@ -5,6 +5,7 @@
 
 mod ext4;
 mod material;
+mod vmdk;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -19,7 +20,8 @@ use nix::sys::time::TimeValLike as _;
 const RUNS: usize = 3;
 
 pub(crate) fn bench(scratch: &Path) -> Result<()> {
-    ext4::bench(scratch)
+    ext4::bench(scratch)?;
+    vmdk::bench(scratch)
 }
 
 /// What a program took.
