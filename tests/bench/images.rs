@@ -6,6 +6,7 @@
 mod disk;
 mod ext4;
 mod material;
+mod vmdk;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -21,7 +22,8 @@ const RUNS: usize = 3;
 
 pub(crate) fn bench(scratch: &Path) -> Result<()> {
     ext4::bench(scratch)?;
-    disk::bench(scratch)
+    disk::bench(scratch)?;
+    vmdk::bench(scratch)
 }
 
 /// What a program took.

@@ -58,6 +58,7 @@ mod tidy;
 mod toolbox;
 mod user;
 mod view;
+mod vmdk;
 mod vmware;
 mod vmx;
 mod volumes;

@@ -1,0 +1,7 @@
+//! Fuzzes `iso_builder_fuzz::tar`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    iso_builder_fuzz::tar(bytes);
+});
