@@ -8,6 +8,7 @@ mod initramfs;
 mod inspect;
 mod iso;
 mod kernel;
+mod pack;
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ enum Command {
     },
     /// Build the kernel, or find it in the cache, and print its path
     Kernel(kernel::Kernel),
+    /// Write a folder as an ISO
+    Pack(pack::Pack),
 }
 
 /// What all commands share.
@@ -86,6 +89,7 @@ impl Cli {
             Command::Initramfs(asked) => asked.run(context),
             Command::Inspect { file } => print(&inspect::inspect(&file)?),
             Command::Kernel(asked) => asked.run(context),
+            Command::Pack(asked) => asked.run(context),
         }
     }
 }

@@ -18,6 +18,7 @@ mod guestinfo;
 mod health;
 mod hostile;
 mod hotplug;
+mod iso;
 mod judges;
 mod layers;
 mod limits;
