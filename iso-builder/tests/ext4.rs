@@ -2,6 +2,10 @@
 //!
 //! A missing tool fails the test that needs it (Debian: `e2fsprogs`); nothing is skipped.
 
+#[path = "ext4/compare.rs"]
+mod compare;
+#[path = "ext4/foreign.rs"]
+mod foreign;
 #[path = "ext4/judges.rs"]
 mod judges;
 #[path = "ext4/samples.rs"]
@@ -12,6 +16,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use compare::assert_same;
 use iso_builder::ext4::{self, Error, Options, Size};
 use iso_builder::tree::{Content, Extent, Kind, Meta, ROOT, Source, Time, Tree};
 use judges::build;
@@ -38,6 +43,7 @@ fn an_empty_tree() {
 fn every_kind_of_file() {
     let image = build(&everything(), &Options { label: "sixteen bytes ok".into(), ..fit(8 << 20) });
     image.assert_clean();
+    assert_same(&everything(), &image.read());
     let cases: [(&str, &[&str]); 9] = [
         ("/dev/null", &["Type: character special", "Device major/minor number: 01:03", "Mode:  0666"]),
         ("/dev/big", &["Type: block special", "major/minor number: 10:70000"]),
@@ -104,6 +110,7 @@ fn a_directory_of_ten_thousand() {
     }
     let image = build(&tree, &fit(0));
     image.assert_clean();
+    assert_same(&tree, &image.read());
     assert!(image.debugfs("stat /big/entry-09999-with-some-length").contains("Type: FIFO"));
     let dump = image.dump();
     assert_eq!(dump.matches("\n/big/entry-").count(), 10_000);
@@ -121,6 +128,7 @@ fn a_directory_whose_index_has_two_levels() {
     }
     let image = build(&tree, &fit(0));
     image.assert_clean();
+    assert_same(&tree, &image.read());
     let said = image.debugfs("htree_dump /big");
     assert!(said.contains("Indirect levels: 1"), "{said}");
     assert!(image.debugfs(&format!("stat /big/{:0>200}", 29_999)).contains("Links: 30001"));
@@ -137,6 +145,7 @@ fn more_subdirectories_than_links() {
     }
     let image = build(&tree, &Options { journal: false, ..fit(0) });
     image.assert_clean();
+    assert_same(&tree, &image.read());
     assert!(image.debugfs("stat /parent").contains("Links: 1 "));
 }
 
@@ -152,6 +161,7 @@ fn a_sparse_file_of_six_gib_with_thousands_of_extents() {
     tree.insert(ROOT, b"nothing", node(Kind::File(empty)));
     let image = build(&tree, &fit(0));
     image.assert_clean();
+    assert_same(&tree, &image.read());
     assert!(image.file.metadata().unwrap().blocks() * 512 < 40 << 20);
     let said = image.debugfs("stat /sparse");
     assert!(said.contains("(ETB0)") && said.contains(&format!("Size: {}", 6144 * STEP + 5)), "{said}");
@@ -171,6 +181,7 @@ fn one_file_larger_than_groups() {
     tree.insert(ROOT, b"small", file(b"behind".to_vec()));
     let image = build(&tree, &fit(0));
     image.assert_clean();
+    assert_same(&tree, &image.read());
     assert!(image.contents("/large").chunks(1 << 20).all(|part| *part == *chunk));
     assert_eq!(image.contents("/small"), b"behind");
 }
@@ -299,7 +310,10 @@ fn a_damaged_image_is_noticed() {
     let table: u64 = inode.split("table=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     image.flip_bit(table * 4096 + 256 + 0x1A);
     let error = ext4::dump(&image.file).unwrap_err();
-    assert_eq!(error.to_string(), "not an image of ours, or a damaged one: inode 2");
+    assert_eq!(
+        error.to_string(),
+        format!("damaged ext4 image, at byte {}: inode 2: its checksum is wrong", table * 4096 + 256)
+    );
     let said = image.e2fsck();
     assert!(!said.status.success(), "e2fsck is no judge");
 }
@@ -318,5 +332,6 @@ fn random_trees() {
             assert!(found == bytes, "seed {seed}: {path} differs");
         }
         image.dump();
+        assert_same(&tree, &image.read());
     }
 }

@@ -1,9 +1,10 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench boot` is the boot alone, `bench link` the part that measures the link, and `bench guest` the guest's own. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench boot` is the boot alone, `bench link` the part that measures the link, `bench guest` the guest's own, and `bench images` the images. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod floor;
 mod guest;
+mod images;
 mod link;
 mod raw;
 
@@ -22,14 +23,18 @@ use wire::spec::LinkDevice;
 const RUNS: usize = 9;
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(images::MEASURE) {
+        return images::measure(std::env::args().skip(2));
+    }
     let scratch = tempfile::tempdir()?;
     println!("| what | median | against | median | ratio |\n|---|---|---|---|---|");
     match std::env::args().nth(1).as_deref() {
         Some("boot") => return boot(scratch.path()),
         Some("guest") => return guest::bench(scratch.path()),
         Some("link") => return link::bench(scratch.path()),
+        Some("images") => return images::bench(scratch.path()),
         Some(other) => {
-            bail!("no benchmark {other:?}: there are `boot`, `guest` and `link`, and all without an argument")
+            bail!("no benchmark {other:?}: there are `boot`, `guest`, `images` and `link`, and all without an argument")
         }
         None => {}
     }
@@ -39,7 +44,8 @@ fn main() -> Result<()> {
     disk(scratch.path())?;
     iso(scratch.path())?;
     guest::bench(scratch.path())?;
-    link::bench(scratch.path())
+    link::bench(scratch.path())?;
+    images::bench(scratch.path())
 }
 
 /// Power-on to the first byte of output.

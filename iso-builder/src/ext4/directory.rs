@@ -83,25 +83,45 @@ pub(super) fn encode(
     linear(dots.iter().chain(entries)).map(|leaf| leaf.seal(inode)).collect()
 }
 
-/// The entries of a block, `.` and `..` among them; `None` when it makes no sense or its checksum is wrong.
-pub(super) fn decode(block: &[u8; BLOCK], inode: Checksum) -> Option<Vec<Entry<'_>>> {
-    if get_u32(block, BLOCK - 4) != inode.add(&block[..ROOM]).value() {
-        return None;
-    }
+/// The entries of a block of any size, `.` and `..` among them. Those of an index have none but these, dressed as they
+/// are as entries: so every directory can be read block by block. Without `inode` there are no checksums.
+pub(super) fn decode(block: &[u8], inode: Option<Checksum>) -> Result<Vec<Entry<'_>>, &'static str> {
     let mut entries = Vec::new();
     let mut at = 0;
-    while at < ROOM {
-        let size = usize::from(get_u16(block, at + 4));
-        let name = block.get(at + HEADER..at + HEADER + usize::from(block[at + 6]))?;
+    while at < block.len() {
+        let size = record_len(block, at).ok_or("an entry of its directory does not fit the block")?;
+        let name = at + HEADER..at + HEADER + usize::from(block[at + 6]);
         if get_u32(block, at) != 0 {
-            entries.push(Entry { name, inode: get_u32(block, at), file_type: block[at + 7] });
-        }
-        if size < HEADER || size % 4 != 0 {
-            return None;
+            if name.end > at + size {
+                return Err("an entry of its directory has no room for its name");
+            }
+            entries.push(Entry { name: &block[name], inode: get_u32(block, at), file_type: block[at + 7] });
         }
         at += size;
     }
-    Some(entries)
+    match inode.is_none_or(|inode| verify(block, inode)) {
+        true => Ok(entries),
+        false => Err("the checksum of its directory is wrong"),
+    }
+}
+
+/// Bytes of the entry at `at`, if it lies within the block. In blocks of 64 KiB the largest has no number of 16 bits.
+fn record_len(block: &[u8], at: usize) -> Option<usize> {
+    let len = match usize::from(get_u16(block.get(at..at + HEADER)?, 4)) {
+        0 | 0xFFFF if block.len() == 1 << 16 => 1 << 16,
+        len => len,
+    };
+    (len >= HEADER && len % 4 == 0 && at + len <= block.len()).then_some(len)
+}
+
+/// Whether the checksum at a block's end is right, be it one of entries or of an index.
+fn verify(block: &[u8], inode: Checksum) -> bool {
+    let room = block.len() - TAIL;
+    let has_tail = get_u32(block, room) == 0 && get_u16(block, room + 4) == 12 && block[room + 7] == TAIL_TYPE;
+    match has_tail {
+        true => get_u32(block, block.len() - 4) == inode.add(&block[..room]).value(),
+        false => htree::verify(block, inode),
+    }
 }
 
 /// Bytes of an entry with a name of this length.
@@ -175,7 +195,7 @@ mod tests {
             names.iter().zip(11..).map(|(name, inode)| Entry { name, inode, file_type: 1 }).collect();
         let encoded = encode(2, 2, &entries, NameHash::new(&HASH), Checksum::START);
         assert_eq!(encoded.len(), 1);
-        let decoded = decode(&encoded[0], Checksum::START).unwrap();
+        let decoded = decode(&encoded[0], Some(Checksum::START)).unwrap();
         assert_eq!(decoded[0], Entry { name: b".", inode: 2, file_type: 2 });
         assert_eq!(decoded[1], Entry { name: b"..", inode: 2, file_type: 2 });
         assert_eq!(decoded[2..], entries);
@@ -205,6 +225,7 @@ mod tests {
     fn a_flipped_bit_is_noticed() {
         let mut block = encode(2, 2, &[], NameHash::new(&HASH), Checksum::START)[0];
         block[100] ^= 1;
-        assert_eq!(decode(&block, Checksum::START), None);
+        assert!(decode(&block, Some(Checksum::START)).is_err());
+        assert!(decode(&block, None).is_ok());
     }
 }

@@ -4,28 +4,30 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs::File;
 
 use super::error::Error;
 use super::extent::Extent;
 use super::format::{
-    BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, JOURNAL_INODE, REGULAR, ROOT_INODE, SOCKET, SYMLINK, TYPE_MASK, index,
+    BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, JOURNAL_INODE, REGULAR, ROOT_INODE, SOCKET, SYMLINK, TYPE_MASK,
 };
 use super::group::{BLOCK_UNINIT, INODE_UNINIT, TABLE_ZEROED};
 use super::inode::{EXTENTS, INDEXED, Record, decode_device};
-use super::reader::Image;
+use super::map::{self, Map};
+use super::reader::{Names, entries, target};
+use super::volume::Volume;
+use crate::tree::ReadAt;
 
 /// Extents and bytes of a value shown before the rest is only counted.
 const SHOWN_EXTENTS: usize = 8;
 const SHOWN_BYTES: usize = 64;
 
-/// Describes an image that [`write`](super::write) made; any checksum that is wrong is an error.
-pub fn dump(image: &File) -> Result<String, Error> {
-    let image = Image::open(image)?;
-    let mut text = head(&image);
-    if image.superblock.journal.is_some() {
-        let record = image.inode(JOURNAL_INODE)?;
-        let map = image.map(JOURNAL_INODE, &record)?;
+/// Describes an image, be it of ours or another's; any checksum that is wrong is an error.
+pub fn dump(image: &dyn ReadAt) -> Result<String, Error> {
+    let mut volume = Volume::open(image)?;
+    let mut text = head(&mut volume)?;
+    if volume.facts.has_journal {
+        let record = volume.inode(JOURNAL_INODE)?;
+        let map = map::read(&mut volume, JOURNAL_INODE, &record)?;
         line(&mut text, format_args!("journal size={} extents={}", record.size, extents(&map.extents)));
     }
     let mut seen: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
@@ -35,7 +37,8 @@ pub fn dump(image: &File) -> Result<String, Error> {
             line(&mut text, format_args!("{} = {}", escape(&path), escape(first)));
             continue;
         }
-        let below = entry(&mut text, &image, &path, number)?;
+        let mut below = entry(&mut text, &mut volume, &path, number)?;
+        below.sort();
         let join = |name: Vec<u8>| [path.strip_suffix(b"/").unwrap_or(&path), b"/", &name].concat();
         waiting.extend(below.into_iter().rev().map(|(name, child)| (join(name), child)));
         seen.insert(number, path);
@@ -43,15 +46,18 @@ pub fn dump(image: &File) -> Result<String, Error> {
     Ok(text)
 }
 
-fn head(image: &Image<'_>) -> String {
-    let sb = &image.superblock;
+fn head(volume: &mut Volume<'_>) -> Result<String, Error> {
+    let facts = volume.facts.clone();
     let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    let label: Vec<u8> = sb.label.iter().copied().take_while(|&byte| byte != 0).collect();
+    let label: Vec<u8> = facts.label.iter().copied().take_while(|&byte| byte != 0).collect();
     let mut text = String::new();
-    line(&mut text, format_args!("label {:?} uuid={} time={}", escape(&label), hex(&sb.uuid), sb.time));
-    line(&mut text, format_args!("blocks {} free={}", sb.blocks, sb.free_blocks));
-    line(&mut text, format_args!("inodes {} free={} per_group={}", sb.inodes, sb.free_inodes, sb.inodes_per_group));
-    for (group, descriptor) in image.groups.iter().enumerate() {
+    line(&mut text, format_args!("label {:?} uuid={} time={}", escape(&label), hex(&facts.uuid), facts.time));
+    line(&mut text, format_args!("blocks {} free={}", facts.blocks, facts.free_blocks));
+    let per_group = facts.inodes_per_group;
+    line(&mut text, format_args!("inodes {} free={} per_group={per_group}", facts.inodes, facts.free_inodes));
+    for group in 0..facts.groups {
+        let descriptor = volume.group(group)?;
+        volume.check_bitmaps(group, &descriptor)?;
         let names = [(INODE_UNINIT, " inode_uninit"), (BLOCK_UNINIT, " block_uninit"), (TABLE_ZEROED, " zeroed")];
         let flags: String =
             names.into_iter().filter(|(flag, _)| descriptor.flags & flag != 0).map(|(_, name)| name).collect();
@@ -69,13 +75,12 @@ fn head(image: &Image<'_>) -> String {
             ),
         );
     }
-    text
+    Ok(text)
 }
 
 /// Describes one inode under its first path, and gives what is in it if it is a directory.
-fn entry(text: &mut String, image: &Image<'_>, path: &[u8], number: u32) -> Result<Vec<(Vec<u8>, u32)>, Error> {
-    let record = image.inode(number)?;
-    let map = image.map(number, &record)?;
+fn entry(text: &mut String, volume: &mut Volume<'_>, path: &[u8], number: u32) -> Result<Names, Error> {
+    let record = volume.inode(number)?;
     let meta = format!(
         "{} ino={number} mode={:04o} uid={} gid={} links={} size={} mtime={}.{:09}",
         kind(&record),
@@ -88,13 +93,24 @@ fn entry(text: &mut String, image: &Image<'_>, path: &[u8], number: u32) -> Resu
         record.mtime.nanos,
     );
     line(text, format_args!("{} {meta}", escape(path)));
-    if record.mode & TYPE_MASK == SYMLINK {
-        let len = index(record.size);
-        let target = match map.extents.first() {
-            Some(extent) => image.block(extent.physical)?[..len].to_vec(),
-            None => record.block[..len].to_vec(),
-        };
-        line(text, format_args!("  -> {}", escape(&target)));
+    let file_type = record.mode & TYPE_MASK;
+    let (mut target_text, mut below) = (Vec::new(), Vec::new());
+    let map = match file_type {
+        REGULAR => map::read(volume, number, &record)?,
+        DIRECTORY => {
+            let (map, listed) = entries(volume, number, &record)?;
+            below = listed;
+            map
+        }
+        SYMLINK => {
+            let (map, bytes) = target(volume, number, &record)?;
+            target_text = bytes;
+            map
+        }
+        _ => Map::default(),
+    };
+    if file_type == SYMLINK {
+        line(text, format_args!("  -> {}", escape(&target_text)));
     }
     if !map.extents.is_empty() {
         line(text, format_args!("  extents={}", extents(&map.extents)));
@@ -102,15 +118,12 @@ fn entry(text: &mut String, image: &Image<'_>, path: &[u8], number: u32) -> Resu
     if !map.tree.is_empty() {
         line(text, format_args!("  extent_tree={} blocks", map.tree.len()));
     }
-    for (name, value) in image.xattrs(number, &record)? {
+    for (name, value) in volume.xattrs(number, &record)? {
         let shown = escape(&value[..value.len().min(SHOWN_BYTES)]);
         let rest = if value.len() > SHOWN_BYTES { format!(" of {} bytes", value.len()) } else { String::new() };
         line(text, format_args!("  {}=\"{shown}\"{rest}", escape(&name)));
     }
-    match record.mode & TYPE_MASK {
-        DIRECTORY => image.directory(number, &record, &map),
-        _ => Ok(Vec::new()),
-    }
+    Ok(below)
 }
 
 fn kind(record: &Record) -> String {

@@ -18,10 +18,22 @@ pub enum Error {
     TooLarge { size: u64, limit: u64 },
     #[error("the label {label:?} is longer than 16 bytes or has a zero byte")]
     Label { label: String },
-    #[error("can not read the image")]
-    Read { source: io::Error },
-    #[error("not an image of ours, or a damaged one: {what}")]
-    Damaged { what: String },
+    #[error("can not read the image, at byte {at}")]
+    Read { at: u64, source: io::Error },
+    #[error("damaged ext4 image, at byte {at}: {what}")]
+    Damaged { at: u64, what: String },
+    #[error("the ext4 image has the feature {feature}, which is not read here")]
+    Feature { feature: String },
+    #[error("inode {inode} of the ext4 image, at byte {at}, is {what}: this is not read here")]
+    Unread { inode: u32, at: u64, what: &'static str },
+    #[error("the ext4 image was not cleanly unmounted, its journal holds changes: mount it once, or run e2fsck on it")]
+    Unclean,
+}
+
+impl Error {
+    pub(super) fn damaged(at: u64, what: impl std::fmt::Display) -> Error {
+        Error::Damaged { at, what: what.to_string() }
+    }
 }
 
 /// What of a file ext4 can not hold.
@@ -68,8 +80,11 @@ mod tests {
             Error::TooSmall { size: 1, needed: 2 }.to_string(),
             Error::TooLarge { size: 2, limit: 1 }.to_string(),
             Error::Label { label: "x".into() }.to_string(),
-            Error::Read { source: source() }.to_string(),
-            Error::Damaged { what: "superblock".into() }.to_string(),
+            Error::Read { at: 1, source: source() }.to_string(),
+            Error::damaged(1024, "superblock").to_string(),
+            Error::Feature { feature: "compression".into() }.to_string(),
+            Error::Unread { inode: 12, at: 4096, what: "encrypted" }.to_string(),
+            Error::Unclean.to_string(),
         ];
         assert_eq!(said[4], "can not store /a: there is no device number 1:2");
         assert_eq!(said[10], "the files need an image of 2 bytes, more than the 1 asked for");

@@ -69,26 +69,33 @@ pub(super) fn encode(extents: &[Extent], blocks: &[u64], inode: Checksum) -> ([u
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Entry {
     Leaf(Extent),
-    Index { logical: u32, child: u64 },
+    /// Blocks that are reserved and read as zeros; not made here.
+    Unwritten,
+    Index {
+        logical: u32,
+        child: u64,
+    },
 }
 
 impl Entry {
     fn logical(self) -> u32 {
         match self {
             Entry::Leaf(extent) => extent.logical,
+            Entry::Unwritten => 0,
             Entry::Index { logical, .. } => logical,
         }
     }
 }
 
-/// The entries of a node, in an inode or a block; `None` when it is no node.
-pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
+/// The depth and entries of a node, in an inode or a block; `None` when it is no node.
+pub(super) fn decode(bytes: &[u8]) -> Option<(u16, Vec<Entry>)> {
     let count = usize::from(get_u16(bytes, 2));
     let depth = get_u16(bytes, 6);
     if get_u16(bytes, 0) != MAGIC || ENTRY_SIZE * (1 + count) > bytes.len() {
         return None;
     }
     let entry = |at: usize| match depth {
+        0 if u32::from(get_u16(bytes, at + 4)) > MAX_LEN => Entry::Unwritten,
         0 => Entry::Leaf(Extent {
             logical: get_u32(bytes, at),
             len: u32::from(get_u16(bytes, at + 4)),
@@ -99,12 +106,13 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Entry>> {
             child: u64::from(get_u16(bytes, at + 8)) << 32 | u64::from(get_u32(bytes, at + 4)),
         },
     };
-    Some((1..=count).map(|place| entry(ENTRY_SIZE * place)).collect())
+    Some((depth, (1..=count).map(|place| entry(ENTRY_SIZE * place)).collect()))
 }
 
 /// Whether the checksum behind the entries of a tree's block is right.
 pub(super) fn verify(block: &[u8], inode: Checksum) -> bool {
-    get_u32(block, TAIL) == inode.add(&block[..TAIL]).value()
+    let tail = ENTRY_SIZE * (1 + usize::from(get_u16(block, 4)));
+    tail + 4 <= block.len() && get_u32(block, tail) == inode.add(&block[..tail]).value()
 }
 
 fn put_node(bytes: &mut [u8], entries: &[Entry], most: usize, depth: u16) {
@@ -121,6 +129,7 @@ fn put_node(bytes: &mut [u8], entries: &[Entry], most: usize, depth: u16) {
                 put_u16(bytes, at + 6, low16(high32(extent.physical)));
                 put_u32(bytes, at + 8, low32(extent.physical));
             }
+            Entry::Unwritten => {}
             Entry::Index { child, .. } => {
                 put_u32(bytes, at + 4, low32(child));
                 put_u16(bytes, at + 8, low16(high32(child)));
@@ -160,14 +169,15 @@ mod tests {
         let (root, nodes) = encode(&extents, &places, Checksum::START);
         assert!(nodes.iter().all(|(_, bytes)| verify(bytes, Checksum::START)));
         let mut found = Vec::new();
-        let mut waiting = decode(&root).unwrap();
+        let mut waiting = decode(&root).unwrap().1;
         waiting.reverse();
         while let Some(entry) = waiting.pop() {
             match entry {
                 Entry::Leaf(extent) => found.push(extent),
+                Entry::Unwritten => panic!("never written"),
                 Entry::Index { child, .. } => {
                     let (_, bytes) = nodes.iter().find(|(place, _)| *place == child).unwrap();
-                    waiting.extend(decode(bytes).unwrap().into_iter().rev());
+                    waiting.extend(decode(bytes).unwrap().1.into_iter().rev());
                 }
             }
         }

@@ -110,9 +110,15 @@ impl Checksum {
         Checksum::START.add(uuid)
     }
 
-    /// The start of every checksum that belongs to an inode of generation 0.
-    pub(super) fn of_inode(self, number: u32) -> Checksum {
-        self.add(&number.to_le_bytes()).add(&0u32.to_le_bytes())
+    /// Goes on from a value that [`Checksum::value`] gave.
+    pub(super) fn resume(value: u32) -> Checksum {
+        Checksum { inverted: !value }
+    }
+
+    /// The start of every checksum that belongs to an inode. Generations tell apart the files that had a number one
+    /// after the other; ours are all the first, 0.
+    pub(super) fn of_inode(self, number: u32, generation: u32) -> Checksum {
+        self.add(&number.to_le_bytes()).add(&generation.to_le_bytes())
     }
 
     pub(super) fn add(self, bytes: &[u8]) -> Checksum {

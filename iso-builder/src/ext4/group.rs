@@ -58,15 +58,22 @@ impl Descriptor {
         bytes
     }
 
-    /// Reads a descriptor back; `None` when its checksum is wrong.
-    pub(super) fn decode(bytes: &[u8], group: u64, seed: Checksum) -> Option<Descriptor> {
-        let mut plain: [u8; DESCRIPTOR_SIZE] = bytes.try_into().ok()?;
+    /// Reads a descriptor back, of 32 bytes or more; `None` when its checksum is wrong. Without `seed` there is none.
+    pub(super) fn decode(bytes: &[u8], group: u64, seed: Option<Checksum>) -> Option<Descriptor> {
+        let mut plain = bytes.to_vec();
         put_u16(&mut plain, CHECKSUM, 0);
-        if checksum(&plain, group, seed) != get_u16(bytes, CHECKSUM) {
+        if seed.is_some_and(|seed| checksum(&plain, group, seed) != get_u16(bytes, CHECKSUM)) {
             return None;
         }
-        let long = |low, high| u64::from(get_u32(bytes, high)) << 32 | u64::from(get_u32(bytes, low));
-        let short = |low, high| u32::from(get_u16(bytes, high)) << 16 | u32::from(get_u16(bytes, low));
+        let is_wide = bytes.len() >= DESCRIPTOR_SIZE;
+        let long = |low, high| {
+            let high = if is_wide { get_u32(bytes, high) } else { 0 };
+            u64::from(high) << 32 | u64::from(get_u32(bytes, low))
+        };
+        let short = |low, high| {
+            let high = if is_wide { get_u16(bytes, high) } else { 0 };
+            u32::from(high) << 16 | u32::from(get_u16(bytes, low))
+        };
         Some(Descriptor {
             block_bitmap: long(0x00, 0x20),
             inode_bitmap: long(0x04, 0x24),
@@ -99,7 +106,7 @@ pub(super) fn bitmap(used: usize, len: usize) -> [u8; BLOCK] {
 }
 
 /// Over the group's number and its descriptor without the checksum itself.
-fn checksum(plain: &[u8; DESCRIPTOR_SIZE], group: u64, seed: Checksum) -> u16 {
+fn checksum(plain: &[u8], group: u64, seed: Checksum) -> u16 {
     low16(seed.add(&low32(group).to_le_bytes()).add(plain).value())
 }
 
@@ -122,10 +129,11 @@ mod tests {
             inode_bitmap_checksum: 0x9ABC_DEF0,
         };
         let mut bytes = descriptor.encode(7, Checksum::START);
-        assert_eq!(Descriptor::decode(&bytes, 7, Checksum::START), Some(descriptor));
-        assert_eq!(Descriptor::decode(&bytes, 8, Checksum::START), None);
+        assert_eq!(Descriptor::decode(&bytes, 7, Some(Checksum::START)), Some(descriptor));
+        assert_eq!(Descriptor::decode(&bytes, 8, Some(Checksum::START)), None);
         bytes[0x30] ^= 1;
-        assert_eq!(Descriptor::decode(&bytes, 7, Checksum::START), None);
+        assert_eq!(Descriptor::decode(&bytes, 7, Some(Checksum::START)), None);
+        assert_eq!(Descriptor::decode(&bytes[..32], 7, None).unwrap().block_bitmap, 2);
     }
 
     #[test]

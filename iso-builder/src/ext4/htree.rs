@@ -59,13 +59,12 @@ pub(super) fn encode(root: [u8; BLOCK], entries: &[Entry<'_>], hash: NameHash, i
     blocks
 }
 
-/// The blocks that a root (number 0) or node points to, and how many levels are below the root; `None` when it makes
-/// no sense or its checksum is wrong.
-pub(super) fn decode(block: &[u8; BLOCK], number: u32, inode: Checksum) -> Option<(u8, Vec<u32>)> {
-    let (start, levels) = if number == 0 { (ROOT_START, block[30]) } else { (NODE_START, 0) };
-    let count = usize::from(get_u16(block, start + 2));
-    let sound = start + ENTRY * count <= TAIL && get_u32(block, CHECKSUM) == checksum(block, start, count, inode);
-    sound.then(|| (levels, (0..count).map(|n| get_u32(block, start + ENTRY * n + 4)).collect()))
+/// Whether the checksum of a root or node, of any size of block, is right. A root starts with the entry `.`.
+pub(super) fn verify(block: &[u8], inode: Checksum) -> bool {
+    let start = if get_u16(block, 4) == 12 { ROOT_START } else { NODE_START };
+    let [most, count] = [0, 2].map(|at| usize::from(get_u16(block, start + at)));
+    let tail = start + ENTRY * most;
+    count <= most && tail + 8 <= block.len() && get_u32(block, tail + 4) == checksum(block, start, count, tail, inode)
 }
 
 /// The entries of one leaf, and the least hash that is looked for in it.
@@ -120,13 +119,13 @@ fn put_pointers(block: &mut [u8; BLOCK], start: usize, most: usize, pointers: &[
     // The first pointer stands for all hashes below the second, so these lie in place of its hash.
     put_u16(block, start, count(most));
     put_u16(block, start + 2, count(pointers.len()));
-    let checksum = checksum(block, start, pointers.len(), inode);
+    let checksum = checksum(block, start, pointers.len(), TAIL, inode);
     put_u32(block, CHECKSUM, checksum);
 }
 
 /// Over what is in use of a block, and its tail with zeros for the checksum itself.
-fn checksum(block: &[u8; BLOCK], start: usize, count: usize, inode: Checksum) -> u32 {
-    inode.add(&block[..start + ENTRY * count]).add(&block[TAIL..CHECKSUM]).add(&[0; 4]).value()
+fn checksum(block: &[u8], start: usize, count: usize, tail: usize, inode: Checksum) -> u32 {
+    inode.add(&block[..start + ENTRY * count]).add(&block[tail..tail + 4]).add(&[0; 4]).value()
 }
 
 #[cfg(test)]
@@ -144,12 +143,18 @@ mod tests {
         for (part, next) in parts.iter().zip(parts.iter().skip(1).map(|part| part.hash).chain([u32::MAX])) {
             assert!(part.entries.iter().all(|entry| (part.hash & !1..=next).contains(&hash.of(entry.name))));
         }
-        let encoded = encode([0; BLOCK], &entries, hash, Checksum::START);
+        let mut root = [0; BLOCK];
+        put_u16(&mut root, 4, 12);
+        let encoded = encode(root, &entries, hash, Checksum::START);
         assert_eq!(encoded.len(), blocks(&entries, hash));
-        let (levels, below) = decode(&encoded[0], 0, Checksum::START).unwrap();
-        assert_eq!((levels, below.len()), (1, nodes(parts.len())));
-        let children = |&number: &u32| decode(&encoded[number as usize], number, Checksum::START).unwrap().1;
-        let leaves: Vec<u32> = below.iter().flat_map(children).collect();
+        let pointers = |number: usize, start: usize| -> Vec<u32> {
+            let block = &encoded[number];
+            assert!(verify(block, Checksum::START));
+            (0..usize::from(get_u16(block, start + 2))).map(|n| get_u32(block, start + ENTRY * n + 4)).collect()
+        };
+        let below = pointers(0, ROOT_START);
+        assert_eq!((encoded[0][30], below.len()), (1, nodes(parts.len())));
+        let leaves: Vec<u32> = below.iter().flat_map(|&number| pointers(number as usize, NODE_START)).collect();
         assert!(leaves.into_iter().eq(1..=u32::try_from(parts.len()).unwrap()));
     }
 
@@ -166,9 +171,11 @@ mod tests {
     #[test]
     fn a_flipped_bit_is_noticed() {
         let entries = [Entry { name: b"x", inode: 12, file_type: 1 }];
-        let mut block = encode([0; BLOCK], &entries, NameHash::new(&[7; 16]), Checksum::START)[0];
-        assert!(decode(&block, 0, Checksum::START).is_some());
+        let mut root = [0; BLOCK];
+        put_u16(&mut root, 4, 12);
+        let mut block = encode(root, &entries, NameHash::new(&[7; 16]), Checksum::START)[0];
+        assert!(verify(&block, Checksum::START));
         block[36] ^= 1;
-        assert!(decode(&block, 0, Checksum::START).is_none());
+        assert!(!verify(&block, Checksum::START));
     }
 }

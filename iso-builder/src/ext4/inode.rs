@@ -9,6 +9,9 @@ use crate::tree::Time;
 /// Bytes of fields behind the 128 of ext2: up to and including the project id.
 pub(super) const EXTRA_SIZE: u16 = 32;
 
+/// Bytes of an inode of ext2.
+const LEAST_SIZE: usize = 128;
+
 /// Where xattrs start in an inode.
 pub(super) const BODY: usize = 128 + 32;
 
@@ -19,6 +22,13 @@ pub(super) const INDEXED: u32 = 0x1000;
 
 /// First and last second that fit: 32 bits with sign and 2 bits of epoch, 1901 to 2446.
 const TIMES: std::ops::RangeInclusive<i64> = -(1 << 31)..=(1 << 34) - (1 << 31) - 1;
+
+/// What a file may be that can not be read, by its flag.
+pub(super) const UNREAD: [(u32, &str); 3] = [
+    (0x800, "encrypted"),
+    (0x20_0000, "an xattr of another, too large to be beside it"),
+    (0x1000_0000, "in its inode instead of blocks (inline_data)"),
+];
 
 const CHECKSUM_LOW: usize = 0x7C;
 const CHECKSUM_HIGH: usize = 0x82;
@@ -42,6 +52,8 @@ pub(super) struct Record {
     pub(super) xattr_block: u64,
     /// Small xattrs, or nothing.
     pub(super) xattrs: Vec<u8>,
+    /// Which file this is of those that had the number.
+    pub(super) generation: u32,
 }
 
 impl Record {
@@ -68,33 +80,51 @@ impl Record {
             put_u32(&mut bytes, extra_at, extra);
         }
         bytes[BODY..BODY + self.xattrs.len()].copy_from_slice(&self.xattrs);
-        let checksum = seed.of_inode(number).add(&bytes).value();
+        put_u32(&mut bytes, 0x64, self.generation);
+        let checksum = seed.of_inode(number, self.generation).add(&bytes).value();
         put_u16(&mut bytes, CHECKSUM_LOW, low16(checksum));
         put_u16(&mut bytes, CHECKSUM_HIGH, high16(checksum));
         bytes
     }
 
-    /// Reads an inode back; `None` when its checksum is wrong.
-    pub(super) fn decode(bytes: &[u8], number: u32, seed: Checksum) -> Option<Record> {
-        let mut plain: [u8; INODE_SIZE] = bytes.try_into().ok()?;
-        put_u16(&mut plain, CHECKSUM_LOW, 0);
-        put_u16(&mut plain, CHECKSUM_HIGH, 0);
-        let pair = |low, high| u32::from(get_u16(bytes, high)) << 16 | u32::from(get_u16(bytes, low));
-        if seed.of_inode(number).add(&plain).value() != pair(CHECKSUM_LOW, CHECKSUM_HIGH) {
-            return None;
+    /// Reads an inode back, of 128 bytes or more. Without `seed` it has no checksum.
+    pub(super) fn decode(bytes: &[u8], number: u32, seed: Option<Checksum>) -> Result<Record, &'static str> {
+        let extra = if bytes.len() > LEAST_SIZE { usize::from(get_u16(bytes, 0x80)) } else { 0 };
+        if LEAST_SIZE + extra > bytes.len() || extra % 4 != 0 {
+            return Err("it has more fields than bytes");
         }
-        Some(Record {
+        let pair = |low, high| u32::from(get_u16(bytes, high)) << 16 | u32::from(get_u16(bytes, low));
+        let generation = get_u32(bytes, 0x64);
+        if let Some(seed) = seed {
+            let has_high = LEAST_SIZE + extra >= CHECKSUM_HIGH + 2;
+            let mut plain = bytes.to_vec();
+            put_u16(&mut plain, CHECKSUM_LOW, 0);
+            if has_high {
+                put_u16(&mut plain, CHECKSUM_HIGH, 0);
+            }
+            let value = seed.of_inode(number, generation).add(&plain).value();
+            let (value, stored) = match has_high {
+                true => (value, pair(CHECKSUM_LOW, CHECKSUM_HIGH)),
+                false => (value & 0xFFFF, u32::from(get_u16(bytes, CHECKSUM_LOW))),
+            };
+            if value != stored {
+                return Err("its checksum is wrong");
+            }
+        }
+        let mtime_extra = if LEAST_SIZE + extra >= 0x8C { get_u32(bytes, 0x88) } else { 0 };
+        Ok(Record {
             mode: get_u16(bytes, 0x00),
             uid: pair(0x02, 0x78),
             gid: pair(0x18, 0x7A),
             size: u64::from(get_u32(bytes, 0x6C)) << 32 | u64::from(get_u32(bytes, 0x04)),
-            mtime: decode_time(get_u32(bytes, 0x10), get_u32(bytes, 0x88)),
+            mtime: decode_time(get_u32(bytes, 0x10), mtime_extra),
             links: get_u16(bytes, 0x1A),
             sectors: u64::from(get_u16(bytes, 0x74)) << 32 | u64::from(get_u32(bytes, 0x1C)),
             flags: get_u32(bytes, 0x20),
             block: bytes[0x28..0x64].try_into().expect("60 bytes"),
             xattr_block: u64::from(get_u16(bytes, 0x76)) << 32 | u64::from(get_u32(bytes, 0x68)),
-            xattrs: bytes[BODY..].to_vec(),
+            xattrs: bytes[LEAST_SIZE + extra..].to_vec(),
+            generation,
         })
     }
 }
@@ -129,7 +159,7 @@ fn encode_time(time: Time) -> (u32, u32) {
 }
 
 fn decode_time(seconds: u32, extra: u32) -> Time {
-    Time { secs: i64::from(seconds.cast_signed()) + (i64::from(extra & 3) << 32), nanos: extra >> 2 }
+    Time { secs: i64::from(seconds.cast_signed()) + (i64::from(extra & 3) << 32), nanos: (extra >> 2).min(999_999_999) }
 }
 
 #[cfg(test)]
@@ -173,11 +203,15 @@ mod tests {
             block: [9; 60],
             xattr_block: 0x1_0000_0002,
             xattrs: vec![5; INODE_SIZE - BODY],
+            generation: 3,
         };
         let mut bytes = record.encode(12, Checksum::START);
-        assert_eq!(Record::decode(&bytes, 12, Checksum::START), Some(record));
-        assert_eq!(Record::decode(&bytes, 13, Checksum::START), None);
+        let seed = Some(Checksum::START);
+        assert_eq!(Record::decode(&bytes, 12, seed).as_ref(), Ok(&record));
+        assert!(Record::decode(&bytes, 13, seed).is_err());
         bytes[0x90] ^= 1;
-        assert_eq!(Record::decode(&bytes, 12, Checksum::START), None);
+        assert!(Record::decode(&bytes, 12, seed).is_err());
+        let old = Record::decode(&bytes[..LEAST_SIZE], 12, None).unwrap();
+        assert_eq!(old, Record { mtime: Time { secs: -5, nanos: 0 }, xattrs: Vec::new(), ..record });
     }
 }

@@ -7,7 +7,10 @@
 //! 3. `writer` reads the files again and writes all bytes, through a `sink` that leaves zeros as holes.
 //!
 //! The structures on disk have a file each: `superblock`, `group`, `inode`, `extent`, `directory` with
-//! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`. [`dump()`] reads an image back as text.
+//! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`.
+//!
+//! Any ext4 image is read, ours or another's: `facts` of its superblock, `volume` with its blocks and inodes, `map` of the
+//! blocks of a file. [`read()`] makes a tree of it, [`dump()`] a text.
 //!
 //! The image is a function of tree and options: no clock, no randomness, no environment. It has 4 KiB blocks, checksums
 //! over all metadata, 64-bit descriptors, flexible groups, indexed directories and, if asked, a journal. Not made: inode quotas, encryption,
@@ -17,6 +20,7 @@ mod directory;
 mod dump;
 mod error;
 mod extent;
+mod facts;
 mod format;
 mod geometry;
 mod group;
@@ -24,11 +28,13 @@ mod htree;
 mod inode;
 mod inodes;
 mod layout;
+mod map;
 mod name_hash;
 mod reader;
 mod sink;
 mod superblock;
 mod survey;
+mod volume;
 mod writer;
 mod xattr;
 
@@ -38,6 +44,7 @@ use sha2::{Digest, Sha256};
 
 pub use dump::dump;
 pub use error::{Error, Unfit};
+pub use reader::read;
 
 use crate::tree::{Kind, Time, Tree};
 use inodes::Inodes;

@@ -1,160 +1,168 @@
-//! Reads an image of our own making back, checking every checksum on the way.
+//! An ext4 image becomes a [`Tree`] again: any image, ours or `mke2fs`'s or one that a kernel has written to.
 //!
-//! For [`dump`](super::dump()) and tests. Knows only what the writer writes: it is no general reader of ext4, and no
-//! judge of the writer (`e2fsck` is).
+//! Contents are not read but named as extents of the image, so a tree of any image costs memory for its names only.
+//! Images are not trusted: see `volume`. Decides which inodes are files; what lies in reserved ones is not.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::directory;
 use super::error::Error;
-use super::extent::{self, Entry, Extent};
-use super::format::{BLOCK, BLOCK_BYTES, Checksum, DESCRIPTOR_SIZE, GROUP_BLOCKS, INODE_SIZE, index, wide};
-use super::group::{BLOCK_UNINIT, Descriptor, INODE_UNINIT};
-use super::htree;
-use super::inode::{EXTENTS, INDEXED, Record};
-use super::superblock::{self, Superblock};
-use super::xattr;
+use super::extent::Extent;
+use super::format::{
+    BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, REGULAR, ROOT_INODE, SOCKET, SYMLINK, TYPE_MASK, wide,
+};
+use super::inode::{EXTENTS, Record, decode_device};
+use super::map::{self, Map};
+use super::survey::FAST_SYMLINK;
+use super::volume::Volume;
+use crate::tree::{self, Content, Kind, Meta, Node, NodeId, ROOT, ReadAt, Source, Tree};
 
-/// An open image.
-#[derive(Debug)]
-pub(super) struct Image<'a> {
-    file: &'a File,
-    pub(super) superblock: Superblock,
-    pub(super) groups: Vec<Descriptor>,
-    seed: Checksum,
-}
+/// Names in a directory and the inodes that they name.
+pub(super) type Names = Vec<(Vec<u8>, u32)>;
 
-/// The extents of an inode and the blocks of their tree.
-#[derive(Debug, Default)]
-pub(super) struct Map {
-    pub(super) extents: Vec<Extent>,
-    pub(super) tree: Vec<u64>,
-}
-
-impl<'a> Image<'a> {
-    /// Reads superblock, descriptors and bitmaps.
-    pub(super) fn open(file: &'a File) -> Result<Image<'a>, Error> {
-        let mut bytes = [0; superblock::SIZE];
-        read(file, &mut bytes, wide(superblock::OFFSET))?;
-        let superblock = Superblock::decode(&bytes).ok_or_else(|| damaged("superblock"))?;
-        let seed = Checksum::seed(&superblock.uuid);
-        let groups = superblock.blocks.div_ceil(GROUP_BLOCKS);
-        let mut table = vec![0; index(groups) * DESCRIPTOR_SIZE];
-        read(file, &mut table, BLOCK_BYTES)?;
-        let groups = (0..).zip(table.chunks(DESCRIPTOR_SIZE)).map(|(group, bytes)| {
-            Descriptor::decode(bytes, group, seed).ok_or_else(|| damaged(format_args!("descriptor of group {group}")))
-        });
-        let image = Image { file, groups: groups.collect::<Result<_, _>>()?, superblock, seed };
-        image.groups.iter().enumerate().try_for_each(|(group, descriptor)| image.check_bitmaps(group, descriptor))?;
-        Ok(image)
+/// The files of an image, lost+found among them. What is hard-linked becomes one node.
+///
+/// Reads ext2, ext3 and ext4, of any block size; a feature or a file that it can not read is an error that names it, as
+/// is a journal that was not replayed.
+pub fn read(image: &Arc<dyn ReadAt>) -> Result<Tree, Error> {
+    let mut volume = Volume::open(&**image)?;
+    let root = volume.inode(ROOT_INODE)?;
+    if root.mode & TYPE_MASK != DIRECTORY {
+        return Err(Error::damaged(0, "inode 2, the root, is not a directory"));
     }
-
-    pub(super) fn inode(&self, number: u32) -> Result<Record, Error> {
-        let what = || damaged(format_args!("inode {number}"));
-        let place = number.checked_sub(1).ok_or_else(what)?;
-        let per_group = self.superblock.inodes_per_group;
-        let group = self.groups.get(index(u64::from(place / per_group))).ok_or_else(what)?;
-        let mut bytes = [0; INODE_SIZE];
-        let within = u64::from(place % per_group) * wide(INODE_SIZE);
-        read(self.file, &mut bytes, group.inode_table * BLOCK_BYTES + within)?;
-        Record::decode(&bytes, number, self.seed).ok_or_else(what)
-    }
-
-    /// Names and values, those in the inode first.
-    pub(super) fn xattrs(&self, number: u32, record: &Record) -> Result<xattr::Pairs, Error> {
-        let what = || damaged(format_args!("xattrs of inode {number}"));
-        let mut found = xattr::decode_body(&record.xattrs).ok_or_else(what)?;
-        if record.xattr_block != 0 {
-            let block = self.block(record.xattr_block)?;
-            found.extend(xattr::decode_block(&block, record.xattr_block, self.seed).ok_or_else(what)?);
-        }
-        Ok(found)
-    }
-
-    pub(super) fn map(&self, number: u32, record: &Record) -> Result<Map, Error> {
-        let mut map = Map::default();
-        if record.flags & EXTENTS == 0 {
-            return Ok(map);
-        }
-        let what = || damaged(format_args!("extents of inode {number}"));
-        let mut waiting = extent::decode(&record.block).ok_or_else(what)?;
-        waiting.reverse();
-        while let Some(entry) = waiting.pop() {
-            match entry {
-                Entry::Leaf(extent) => map.extents.push(extent),
-                Entry::Index { child, .. } => {
-                    let block = self.block(child)?;
-                    if !extent::verify(&block, self.seed.of_inode(number)) {
-                        return Err(what());
-                    }
-                    map.tree.push(child);
-                    waiting.extend(extent::decode(&block).ok_or_else(what)?.into_iter().rev());
+    let mut tree = Tree::new(meta(&mut volume, ROOT_INODE, &root)?);
+    let mut known: HashMap<u32, NodeId> = HashMap::from([(ROOT_INODE, ROOT)]);
+    let mut waiting = VecDeque::from([(ROOT, ROOT_INODE, root)]);
+    while let Some((dir, number, record)) = waiting.pop_front() {
+        for (name, child) in entries(&mut volume, number, &record)?.1 {
+            let refused = |what: &str| {
+                Err(Error::damaged(0, format_args!("directory {number}: {what} `{}`", name.escape_ascii())))
+            };
+            if let Some(&id) = known.get(&child) {
+                if tree.entries(id).is_some() {
+                    return refused("a directory has a second name");
                 }
-            }
-        }
-        Ok(map)
-    }
-
-    /// The entries of a directory but `.` and `..`, in order of name.
-    pub(super) fn directory(&self, number: u32, record: &Record, map: &Map) -> Result<Vec<(Vec<u8>, u32)>, Error> {
-        let what = || damaged(format_args!("directory of inode {number}"));
-        let seed = self.seed.of_inode(number);
-        let places: Vec<u64> =
-            map.extents.iter().flat_map(|extent| extent.physical..extent.physical + u64::from(extent.len)).collect();
-        let block = |block: u32| self.block(*places.get(index(u64::from(block))).ok_or_else(what)?);
-        let pointers = |number| htree::decode(&block(number)?, number, seed).ok_or_else(what);
-        let leaves: Vec<u32> = if record.flags & INDEXED == 0 {
-            (0..).take(places.len()).collect()
-        } else {
-            match pointers(0)? {
-                (0, leaves) => leaves,
-                (_, nodes) => {
-                    let below = nodes.into_iter().map(|node| Ok(pointers(node)?.1));
-                    below.collect::<Result<Vec<_>, Error>>()?.concat()
+                if tree.link(dir, &name, id).is_some() {
+                    return refused("two files have the name");
                 }
+                continue;
             }
-        };
-        let mut found = Vec::new();
-        for leaf in leaves {
-            let block = block(leaf)?;
-            let entries = directory::decode(&block, seed).ok_or_else(what)?;
-            let named = entries.iter().filter(|entry| !matches!(entry.name, b"." | b".."));
-            found.extend(named.map(|entry| (entry.name.to_vec(), entry.inode)));
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    pub(super) fn block(&self, place: u64) -> Result<[u8; BLOCK], Error> {
-        let mut bytes = [0; BLOCK];
-        read(self.file, &mut bytes, place * BLOCK_BYTES)?;
-        Ok(bytes)
-    }
-
-    fn check_bitmaps(&self, group: usize, descriptor: &Descriptor) -> Result<(), Error> {
-        let inode_bytes = index(u64::from(self.superblock.inodes_per_group / 8));
-        for (uninit, place, len, checksum) in [
-            (BLOCK_UNINIT, descriptor.block_bitmap, BLOCK, descriptor.block_bitmap_checksum),
-            (INODE_UNINIT, descriptor.inode_bitmap, inode_bytes, descriptor.inode_bitmap_checksum),
-        ] {
-            let bits = self.block(place)?;
-            if descriptor.flags & uninit == 0 && self.seed.add(&bits[..len]).value() != checksum {
-                return Err(damaged(format_args!("bitmap of group {group}")));
+            let record = volume.inode(child)?;
+            let meta = meta(&mut volume, child, &record)?;
+            let kind = kind(image, &mut volume, child, &record)?;
+            let id = tree.add(Node { meta, kind });
+            if tree.link(dir, &name, id).is_some() {
+                return refused("two files have the name");
+            }
+            known.insert(child, id);
+            if record.mode & TYPE_MASK == DIRECTORY {
+                waiting.push_back((id, child, record));
             }
         }
-        Ok(())
+    }
+    Ok(tree)
+}
+
+/// The blocks of a directory and its entries but `.` and `..`, as they lie there.
+pub(super) fn entries(volume: &mut Volume<'_>, number: u32, record: &Record) -> Result<(Map, Names), Error> {
+    let map = map::read(volume, number, record)?;
+    let seed = volume.seed_of(number, record);
+    let blocks = volume.facts.blocks_of(record.size);
+    let places = map
+        .extents
+        .iter()
+        .flat_map(|extent| (u64::from(extent.logical)..).zip(extent.physical..extent.physical + u64::from(extent.len)));
+    let mut found = Vec::new();
+    let mut next = 0;
+    for (logical, place) in places.take_while(|(logical, _)| *logical < blocks) {
+        if logical != next {
+            break;
+        }
+        next += 1;
+        let block = volume.own_block(place, number)?;
+        let listed = directory::decode(&block, seed).map_err(|what| volume.damaged(place, number, what))?;
+        for entry in listed.iter().filter(|entry| !matches!(entry.name, b"." | b"..")) {
+            let exists = entry.inode >= volume.facts.first_inode && entry.inode <= volume.facts.inodes;
+            if !exists || entry.name.is_empty() || entry.name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+                let name = entry.name.escape_ascii();
+                let what = format_args!("its entry `{name}` for inode {} can not be", entry.inode);
+                return Err(volume.damaged(place, number, what));
+            }
+            found.push((entry.name.to_vec(), entry.inode));
+        }
+    }
+    match next == blocks {
+        true => Ok((map, found)),
+        false => Err(volume.damaged(0, number, format_args!("the directory has no block {next} of {blocks}"))),
     }
 }
 
-fn damaged(what: impl std::fmt::Display) -> Error {
-    Error::Damaged { what: what.to_string() }
+/// The target of a symlink, and the block it is in if it is long.
+pub(super) fn target(volume: &mut Volume<'_>, number: u32, record: &Record) -> Result<(Map, Vec<u8>), Error> {
+    let len = usize::try_from(record.size).unwrap_or(usize::MAX);
+    if len <= FAST_SYMLINK && record.flags & EXTENTS == 0 {
+        return Ok((Map::default(), record.block[..len].to_vec()));
+    }
+    let map = map::read(volume, number, record)?;
+    let sound = map.extents.first().filter(|first| first.logical == 0 && len < volume.facts.block_size);
+    let Some(first) = sound else {
+        return Err(volume.damaged(0, number, format_args!("a symlink of {len} bytes without a block for them")));
+    };
+    let block = volume.own_block(first.physical, number)?;
+    Ok((map, block[..len].to_vec()))
 }
 
-fn read(file: &File, bytes: &mut [u8], at: u64) -> Result<(), Error> {
-    file.read_exact_at(bytes, at).map_err(|source| match source.kind() {
-        io::ErrorKind::UnexpectedEof => damaged(format_args!("nothing at byte {at}")),
-        _ => Error::Read { source },
+fn kind(image: &Arc<dyn ReadAt>, volume: &mut Volume<'_>, number: u32, record: &Record) -> Result<Kind, Error> {
+    let (major, minor) = decode_device(&record.block);
+    Ok(match record.mode & TYPE_MASK {
+        DIRECTORY => Kind::Dir(BTreeMap::new()),
+        REGULAR => {
+            let map = map::read(volume, number, record)?;
+            Kind::File(content(image, volume, number, record.size, &map)?)
+        }
+        SYMLINK => {
+            let (_, target) = target(volume, number, record)?;
+            if target.is_empty() || target.contains(&0) {
+                return Err(volume.damaged(0, number, "the target of the symlink is empty or has a zero byte"));
+            }
+            Kind::Symlink(target)
+        }
+        CHAR_DEVICE => Kind::CharDevice { major, minor },
+        BLOCK_DEVICE => Kind::BlockDevice { major, minor },
+        FIFO => Kind::Fifo,
+        SOCKET => Kind::Socket,
+        other => return Err(volume.damaged(0, number, format_args!("there is no file type {other:o}"))),
     })
+}
+
+/// The extents of a file up to its end; what touches is one.
+fn content(image: &Arc<dyn ReadAt>, volume: &Volume<'_>, number: u32, size: u64, map: &Map) -> Result<Content, Error> {
+    if volume.facts.blocks_of(size) > 1 << 32 {
+        return Err(volume.damaged(0, number, format_args!("a file of {size} bytes can not be")));
+    }
+    let block_size = wide(volume.facts.block_size);
+    let mut extents: Vec<tree::Extent> = Vec::new();
+    for &Extent { logical, len, physical } in &map.extents {
+        let (at, from) = (u64::from(logical) * block_size, volume.offset(physical));
+        if at >= size {
+            break; // reserved beyond the end
+        }
+        let len = (u64::from(len) * block_size).min(size - at);
+        match extents.last_mut() {
+            Some(last) if last.at + last.len == at && last.from + last.len == from => last.len += len,
+            _ => extents.push(tree::Extent { at, len, source: Source::Image(Arc::clone(image)), from }),
+        }
+    }
+    Ok(Content { size, extents })
+}
+
+fn meta(volume: &mut Volume<'_>, number: u32, record: &Record) -> Result<Meta, Error> {
+    let pairs = volume.xattrs(number, record)?;
+    let count = pairs.len();
+    let xattrs: BTreeMap<_, _> = pairs.into_iter().collect();
+    if xattrs.len() != count {
+        return Err(volume.damaged(record.xattr_block, number, "two xattrs have the same name"));
+    }
+    Ok(Meta { mode: record.mode & 0o7777, uid: record.uid, gid: record.gid, mtime: record.mtime, xattrs })
 }

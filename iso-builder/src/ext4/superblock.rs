@@ -5,8 +5,8 @@
 
 use super::extent::MAX_LEN;
 use super::format::{
-    BLOCK, BLOCK_BYTES, Checksum, DESCRIPTOR_SIZE, FIRST_INODE, GROUP_BLOCKS, INODE_SIZE, JOURNAL_INODE, get_u16,
-    get_u32, high32, low16, low32, put_be32, put_u16, put_u32,
+    BLOCK, BLOCK_BYTES, Checksum, DESCRIPTOR_SIZE, FIRST_INODE, GROUP_BLOCKS, INODE_SIZE, JOURNAL_INODE, high32, low16,
+    low32, put_be32, put_u16, put_u32,
 };
 use super::geometry::FLEX_SHIFT;
 use super::inode::EXTRA_SIZE;
@@ -17,8 +17,9 @@ pub(super) const SIZE: usize = 1024;
 /// Where the first superblock lies in the image, bytes: behind room for a boot sector. Copies start their block.
 pub(super) const OFFSET: usize = 1024;
 
-const MAGIC: u16 = 0xEF53;
-const CHECKSUM: usize = 0x3FC;
+pub(super) const MAGIC: u16 = 0xEF53;
+/// Where the checksum lies: at the end of what it covers.
+pub(super) const CHECKSUM: usize = 0x3FC;
 
 /// `ext_attr dir_index`.
 const COMPAT: u32 = 0x8 | 0x20;
@@ -119,30 +120,6 @@ impl Superblock {
         put_u32(&mut sb, CHECKSUM, checksum);
         sb
     }
-
-    /// Reads a superblock of our own making back; `None` when it is not one or its checksum is wrong.
-    pub(super) fn decode(sb: &[u8]) -> Option<Superblock> {
-        let ours = get_u16(sb, 0x38) == MAGIC && get_u32(sb, 0x60) == INCOMPAT && get_u32(sb, 0x64) == RO_COMPAT;
-        if !ours || Checksum::START.add(&sb[..CHECKSUM]).value() != get_u32(sb, CHECKSUM) {
-            return None;
-        }
-        let pair = |low, high| u64::from(get_u32(sb, high)) << 32 | u64::from(get_u32(sb, low));
-        let array = |at: usize| sb[at..at + 16].try_into().expect("16 bytes");
-        let journal = (get_u32(sb, 0x5C) & COMPAT_JOURNAL != 0)
-            .then(|| JournalCopy { extents: sb[0x10C..0x148].try_into().expect("60 bytes"), size: pair(0x14C, 0x148) });
-        Some(Superblock {
-            blocks: pair(0x04, 0x150),
-            free_blocks: pair(0x0C, 0x158),
-            inodes: get_u32(sb, 0x00),
-            free_inodes: get_u32(sb, 0x10),
-            inodes_per_group: get_u32(sb, 0x28),
-            uuid: array(0x68),
-            hash_seed: array(0xEC),
-            label: array(0x78),
-            time: u64::from(sb[0x276]) << 32 | u64::from(get_u32(sb, 0x108)),
-            journal,
-        })
-    }
 }
 
 /// Blocks of the journal of a file system of this many blocks: `mke2fs`'s table up to 64 MiB.
@@ -173,13 +150,14 @@ pub(super) fn encode_journal(blocks: u32, uuid: &[u8; 16]) -> [u8; BLOCK] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts::Facts;
     use super::*;
 
     fn example() -> Superblock {
         Superblock {
             blocks: 0x1_0000_1000,
             free_blocks: 0x1_0000_0800,
-            inodes: 64,
+            inodes: 64 * 131_073,
             free_inodes: 52,
             inodes_per_group: 64,
             uuid: *b"0123456789abcdef",
@@ -192,15 +170,22 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        assert_eq!(Superblock::decode(&example().encode(0)), Some(example()));
+        let superblock = example();
+        let facts = Facts::decode(&superblock.encode(0), u64::MAX).unwrap();
+        assert_eq!((facts.blocks, facts.free_blocks), (superblock.blocks, superblock.free_blocks));
+        assert_eq!((facts.inodes, facts.free_inodes, facts.inodes_per_group), (64 * 131_073, 52, 64));
+        assert_eq!((facts.uuid, facts.label, facts.time), (superblock.uuid, superblock.label, superblock.time));
+        assert_eq!((facts.block_size, facts.inode_size, facts.descriptor_size), (BLOCK, INODE_SIZE, DESCRIPTOR_SIZE));
+        assert!(facts.has_journal && facts.seed == Some(Checksum::seed(&superblock.uuid)));
         let plain = Superblock { journal: None, ..example() };
-        assert_eq!(Superblock::decode(&plain.encode(3)), Some(plain));
+        assert!(!Facts::decode(&plain.encode(3), u64::MAX).unwrap().has_journal);
     }
 
     #[test]
     fn a_flipped_bit_is_noticed() {
         let mut bytes = example().encode(0);
         bytes[0x200] ^= 1;
-        assert_eq!(Superblock::decode(&bytes), None);
+        let error = Facts::decode(&bytes, u64::MAX).unwrap_err();
+        assert_eq!(error.to_string(), "damaged ext4 image, at byte 2044: superblock: its checksum is wrong");
     }
 }

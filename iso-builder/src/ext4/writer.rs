@@ -67,12 +67,12 @@ impl Writer<'_> {
     fn contents(&mut self, index: usize, done: &mut dyn FnMut(u64)) -> Result<(), Error> {
         let inode = &self.inodes.list()[index];
         let place = &self.layout.places[index];
-        let seed = self.seed.of_inode(inode.number);
+        let seed = self.seed.of_inode(inode.number, 0);
         if let Some(block) = place.xattr {
             let stored = xattr::store(&inode.node.meta.xattrs)
                 .map_err(|reason| Error::Unfit { path: self.inodes.path(index), reason })?;
             let mut bytes = stored.block.expect("the survey saw it");
-            xattr::seal(&mut bytes, block, self.seed);
+            xattr::seal(&mut *bytes, block, self.seed);
             self.sink.put(block, &*bytes)?;
         }
         match &inode.node.kind {
@@ -193,6 +193,7 @@ impl Writer<'_> {
             block,
             xattr_block: blocks.xattr.unwrap_or(0),
             xattrs: stored.body,
+            generation: 0,
         }))
     }
 
@@ -210,6 +211,7 @@ impl Writer<'_> {
             block: copy.extents,
             xattr_block: 0,
             xattrs: Vec::new(),
+            generation: 0,
         })
     }
 

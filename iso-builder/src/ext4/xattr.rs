@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Unfit;
-use super::format::{BLOCK, Checksum, INODE_SIZE, get_u16, get_u32, low32, put_u16, put_u32, wide};
+use super::format::{BLOCK, Checksum, INODE_SIZE, get_u16, get_u32, index, low32, put_u16, put_u32, wide};
 use super::inode::BODY;
 
 const MAGIC: u32 = 0xEA02_0000;
@@ -69,25 +69,33 @@ pub(super) fn store(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Stored, Unfit
 }
 
 /// Gives an xattr block, bound for block `place`, its checksum.
-pub(super) fn seal(block: &mut [u8; BLOCK], place: u64, seed: Checksum) {
+pub(super) fn seal(block: &mut [u8], place: u64, seed: Checksum) {
     put_u32(block, BLOCK_CHECKSUM, 0);
     let checksum = seed.add(&place.to_le_bytes()).add(block).value();
     put_u32(block, BLOCK_CHECKSUM, checksum);
 }
 
-/// Names and values in an inode's spare bytes; `None` when they make no sense.
-pub(super) fn decode_body(bytes: &[u8]) -> Option<Pairs> {
-    match get_u32(bytes, 0) {
-        MAGIC => decode(&bytes[BODY_HEADER..], 0),
-        _ => Some(Vec::new()),
+/// Names and values in an inode's spare bytes.
+pub(super) fn decode_body(bytes: &[u8]) -> Result<Pairs, &'static str> {
+    match bytes.len() > BODY_HEADER && get_u32(bytes, 0) == MAGIC {
+        true => decode(&bytes[BODY_HEADER..], 0),
+        false => Ok(Vec::new()),
     }
 }
 
-/// Names and values in an xattr block; `None` when they make no sense or the checksum is wrong.
-pub(super) fn decode_block(bytes: &[u8; BLOCK], place: u64, seed: Checksum) -> Option<Pairs> {
-    let mut sealed = *bytes;
-    seal(&mut sealed, place, seed);
-    (get_u32(bytes, 0) == MAGIC && sealed == *bytes).then(|| decode(bytes, BLOCK_HEADER))?
+/// Names and values in an xattr block of any size. Without `seed` it has no checksum.
+pub(super) fn decode_block(bytes: &[u8], place: u64, seed: Option<Checksum>) -> Result<Pairs, &'static str> {
+    if get_u32(bytes, 0) != MAGIC {
+        return Err("this is none");
+    }
+    if let Some(seed) = seed {
+        let mut sealed = bytes.to_vec();
+        seal(&mut sealed, place, seed);
+        if sealed != bytes {
+            return Err("its checksum is wrong");
+        }
+    }
+    decode(bytes, BLOCK_HEADER)
 }
 
 struct Entry {
@@ -173,24 +181,31 @@ fn put_entries(area: &mut [u8], start: usize, entries: &[Entry]) {
     }
 }
 
-fn decode(area: &[u8], start: usize) -> Option<Pairs> {
+fn decode(area: &[u8], start: usize) -> Result<Pairs, &'static str> {
     let mut found = Vec::new();
     let mut at = start;
-    while area.get(at..at + END)? != [0; END] {
+    // Values do not overlap, so they can not be more than the area; this keeps a small block from becoming a large tree.
+    let mut room = area.len();
+    while area.get(at..at + END).ok_or("the entries do not end")? != [0; END] {
         let name_len = usize::from(area[at]);
-        let suffix = area.get(at + ENTRY..at + ENTRY + name_len)?;
-        let (prefix, name) = PREFIXES.iter().find(|(number, _)| *number == area[at + 1])?;
+        let suffix = area.get(at + ENTRY..at + ENTRY + name_len).ok_or("a name does not fit")?;
+        let (prefix, name) =
+            PREFIXES.iter().find(|(number, _)| *number == area[at + 1]).ok_or("a name has an unknown prefix")?;
+        if get_u32(area, at + 4) != 0 {
+            return Err("a value lies in an inode of its own (ea_inode), which is not read");
+        }
         let offset = usize::from(get_u16(area, at + 2));
-        let len = usize::try_from(get_u32(area, at + 8)).ok()?;
-        let value = area.get(offset..offset.checked_add(len)?)?;
+        let len = index(u64::from(get_u32(area, at + 8)));
+        room = room.checked_sub(len).ok_or("values overlap")?;
+        let value = if len == 0 { &[] } else { area.get(offset..offset + len).ok_or("a value does not fit")? };
         let value = match *prefix {
-            ACL_ACCESS | ACL_DEFAULT => acl_from_disk(value)?,
+            ACL_ACCESS | ACL_DEFAULT => acl_from_disk(value).ok_or("an ACL is malformed")?,
             _ => value.to_vec(),
         };
         found.push(([name, suffix].concat(), value));
         at += ENTRY + name_len.next_multiple_of(4);
     }
-    Some(found)
+    Ok(found)
 }
 
 /// Version numbers of the two forms of an ACL: that of Linux has 8 bytes per entry, that of ext4 only those it needs.
@@ -257,8 +272,8 @@ mod tests {
         if let Some(block) = &stored.block {
             let mut block = **block;
             seal(&mut block, 77, Checksum::START);
-            found.extend(decode_block(&block, 77, Checksum::START).unwrap());
-            assert_eq!(decode_block(&block, 78, Checksum::START), None);
+            found.extend(decode_block(&block, 77, Some(Checksum::START)).unwrap());
+            assert!(decode_block(&block, 78, Some(Checksum::START)).is_err());
         }
         found
     }

@@ -5,9 +5,10 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use iso_builder::ext4::{self, Options, Stats};
-use iso_builder::tree::Tree;
+use iso_builder::tree::{ReadAt, Tree};
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -61,6 +62,11 @@ impl Image {
         ext4::dump(&self.file).unwrap()
     }
 
+    pub(crate) fn read(&self) -> Tree {
+        let image: Arc<dyn ReadAt> = Arc::new(self.file.try_clone().unwrap());
+        ext4::read(&image).unwrap()
+    }
+
     pub(crate) fn digest(&self) -> String {
         let mut digest = Sha256::new();
         let mut file = self.path.reopen().unwrap();
@@ -77,14 +83,14 @@ impl Image {
     /// What the superblock's copy in a group says the group is; `e2fsck` does not look.
     pub(crate) fn copy_number(&self, group: u64) -> u16 {
         let mut field = [0; 2];
-        self.file.read_exact_at(&mut field, group * 32_768 * 4096 + 0x5A).unwrap();
+        FileExt::read_exact_at(&self.file, &mut field, group * 32_768 * 4096 + 0x5A).unwrap();
         u16::from_le_bytes(field)
     }
 
     pub(crate) fn flip_bit(&self, at: u64) {
         let mut byte = [0];
         let file = self.path.as_file();
-        file.read_exact_at(&mut byte, at).unwrap();
+        FileExt::read_exact_at(file, &mut byte, at).unwrap();
         file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     }
 }
@@ -94,7 +100,7 @@ pub(crate) fn debugfs(request: &str, image: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     command
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
