@@ -4,6 +4,7 @@
 //! this machine's `/usr` and of the Debian image of the tests. One file below for each kind of image.
 
 mod ext4;
+mod iso;
 mod material;
 
 use std::os::unix::process::CommandExt as _;
@@ -19,7 +20,8 @@ use nix::sys::time::TimeValLike as _;
 const RUNS: usize = 3;
 
 pub(crate) fn bench(scratch: &Path) -> Result<()> {
-    ext4::bench(scratch)
+    ext4::bench(scratch)?;
+    iso::bench(scratch)
 }
 
 /// What a program took.
