@@ -17,6 +17,7 @@ mod iso;
 mod kernel;
 mod layers;
 mod ls;
+mod pack;
 mod pull;
 mod registry;
 mod release;
@@ -154,6 +155,12 @@ Examples:
   iso-builder layers alpine:3.20 -o layers
   iso-builder layers oci:layout:v1 -o layers && ls layers")]
     Layers(layers::Layers),
+    /// Write a folder as an ISO 9660 image, with Rock Ridge
+    #[command(after_help = "\
+Examples:
+  iso-builder pack folder -o folder.iso
+  iso-builder pack folder --joliet --volume DRIVERS -o drivers.iso")]
+    Pack(pack::Pack),
     /// Bring an image from a registry into the store, and print the digest that its name leads to
     #[command(after_help = "\
 Examples:
@@ -264,6 +271,7 @@ impl Command {
             Command::Initramfs(asked) => asked.run(context),
             Command::Kernel(asked) => asked.run(context),
             Command::Layers(asked) => asked.run(context),
+            Command::Pack(asked) => asked.run(context),
             Command::Pull(asked) => asked.run(context),
             Command::Rmi(asked) => asked.run(context),
             Command::Release(asked) => asked.run(context),
@@ -285,6 +293,7 @@ impl Command {
             Command::Disk(asked) => Some(&asked.output),
             Command::Convert(asked) => Some(&asked.output),
             Command::Initramfs(asked) => Some(&asked.output),
+            Command::Pack(asked) => Some(&asked.output),
             _ => None,
         }
     }

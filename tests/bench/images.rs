@@ -5,6 +5,7 @@
 
 mod disk;
 mod ext4;
+mod iso;
 mod material;
 mod vmdk;
 
@@ -23,6 +24,7 @@ const RUNS: usize = 3;
 pub(crate) fn bench(scratch: &Path) -> Result<()> {
     ext4::bench(scratch)?;
     disk::bench(scratch)?;
+    iso::bench(scratch)?;
     vmdk::bench(scratch)
 }
 

@@ -19,6 +19,7 @@ mod guestinfo;
 mod health;
 mod hostile;
 mod hotplug;
+mod iso;
 mod iso_boot;
 mod judges;
 mod layers;

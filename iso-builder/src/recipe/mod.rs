@@ -2,6 +2,7 @@
 
 pub mod container_disk;
 pub mod extra;
+pub mod folder;
 pub mod initramfs;
 pub mod iso;
 pub mod layer_disk;
