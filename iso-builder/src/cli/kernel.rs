@@ -24,7 +24,7 @@ pub(crate) struct Kernel {
     #[arg(long, value_name = "NAME", num_args = 1..)]
     without: Vec<String>,
     /// List the groups of options, with what each is for
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     list: bool,
     /// Tell what the kernel weighs and what each group sets
     #[arg(long)]
