@@ -67,7 +67,8 @@ impl Kernel {
             text += &report::kernel(&read(&image)?, &config, &selection).map_err(unreadable)?;
         }
         if let Some(name) = &self.cost {
-            let (other, others_config, _) = self.build(&[&self.without[..], &[name.clone()]].concat(), context)?;
+            let (other, others_config, _) =
+                self.build(&[&self.without[..], std::slice::from_ref(name)].concat(), context)?;
             let (with, without) = (read(&image)?, read(&other)?);
             text += &report::cost(name, (&with, &config), (&without, &others_config)).map_err(unreadable)?;
         }

@@ -26,7 +26,7 @@ use super::error::Error;
 use super::files::Files;
 use super::format::SECTOR_BYTES;
 use super::hierarchy::Hierarchy;
-use super::partitions::{self, Disk};
+use super::partitions::{self, Disk, Gpt};
 use super::sink::Sink;
 use super::volume::FIRST;
 use super::{BiosBoot, Options};
@@ -152,7 +152,8 @@ impl Layout {
         let sectors = |blocks: u32| u64::from(blocks) * SECTORS;
         let gpt = self.system.as_ref().map(|system| {
             let data = (sectors(PARTITION), sectors(system.block - PARTITION));
-            (Some(data).filter(|_| self.views.len() > 1), (sectors(system.block), sectors(system.blocks)))
+            let system = (sectors(system.block), sectors(system.blocks));
+            Gpt { data: Some(data).filter(|_| self.views.len() > 1), system }
         });
         let disk = Disk { sectors: self.blocks * SECTORS, gpt };
         let code = options.boot.bios.as_ref().map_or(&[][..], |boot| &boot.mbr);
