@@ -263,8 +263,8 @@ fn dos_time(time: Time) -> (u16, u16) {
         days -= length(year, month);
         (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
     }
-    let date = (year - 1980) << 9 | month << 5 | (days + 1);
-    let clock = second / 3600 << 11 | second / 60 % 60 << 5 | second % 60 / 2;
+    let date = ((year - 1980) << 9) | (month << 5) | (days + 1);
+    let clock = ((second / 3600) << 11) | ((second / 60 % 60) << 5) | (second % 60 / 2);
     (u16::try_from(date).expect("7, 4 and 5 bits"), u16::try_from(clock).expect("5, 6 and 5 bits"))
 }
 

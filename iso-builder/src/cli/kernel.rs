@@ -24,7 +24,7 @@ pub(crate) struct Kernel {
     #[arg(long, value_name = "NAME", num_args = 1..)]
     without: Vec<String>,
     /// List the groups of options, with what each is for
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     list: bool,
     /// Tell what the kernel weighs and what each group sets
     #[arg(long)]
@@ -67,7 +67,8 @@ impl Kernel {
             text += &report::kernel(&read(&image)?, &config, &selection).map_err(unreadable)?;
         }
         if let Some(name) = &self.cost {
-            let (other, others_config, _) = self.build(&[&self.without[..], &[name.clone()]].concat(), context)?;
+            let (other, others_config, _) =
+                self.build(&[&self.without[..], std::slice::from_ref(name)].concat(), context)?;
             let (with, without) = (read(&image)?, read(&other)?);
             text += &report::cost(name, (&with, &config), (&without, &others_config)).map_err(unreadable)?;
         }

@@ -1,10 +1,11 @@
 //! The inodes of a tree as an image has them: numbered, with their links counted, and where their contents lie.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::error::Error;
 use super::format::{SECTOR_BYTES, has_date};
 use super::rock_ridge::{self, MAX_NAME, MAX_TARGET, Posix};
+use super::shared;
 use crate::tree::{Content, Kind, NodeId, ROOT, Tree};
 
 /// One inode.
@@ -25,12 +26,14 @@ pub(super) struct Files<'a> {
     all: HashMap<NodeId, File>,
     /// Regular files that are not empty, in the order of their contents.
     stored: Vec<NodeId>,
+    /// Those whose contents lie in the EFI system partition, with the block there.
+    shared: Vec<(NodeId, u64)>,
 }
 
 impl<'a> Files<'a> {
     /// Numbers the inodes. Fails on what has no place in an image.
     pub(super) fn new(tree: &'a Tree) -> Result<Files<'a>, Error> {
-        let mut files = Files { tree, all: HashMap::new(), stored: Vec::new() };
+        let mut files = Files { tree, all: HashMap::new(), stored: Vec::new(), shared: Vec::new() };
         for (id, serial) in tree.reachable().into_iter().zip(1..) {
             files.check(id)?;
             files.all.insert(id, File { serial, links: 0, block: 0 });
@@ -64,6 +67,25 @@ impl<'a> Files<'a> {
     /// Regular files that are not empty, in the order of their contents.
     pub(super) fn stored(&self) -> impl Iterator<Item = (NodeId, File, &'a Content)> {
         self.stored.iter().filter_map(|id| Some((*id, self.file(*id), content(self.tree, *id)?)))
+    }
+
+    /// Takes those files from what is stored whose contents lie in `system` already; says whether there are any.
+    pub(super) fn share(&mut self, system: &Content) -> bool {
+        let tree = self.tree;
+        let lies = |id: NodeId| shared::find(system, content(tree, id)?).map(|block| (id, block));
+        self.shared = self.stored.iter().filter_map(|id| lies(*id)).collect();
+        let shared: HashSet<NodeId> = self.shared.iter().map(|(id, _)| *id).collect();
+        self.stored.retain(|id| !shared.contains(id));
+        !shared.is_empty()
+    }
+
+    /// Says where the EFI system partition begins, and with it where the files in it are.
+    pub(super) fn place_shared(&mut self, system: u32) {
+        for (id, block) in &self.shared {
+            if let Some(file) = self.all.get_mut(id) {
+                file.block = u32::try_from(u64::from(system) + block).unwrap_or(u32::MAX);
+            }
+        }
     }
 
     /// Gives contents their blocks from `start` on, and returns the first that is free after them. Empty files get `start`.

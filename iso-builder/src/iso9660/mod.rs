@@ -25,6 +25,7 @@ mod partitions;
 mod reader;
 mod record;
 mod rock_ridge;
+mod shared;
 mod sink;
 mod volume;
 mod writer;

@@ -40,8 +40,16 @@ const READ_ONLY: u64 = 1 << 60;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Disk {
     pub(super) sectors: u64,
-    /// First sector and number of sectors of the partition with the CD's file system, and of the EFI system partition.
-    pub(super) gpt: Option<((u64, u64), (u64, u64))>,
+    pub(super) gpt: Option<Gpt>,
+}
+
+/// First sector and number of sectors of each partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gpt {
+    /// The one with the CD's file system, if there is one.
+    pub(super) data: Option<(u64, u64)>,
+    /// The EFI system partition.
+    pub(super) system: (u64, u64),
 }
 
 /// The first sector. `code` is of [`CODE`] bytes at most; `boot` is the sector of isolinux.
@@ -90,11 +98,14 @@ fn cylinders(sector: u64) -> [u8; 3] {
 
 /// Both GPTs with their places in bytes; none where the disk has no such partitions.
 pub(super) fn gpt(disk: &Disk, digest: &[u8; 32]) -> Vec<(u64, Vec<u8>)> {
-    let Some((data, system)) = disk.gpt else { return Vec::new() };
+    let Some(Gpt { data, system }) = disk.gpt else { return Vec::new() };
     let mut entries = vec![0; TABLE];
-    let (first, rest) = entries.split_at_mut(ENTRY);
-    gpt_entry(first, BASIC_DATA, derived(digest, b"data"), data, READ_ONLY, "ISO9660");
-    gpt_entry(&mut rest[..ENTRY], EFI_SYSTEM, derived(digest, b"system"), system, 0, "EFI system");
+    let mut next = entries.chunks_mut(ENTRY);
+    let mut next = || next.next().expect("there is room for 128");
+    if let Some(data) = data {
+        gpt_entry(next(), BASIC_DATA, derived(digest, b"data"), data, READ_ONLY, "ISO9660");
+    }
+    gpt_entry(next(), EFI_SYSTEM, derived(digest, b"system"), system, 0, "EFI system");
     let last = disk.sectors - 1;
     let header = |own, other, table| header(own, other, table, last, &derived(digest, b"disk"), &entries);
     vec![
@@ -229,7 +240,7 @@ mod tests {
 
     #[test]
     fn both_tables_are_read_as_they_were_written() {
-        let disk = Disk { sectors: 4096, gpt: Some(((64, 2000), (2064, 1000))) };
+        let disk = Disk { sectors: 4096, gpt: Some(Gpt { data: Some((64, 2000)), system: (2064, 1000) }) };
         let mut image = vec![0; 4096 * 512];
         image[..512].copy_from_slice(&mbr(&disk, &[0xfa; 432], Some(300), &[7; 32]));
         for (at, bytes) in gpt(&disk, &[7; 32]) {

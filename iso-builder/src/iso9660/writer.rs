@@ -11,7 +11,10 @@
 //!           the EFI system partition, and the second GPT
 //! ```
 //!
-//! The partition shows the same files as the whole disk: contents are there once, and what has addresses is there twice,
+//! Files whose contents lie in the EFI system partition (see `shared`) are not stored again. They are beyond the first partition then, and there is none:
+//! the disk as a whole shows all files, and is what to mount.
+//!
+//! Otherwise the partition shows the same files as the whole disk: contents are there once, and what has addresses is there twice,
 //! since those of a partition count from its own beginning.
 
 use std::fs::File;
@@ -23,7 +26,7 @@ use super::error::Error;
 use super::files::Files;
 use super::format::SECTOR_BYTES;
 use super::hierarchy::Hierarchy;
-use super::partitions::{self, Disk};
+use super::partitions::{self, Disk, Gpt};
 use super::sink::Sink;
 use super::volume::FIRST;
 use super::{BiosBoot, Options};
@@ -104,13 +107,15 @@ impl Layout {
     fn plan(names: &[Hierarchy<'_>], files: &mut Files<'_>, options: &Options) -> Result<Layout, Error> {
         let boots = options.boot.bios.is_some() || options.boot.uefi.is_some();
         let uefi = options.boot.uefi.as_ref();
-        let shifts = if uefi.is_some() { &[0, PARTITION][..] } else { &[0] };
+        // Files that lie in the EFI system partition are outside of the other one, which then cannot show them.
+        let partition = uefi.is_some_and(|boot| !files.share(&boot.image));
+        let shifts = if partition { &[0, PARTITION][..] } else { &[0] };
         let fit = |block: u64| {
             let reason = || "it has more than 2^32 blocks of 2048 bytes".to_owned();
             u32::try_from(block).map_err(|_| Error::Layout { reason: reason() })
         };
         // a primary, a terminator, a boot record in the first view, one with Joliet
-        let mut next = u64::from(FIRST + if uefi.is_some() { PARTITION } else { u32::from(boots) });
+        let mut next = u64::from(FIRST + if partition { PARTITION } else { u32::from(boots) });
         next += 1 + names.len() as u64;
         let mut views = Vec::new();
         for &shift in shifts {
@@ -130,6 +135,7 @@ impl Layout {
                 return Err(Error::Layout { reason: "the EFI system partition is empty".to_owned() });
             }
             let blocks = fit(boot.image.size.div_ceil(SECTOR_BYTES))?;
+            files.place_shared(fit(next)?);
             system = Some(System { block: fit(next)?, blocks });
             next += u64::from(blocks) + partitions::BACKUP_SECTORS.div_ceil(SECTORS);
         } else if boots {
@@ -146,7 +152,8 @@ impl Layout {
         let sectors = |blocks: u32| u64::from(blocks) * SECTORS;
         let gpt = self.system.as_ref().map(|system| {
             let data = (sectors(PARTITION), sectors(system.block - PARTITION));
-            (data, (sectors(system.block), sectors(system.blocks)))
+            let system = (sectors(system.block), sectors(system.blocks));
+            Gpt { data: Some(data).filter(|_| self.views.len() > 1), system }
         });
         let disk = Disk { sectors: self.blocks * SECTORS, gpt };
         let code = options.boot.bios.as_ref().map_or(&[][..], |boot| &boot.mbr);

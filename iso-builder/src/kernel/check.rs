@@ -1,6 +1,7 @@
 //! Whether a kernel that others built will do: what `REQUIRED` asks of ours, asked of its configuration.
 //!
-//! It decides where that configuration is looked for, and which lines only concern our own build. A driver that is a module counts as missing: PID 1 loads none.
+//! It decides where that configuration is looked for, and which lines only concern our own build. A driver that is a module counts as
+//! missing: PID 1 loads none.
 
 use std::fs;
 use std::io;

@@ -116,12 +116,10 @@ fn lz4_block(block: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
 /// 15 goes on in bytes, of which 255 goes on.
 fn length(first: u8, next: &mut impl FnMut() -> io::Result<u8>) -> io::Result<usize> {
     let mut length = usize::from(first);
-    while first == 15 {
-        let more = next()?;
-        length += usize::from(more);
-        if more != 255 {
-            break;
-        }
+    let mut last = if first == 15 { 255 } else { first };
+    while last == 255 {
+        last = next()?;
+        length += usize::from(last);
         if length as u64 > MAX_KERNEL {
             return Err(bad("a length has no end"));
         }

@@ -51,7 +51,7 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
             line.pair("-append", COMMAND_LINE);
         }
         Boot::Iso(iso) => {
-            line.words("-machine pc -boot d");
+            line.words("-machine q35 -boot d");
             line.option("-drive", "if=ide,media=cdrom,readonly=on,format=raw,file=", iso);
         }
     }
