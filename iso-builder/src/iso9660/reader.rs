@@ -16,7 +16,7 @@ use crate::tree::{Content, Extent, Kind, Meta, Node, NodeId, ROOT, ReadAt, Sourc
 /// Reads the tree of the ISO 9660 image that `image` holds.
 ///
 /// Fails with [`Error::Damaged`], which says where, on what is no sound image. Memory is bounded by the size of the
-/// image's directories, and those by [`MAX_DIRECTORIES`].
+/// image's directories, and those by `MAX_DIRECTORIES`.
 pub fn read(image: &Arc<dyn ReadAt>) -> Result<Tree, Error> {
     let size = image.size().map_err(|source| Error::Image { at: 0, source })?;
     let volumes = volume::read(image)?;

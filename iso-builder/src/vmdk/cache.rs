@@ -7,8 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct Recent<T> {
     limit: usize,
     /// The last one asked for is the last.
-    kept: Mutex<Vec<((usize, u64), Arc<T>)>>,
+    kept: Mutex<Vec<Kept<T>>>,
 }
+
+/// Of which extent, and its number there.
+type Key = (usize, u64);
+type Kept<T> = (Key, Arc<T>);
 
 impl<T> Recent<T> {
     pub(super) fn new(limit: usize) -> Recent<T> {
@@ -16,7 +20,7 @@ impl<T> Recent<T> {
     }
 
     /// The value of `key`, which is made if it is not kept. Others are not held up while it is made: two may make the same one.
-    pub(super) fn get<E>(&self, key: (usize, u64), make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    pub(super) fn get<E>(&self, key: Key, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = lock();
         if let Some(place) = kept.iter().rposition(|(of, _)| *of == key) {

@@ -12,7 +12,7 @@ use super::{Error, Stats, descriptor};
 /// Writes the first `size` bytes of `raw` to `out`, which must be empty; zeros become holes, and a last sector is filled up. `progress` is told how many bytes
 /// are done.
 pub fn write_raw(raw: &dyn Raw, size: u64, out: &File, progress: &mut dyn FnMut(u64)) -> Result<Stats, Error> {
-    let stats = each(raw, size, progress, &mut |number, grain| {
+    let stats = each(raw, size, progress, |number, grain| {
         // the part of a last grain that is beyond the disk's end is zero, and left out
         let held = usize::try_from((size - number * GRAIN).min(GRAIN)).expect("a grain is in memory");
         out.write_all_at(&grain[..held], number * GRAIN).map_err(Error::Write)
@@ -28,7 +28,7 @@ pub fn describe_flat(
     name: &str,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(String, Stats), Error> {
-    let stats = each(raw, size, progress, &mut |_, _| Ok(()))?;
+    let stats = each(raw, size, progress, |_, _| Ok(()))?;
     Ok((flat_descriptor(&stats, name)?, stats))
 }
 
@@ -41,7 +41,7 @@ fn each(
     raw: &dyn Raw,
     size: u64,
     progress: &mut dyn FnMut(u64),
-    put: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+    mut put: impl FnMut(u64, &[u8]) -> Result<(), Error>,
 ) -> Result<Stats, Error> {
     let (mut id, mut stored, mut number) = (ContentId::default(), 0, 0);
     let mut grain = vec![0; 64 << 10];
