@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::tree::{Content, Extent, Source};
+use crate::tree::{Content, Extent, Extents, Source};
 
 /// A kernel for x86 BIOS boot (a bzImage).
 pub fn kernel(path: &Path) -> Result<Content, Error> {
@@ -118,7 +118,7 @@ fn open(path: &Path) -> Result<Content, Error> {
     let (file, size) = opened().map_err(|source| Error::File { path: path.to_owned(), source })?;
     // What a name stands for may change while we build; what is open does not.
     let extent = Extent { at: 0, len: size, source: Source::File(Arc::new(file)), from: 0 };
-    Ok(Content { size, extents: if size == 0 { Vec::new() } else { vec![extent] } })
+    Ok(Content { size, extents: if size == 0 { Extents::default() } else { extent.into() } })
 }
 
 /// `len` bytes from offset `at`; zeros beyond the end, which no check takes for right.

@@ -29,7 +29,7 @@ pub fn image(tree: &Tree, label: &str, time: Time) -> Result<Content, Error> {
             _ => extents.push(memory(at, directory(tree, &items, item))),
         }
     }
-    Ok(Content { size: layout.offset(FIRST + layout.clusters), extents })
+    Ok(Content { size: layout.offset(FIRST + layout.clusters), extents: extents.into() })
 }
 
 /// Why there is no image.

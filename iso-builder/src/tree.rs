@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Entries sorted by name; `.` and `..` are not among them.
-    Dir(BTreeMap<Vec<u8>, NodeId>),
+    Dir(BTreeMap<Box<[u8]>, NodeId>),
     File(Content),
     Symlink(Vec<u8>),
     CharDevice {
@@ -76,7 +77,17 @@ pub enum Kind {
 pub struct Content {
     pub size: u64,
     /// Sorted by `at`, not overlapping, each within `size`.
-    pub extents: Vec<Extent>,
+    pub extents: Extents,
+}
+
+/// The stored parts of a file. Nearly all files have one part or none, and images have millions of files: one part takes no allocation.
+#[derive(Clone, Debug)]
+pub struct Extents(Parts);
+
+#[derive(Clone, Debug)]
+enum Parts {
+    One(Extent),
+    Any(Vec<Extent>),
 }
 
 /// `len` bytes of a file, from offset `at` in it, found at `from` in `source`.
@@ -143,14 +154,35 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Whether the same offsets of both are the same bytes for certain.
+    pub(crate) fn is(&self, other: &Source) -> bool {
+        match (self, other) {
+            (Source::File(one), Source::File(other)) => Arc::ptr_eq(one, other),
+            (Source::Memory(one), Source::Memory(other)) => Arc::ptr_eq(one, other),
+            (Source::Image(one), Source::Image(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Bytes in all.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        match self {
+            Source::File(file) => ReadAt::size(&**file),
+            Source::Memory(bytes) => Ok(bytes.len() as u64),
+            Source::Image(image) => image.size(),
+        }
+    }
+}
+
 impl Content {
     /// Contents held in memory.
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Content {
         let bytes = bytes.into();
         let size = bytes.len() as u64;
         let extents = match size {
-            0 => Vec::new(),
-            _ => vec![Extent { at: 0, len: size, source: Source::Memory(bytes), from: 0 }],
+            0 => Extents::default(),
+            _ => Extent { at: 0, len: size, source: Source::Memory(bytes), from: 0 }.into(),
         };
         Content { size, extents }
     }
@@ -175,6 +207,78 @@ impl Content {
             extent.source.read_exact_at(part, extent.from + (from - extent.at))?;
         }
         Ok(())
+    }
+}
+
+impl Default for Extents {
+    fn default() -> Extents {
+        Extents(Parts::Any(Vec::new()))
+    }
+}
+
+impl Deref for Extents {
+    type Target = [Extent];
+
+    fn deref(&self) -> &[Extent] {
+        match &self.0 {
+            Parts::One(extent) => std::slice::from_ref(extent),
+            Parts::Any(extents) => extents,
+        }
+    }
+}
+
+impl DerefMut for Extents {
+    fn deref_mut(&mut self) -> &mut [Extent] {
+        match &mut self.0 {
+            Parts::One(extent) => std::slice::from_mut(extent),
+            Parts::Any(extents) => extents,
+        }
+    }
+}
+
+impl From<Extent> for Extents {
+    fn from(extent: Extent) -> Extents {
+        Extents(Parts::One(extent))
+    }
+}
+
+impl From<Vec<Extent>> for Extents {
+    fn from(mut extents: Vec<Extent>) -> Extents {
+        match (extents.pop(), extents.is_empty()) {
+            (Some(only), true) => only.into(),
+            (last, _) => {
+                extents.extend(last);
+                Extents(Parts::Any(extents))
+            }
+        }
+    }
+}
+
+impl FromIterator<Extent> for Extents {
+    fn from_iter<I: IntoIterator<Item = Extent>>(extents: I) -> Extents {
+        extents.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+impl IntoIterator for Extents {
+    type Item = Extent;
+    type IntoIter = std::vec::IntoIter<Extent>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self.0 {
+            Parts::One(extent) => vec![extent],
+            Parts::Any(extents) => extents,
+        }
+        .into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Extents {
+    type Item = &'a Extent;
+    type IntoIter = std::slice::Iter<'a, Extent>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
@@ -222,7 +326,7 @@ impl Tree {
     }
 
     /// The entries of a directory; `None` when `dir` is not one.
-    pub fn entries(&self, dir: NodeId) -> Option<&BTreeMap<Vec<u8>, NodeId>> {
+    pub fn entries(&self, dir: NodeId) -> Option<&BTreeMap<Box<[u8]>, NodeId>> {
         match &self.node(dir).kind {
             Kind::Dir(entries) => Some(entries),
             _ => None,
@@ -237,7 +341,7 @@ impl Tree {
     /// Names `id` as `name` in `dir`; an entry of that name is replaced and returned. `None` also when `dir` is no directory.
     pub fn link(&mut self, dir: NodeId, name: &[u8], id: NodeId) -> Option<NodeId> {
         match &mut self.node_mut(dir).kind {
-            Kind::Dir(entries) => entries.insert(name.to_vec(), id),
+            Kind::Dir(entries) => entries.insert(name.into(), id),
             _ => None,
         }
     }
@@ -283,7 +387,7 @@ mod tests {
     fn holes_read_as_zero() {
         let part =
             |at, bytes: &[u8]| Extent { at, len: bytes.len() as u64, source: Source::Memory(bytes.into()), from: 0 };
-        let content = Content { size: 12, extents: vec![part(2, b"ab"), part(6, b"cdef")] };
+        let content = Content { size: 12, extents: vec![part(2, b"ab"), part(6, b"cdef")].into() };
         let mut whole = [9; 12];
         content.read_exact_at(&mut whole, 0).unwrap();
         assert_eq!(&whole, b"\0\0ab\0\0cdef\0\0");

@@ -60,8 +60,8 @@ pub fn image(parts: Parts<'_>) -> Result<Content, Error> {
 
     let mut whole = Content::from_bytes(head);
     let headers = whole.size;
-    whole.extents.extend(parts.stub.extents.iter().filter_map(|extent| beyond(extent, headers)));
-    whole.extents.extend(extents);
+    let stub = parts.stub.extents.iter().filter_map(|extent| beyond(extent, headers));
+    whole.extents = whole.extents.into_iter().chain(stub).chain(extents).collect();
     whole.size = file_end;
     Ok(whole)
 }

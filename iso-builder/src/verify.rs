@@ -64,7 +64,7 @@ pub fn contents(tree: &Tree, read: &mut dyn FnMut(u64)) -> Result<u64, Error> {
     for dir in tree.reachable() {
         for (name, &id) in tree.entries(dir).into_iter().flatten() {
             let Kind::File(content) = &tree.node(id).kind else { continue };
-            for extent in &content.extents {
+            for extent in content.extents.iter() {
                 let mut at = 0;
                 while at < extent.len {
                     let len =
@@ -166,7 +166,7 @@ mod tests {
     fn a_content_that_is_not_there_is_named() {
         let mut tree = Tree::new(Meta::default());
         let source = Source::Memory(b"short".as_slice().into());
-        let content = Content { size: 9, extents: vec![Extent { at: 0, len: 9, source, from: 0 }] };
+        let content = Content { size: 9, extents: Extent { at: 0, len: 9, source, from: 0 }.into() };
         tree.insert(ROOT, b"f", Node { meta: Meta::default(), kind: Kind::File(content) });
         let error = contents(&tree, &mut |_| ()).unwrap_err().to_string();
         assert_eq!(error, r#"a file "f" of the image cannot be read at byte 0"#);

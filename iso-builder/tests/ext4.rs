@@ -164,7 +164,7 @@ fn a_sparse_file_of_six_gib_with_thousands_of_extents() {
     let content = Content { size: 6144 * STEP + 5, extents: (0..6144).map(|n| part(n * STEP)).collect() };
     let mut tree = Tree::new(Meta::default());
     tree.insert(ROOT, b"sparse", node(Kind::File(content)));
-    let empty = Content { size: 5 << 40, extents: Vec::new() };
+    let empty = Content { size: 5 << 40, extents: Default::default() };
     tree.insert(ROOT, b"nothing", node(Kind::File(empty)));
     let image = build(&tree, &fit(0));
     image.assert_clean();

@@ -43,7 +43,7 @@ fn clusters_grow_with_what_they_hold() {
     for (clusters, size) in [(65_507, 2048), (65_508, 4096), (1_000_000, 32_768)] {
         let mut tree = Tree::new(meta());
         let below = tree.insert(ROOT, b"BELOW", Node { meta: meta(), kind: Kind::Dir(Default::default()) });
-        let kind = Kind::File(Content { size: clusters * 2048, extents: Vec::new() });
+        let kind = Kind::File(Content { size: clusters * 2048, extents: Default::default() });
         tree.insert(below, b"HOLE", Node { meta: meta(), kind });
         write(&path, &fat::image(&tree, "LARGE", LEAP_DAY).unwrap());
         let Some(checked) = run("fsck.vfat", "dosfstools", &["-n", "-v", path.to_str().unwrap()]) else { return };

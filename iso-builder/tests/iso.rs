@@ -138,7 +138,7 @@ fn nothing_is_lost_in_silence() {
     }
     check(meta.clone(), Kind::Symlink(vec![b'x'; 4096]), None, "longer than 4095 bytes");
     check(meta.clone(), Kind::Fifo, Some(boot()), "/boot/isolinux.bin cannot be stored");
-    check(meta, Kind::File(Content { size: 1 << 43, extents: vec![] }), None, "more than 2^32 blocks");
+    check(meta, Kind::File(Content { size: 1 << 43, extents: Default::default() }), None, "more than 2^32 blocks");
 }
 
 #[test]

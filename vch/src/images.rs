@@ -256,7 +256,7 @@ mod tests {
     fn a_disk_has_room_to_work() {
         let mut tree = Tree::new(Meta::default());
         assert_eq!(disk_size(&tree), 8 * GIB);
-        let content = Content { size: 20 * GIB, extents: Vec::new() };
+        let content = Content { size: 20 * GIB, extents: Default::default() };
         tree.insert(ROOT, b"big", Node { meta: Meta::default(), kind: Kind::File(content) });
         assert!(disk_size(&tree) > 31 * GIB && disk_size(&tree).is_multiple_of(BLOCK));
     }

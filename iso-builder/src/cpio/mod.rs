@@ -98,7 +98,7 @@ fn bad(what: &str) -> io::Error {
 /// Every path below `dir` with its inode, a directory before what is in it.
 fn list(tree: &Tree, dir: NodeId, path: &[u8], entries: &mut Vec<(Vec<u8>, NodeId)>) {
     for (name, &id) in tree.entries(dir).into_iter().flatten() {
-        let path = if path.is_empty() { name.clone() } else { [path, b"/", name].concat() };
+        let path = if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() };
         entries.push((path.clone(), id));
         list(tree, id, &path, entries);
     }

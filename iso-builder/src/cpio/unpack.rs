@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::reader::Header;
 use crate::lookup;
-use crate::tree::{Content, Extent, Kind, Meta, Node, NodeId, ROOT, Source, Time, Tree};
+use crate::tree::{Content, Extent, Extents, Kind, Meta, Node, NodeId, ROOT, Source, Time, Tree};
 
 /// Files under construction.
 #[derive(Debug)]
@@ -156,8 +156,8 @@ impl Unpack {
 
 fn stored(size: u64, (source, from): (Source, u64)) -> Content {
     let extents = match size {
-        0 => Vec::new(),
-        len => vec![Extent { at: 0, len, source, from }],
+        0 => Extents::default(),
+        len => Extent { at: 0, len, source, from }.into(),
     };
     Content { size, extents }
 }

@@ -86,8 +86,7 @@ impl<'a> Inodes<'a> {
     /// The entries of a directory, without `.` and `..`; of anything else there are none.
     pub(super) fn entries(&self, place: usize) -> impl Iterator<Item = Entry<'a>> {
         let added = (place == 0 && self.adds_lost_found).then_some((LOST_FOUND, 1));
-        let named =
-            children(self.nodes[place]).map(|(name, id)| (name.as_slice(), wide_place(self.places[id.index()])));
+        let named = children(self.nodes[place]).map(|(name, id)| (name, wide_place(self.places[id.index()])));
         added.into_iter().chain(named).map(|(name, place)| Entry {
             name,
             inode: number(place),
@@ -131,7 +130,7 @@ impl<'a> Inodes<'a> {
                     self.parents[child] = narrow(place);
                 }
                 let unfit = |reason, inodes: &Inodes<'_>| {
-                    let name = OsString::from_vec(name.clone());
+                    let name = OsString::from_vec(name.to_vec());
                     Err(Error::Unfit { path: inodes.path(place).join(name), reason })
                 };
                 if !is_name(name) {
@@ -191,12 +190,12 @@ fn wide_place(place: u32) -> usize {
     index(u64::from(place))
 }
 
-fn children(node: &Node) -> impl Iterator<Item = (&Vec<u8>, &NodeId)> {
+fn children(node: &Node) -> impl Iterator<Item = (&[u8], &NodeId)> {
     let entries = match &node.kind {
         Kind::Dir(entries) => Some(entries),
         _ => None,
     };
-    entries.into_iter().flatten()
+    entries.into_iter().flatten().map(|(name, id)| (&**name, id))
 }
 
 fn is_name(name: &[u8]) -> bool {
@@ -278,7 +277,7 @@ mod tests {
             Kind::Symlink(vec![b'a'; 4096]),
             Kind::Symlink(b"a\0b".to_vec()),
             Kind::CharDevice { major: 4096, minor: 0 },
-            Kind::File(Content { size: 1 << 44, extents: Vec::new() }),
+            Kind::File(Content { size: 1 << 44, extents: Default::default() }),
         ] {
             let mut tree = Tree::new(Meta::default());
             let sub = tree.insert(ROOT, b"sub", dir());

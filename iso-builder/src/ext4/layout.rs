@@ -4,6 +4,8 @@
 //! xattr block, its data and its extent tree. So what is in use of any group is a run at its start. Pure: reads no
 //! file, writes nothing.
 
+use std::num::NonZeroU32;
+
 use super::Size;
 use super::error::Error;
 use super::extent::{Extent, MAX_LEN, tree_blocks};
@@ -98,6 +100,14 @@ impl Layout {
     pub(super) fn places(&self) -> Places<'_> {
         Places { geometry: &self.geometry, front: self.start.clone() }
     }
+
+    /// The place of an inode whose blocks were looked for from [`Places::front`] on.
+    pub(super) fn place(&self, front: NonZeroU32, need: Need<'_>) -> Place {
+        let front = u64::from(front.get());
+        let group = front / GROUP_BLOCKS;
+        let next = if group < self.geometry.groups { self.geometry.overhead(group) } else { 0 };
+        Front { group, next: next.max(front % GROUP_BLOCKS), missing: 0 }.place(&self.geometry, need)
+    }
 }
 
 /// Lays everything out in an image of this many blocks, or says how many more it takes at least.
@@ -128,6 +138,13 @@ pub(super) struct Places<'a> {
 impl Places<'_> {
     pub(super) fn next(&mut self, need: Need<'_>) -> Place {
         self.front.place(self.geometry, need)
+    }
+
+    /// The block from which on those of the next inode are looked for; enough to find its place again, out of order.
+    pub(super) fn front(&self) -> NonZeroU32 {
+        let block = self.front.group * GROUP_BLOCKS + self.front.next;
+        // the first block is the superblock's; an inode behind the last one has no blocks
+        u32::try_from(block).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
     }
 }
 
@@ -205,7 +222,13 @@ mod tests {
 
     fn places(layout: &Layout, needs: &Needs) -> Vec<Place> {
         let mut places = layout.places();
-        (0..needs.len()).map(|place| places.next(needs.get(place))).collect()
+        let next = |place| {
+            let front = places.front();
+            let found = places.next(needs.get(place));
+            assert_eq!(layout.place(front, needs.get(place)), found);
+            found
+        };
+        (0..needs.len()).map(next).collect()
     }
 
     fn every_block(layout: &Layout, places: &[Place]) -> Vec<u64> {

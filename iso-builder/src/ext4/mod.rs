@@ -37,6 +37,7 @@ mod sink;
 mod superblock;
 mod survey;
 mod volume;
+mod window;
 mod writer;
 mod xattr;
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -14,7 +15,9 @@ use super::error::Error;
 use super::extent::Extent;
 use super::format::{BLOCK, index, wide};
 use super::inodes::Inodes;
+use super::layout::{Layout, Place};
 use super::sink::Sink;
+use super::survey::Needs;
 use crate::ahead::{self, Ahead};
 use crate::scan::{Cutter, Scanner};
 use crate::tree::{Content, Kind, ReadAt, Source};
@@ -23,14 +26,16 @@ use crate::tree::{Content, Kind, ReadAt, Source};
 #[derive(Debug)]
 pub(super) struct Pour<'a> {
     streams: Vec<Stream<'a>>,
-    /// Where the file goes that has this place among the inodes; `None` for what is not poured.
-    places: Vec<Option<Box<[Extent]>>>,
+    /// Where blocks were looked for, for the file that has this place among the inodes; `None` for what is not poured. Extents are found again, as images have
+    /// millions of files.
+    fronts: Vec<Option<NonZeroU32>>,
 }
 
 #[derive(Debug)]
 struct Stream<'a> {
     source: &'a Arc<dyn ReadAt>,
-    files: Vec<Part<'a>>,
+    /// Places among the inodes, in the order of the source.
+    files: Vec<u32>,
 }
 
 /// A file, and the source's bytes that it takes.
@@ -38,8 +43,23 @@ struct Stream<'a> {
 struct Part<'a> {
     place: usize,
     content: &'a Content,
+    source: &'a Arc<dyn ReadAt>,
     start: u64,
     end: u64,
+}
+
+impl<'a> Part<'a> {
+    /// A file that lies in one source, in order.
+    fn new(inodes: &Inodes<'a>, place: usize) -> Option<Part<'a>> {
+        let Kind::File(content) = &inodes.node(place).kind else { return None };
+        let (source, start, end) = in_order(content)?;
+        Some(Part { place, content, source, start, end })
+    }
+
+    /// One of those of a stream.
+    fn of(inodes: &Inodes<'a>, place: u32) -> Part<'a> {
+        Part::new(inodes, index(u64::from(place))).expect("it was one when it was chosen")
+    }
 }
 
 impl<'a> Pour<'a> {
@@ -48,8 +68,7 @@ impl<'a> Pour<'a> {
         // a source that is no stream has no place in the list
         let mut known: HashMap<*const (), Option<usize>> = HashMap::new();
         for place in 0..inodes.len() {
-            let Kind::File(content) = &inodes.node(place).kind else { continue };
-            let Some((source, start, end)) = in_order(content) else { continue };
+            let Some(Part { source, .. }) = Part::new(inodes, place) else { continue };
             let at = *known.entry(Arc::as_ptr(source).cast()).or_insert_with(|| {
                 source.in_order().is_some().then(|| {
                     streams.push(Stream { source, files: Vec::new() });
@@ -57,28 +76,35 @@ impl<'a> Pour<'a> {
                 })
             });
             if let Some(at) = at {
-                streams[at].files.push(Part { place, content, start, end });
+                streams[at].files.push(u32::try_from(place).expect("places of inodes have 32 bits"));
             }
         }
-        let mut places = vec![None; inodes.len()];
+        let mut fronts = vec![None; if streams.is_empty() { 0 } else { inodes.len() }];
         for stream in &mut streams {
-            stream.files.sort_by_key(|part| part.start);
+            stream.files.sort_by_key(|&place| Part::of(inodes, place).start);
             // what two files share passes by but once
             let mut passed = 0;
-            stream.files.retain(|part| part.start >= passed && std::mem::replace(&mut passed, part.end) <= part.start);
-            stream.files.iter().for_each(|part| places[part.place] = Some(Box::default()));
+            stream.files.retain(|&place| {
+                let part = Part::of(inodes, place);
+                let passes = part.start >= passed;
+                passed = passed.max(part.end);
+                if passes {
+                    fronts[part.place] = Some(NonZeroU32::MIN);
+                }
+                passes
+            });
         }
-        Pour { streams, places }
+        Pour { streams, fronts }
     }
 
-    /// Takes a file with its extents on the disk, if it is one that will be poured.
-    pub(super) fn place(&mut self, place: usize, extents: &[Extent]) -> bool {
-        let taken = self.places[place].as_mut();
-        taken.map(|taken| *taken = extents.into()).is_some()
+    /// Takes a file with the [front](super::layout::Places::front) of its blocks, if it is one that will be poured.
+    pub(super) fn place(&mut self, place: usize, front: NonZeroU32) -> bool {
+        let taken = self.fronts.get_mut(place).and_then(Option::as_mut);
+        taken.map(|taken| *taken = front).is_some()
     }
 
     /// Reads all sources and writes the files to `out`; tells how many bytes that took. `done` is told the bytes of contents written.
-    pub(super) fn run(&self, inodes: &Inodes<'_>, out: &Sink<'_>, done: &mut dyn FnMut(u64)) -> Result<u64, Error> {
+    pub(super) fn run(&self, plan: Plan<'_>, out: &Sink<'_>, done: &mut dyn FnMut(u64)) -> Result<u64, Error> {
         let next = AtomicUsize::new(0);
         let (told, news) = channel();
         thread::scope(|scope| {
@@ -86,7 +112,7 @@ impl<'a> Pour<'a> {
             let readers: Vec<_> = (0..readers)
                 .map(|_| {
                     let (next, told) = (&next, told.clone());
-                    scope.spawn(move || self.read(next, inodes, out, &told))
+                    scope.spawn(move || self.read(next, plan, out, &told))
                 })
                 .collect();
             drop(told);
@@ -98,10 +124,10 @@ impl<'a> Pour<'a> {
     }
 
     /// Reads one source after the other of those that nobody has begun.
-    fn read(&self, next: &AtomicUsize, inodes: &Inodes<'_>, out: &Sink<'_>, told: &Sender<u64>) -> Result<u64, Error> {
+    fn read(&self, next: &AtomicUsize, plan: Plan<'_>, out: &Sink<'_>, told: &Sender<u64>) -> Result<u64, Error> {
         let mut sink = out.beside();
         while let Some(stream) = self.streams.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let poured = stream.pour(inodes, &self.places, &mut sink, told);
+            let poured = stream.pour(plan, &self.fronts, &mut sink, told);
             if poured.is_err() {
                 // the others need not go on
                 next.store(self.streams.len(), Ordering::Relaxed);
@@ -115,13 +141,13 @@ impl<'a> Pour<'a> {
 impl Stream<'_> {
     fn pour(
         &self,
-        inodes: &Inodes<'_>,
-        places: &[Option<Box<[Extent]>>],
+        plan: Plan<'_>,
+        fronts: &[Option<NonZeroU32>],
         sink: &mut Sink<'_>,
         told: &Sender<u64>,
     ) -> Result<(), Error> {
-        let contents = |part: &Part<'_>, source| Error::Contents { path: inodes.path(part.place), source };
-        let (Some(first), Some(opened)) = (self.files.first(), self.source.in_order()) else { return Ok(()) };
+        let contents = |place: u32, source| Error::Contents { path: plan.inodes.path(index(u64::from(place))), source };
+        let (Some(&first), Some(opened)) = (self.files.first(), self.source.in_order()) else { return Ok(()) };
         let mut reader = opened.map_err(|source| contents(first, source))?;
         thread::scope(|scope| {
             let (feed, ahead) = ahead::ahead();
@@ -140,13 +166,17 @@ impl Stream<'_> {
                 }
             });
             let mut cursor = Cursor { ahead, offset: 0 };
+            let mut cutter = Cutter::new();
             let mut last = first;
-            let poured = self.files.iter().try_for_each(|part| {
-                last = part;
-                let poured = file(part.content, places[part.place].as_deref().unwrap_or_default(), &mut cursor, sink);
+            let poured = self.files.iter().try_for_each(|&place| {
+                last = place;
+                let part = Part::of(plan.inodes, place);
+                let front = fronts[part.place].expect("it is poured");
+                let Place { extents, .. } = plan.layout.place(front, plan.needs.get(part.place));
+                let poured = file(part.content, &extents, &mut cutter, &mut cursor, sink);
                 told.send(part.end - part.start).ok();
                 poured.map_err(|trouble| match trouble {
-                    Trouble::Contents(source) => contents(part, source),
+                    Trouble::Contents(source) => contents(place, source),
                     Trouble::Sink(error) => error,
                 })
             });
@@ -158,14 +188,28 @@ impl Stream<'_> {
     }
 }
 
+/// What the places of files hang on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) inodes: &'a Inodes<'a>,
+    pub(super) needs: &'a Needs,
+    pub(super) layout: &'a Layout,
+}
+
 enum Trouble {
     Contents(io::Error),
     Sink(Error),
 }
 
 /// Writes one file whose bytes come next, or after others that nobody wants.
-fn file(content: &Content, places: &[Extent], cursor: &mut Cursor, sink: &mut Sink<'_>) -> Result<(), Trouble> {
-    let (mut cutter, mut scanner) = (Cutter::new(), Scanner::new(content.size));
+fn file(
+    content: &Content,
+    places: &[Extent],
+    cutter: &mut Cutter,
+    cursor: &mut Cursor,
+    sink: &mut Sink<'_>,
+) -> Result<(), Trouble> {
+    let mut scanner = Scanner::new(content.size);
     let mut extents = places.iter().peekable();
     let mut put = |mut first: u64, mut blocks: &[u8]| {
         scanner.look(first, blocks);

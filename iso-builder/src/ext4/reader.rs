@@ -154,7 +154,7 @@ fn content(image: &Arc<dyn ReadAt>, volume: &Volume<'_>, number: u32, size: u64,
             _ => extents.push(tree::Extent { at, len, source: Source::Image(Arc::clone(image)), from }),
         }
     }
-    Ok(Content { size, extents })
+    Ok(Content { size, extents: extents.into() })
 }
 
 fn meta(volume: &mut Volume<'_>, number: u32, record: &Record) -> Result<Meta, Error> {

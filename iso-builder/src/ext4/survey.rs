@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn extents_that_share_a_block_are_read_once() {
         let part = |at, len: usize| Extent { at, len: wide(len), source: Source::Memory(vec![1; len].into()), from: 0 };
-        let content = Content { size: 40_000, extents: vec![part(10, 20), part(100, 4000), part(20_000, 20_000)] };
+        let content =
+            Content { size: 40_000, extents: vec![part(10, 20), part(100, 4000), part(20_000, 20_000)].into() };
         let parts: Vec<_> = stored_parts(&content).collect();
         assert_eq!(parts, [(0, 4096), (4096, 4096), (16_384, 23_616)]);
         assert_eq!(runs_of(&content), [(0, 2), (4, 6)]);

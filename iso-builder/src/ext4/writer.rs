@@ -14,10 +14,11 @@ use super::inode::{EXTENTS, INDEXED, Record, encode_device};
 use super::inodes::{Inodes, mode, number};
 use super::layout::{Layout, Place};
 use super::name_hash::NameHash;
-use super::pour::Pour;
+use super::pour::{Plan, Pour};
 use super::sink::Sink;
 use super::superblock::{self, JournalCopy, Superblock};
 use super::survey::{CHUNK, FAST_SYMLINK, Needs};
+use super::window::Window;
 use super::xattr;
 use crate::tree::{Content, Kind, Time};
 
@@ -43,10 +44,13 @@ pub(super) fn write(
     let sink = Sink::new(out, layout.size)?;
     let mut table = Table { geometry: &layout.geometry, seed, next: 1, block: [0; BLOCK], sink: sink.beside() };
     let mut pour = Pour::new(inodes);
-    let mut writer = Writer { inodes, layout, identity, seed, sink, pour: &mut pour, chunk: Vec::new() };
+    let mut writer =
+        Writer { inodes, layout, identity, seed, sink, pour: &mut pour, poured: false, window: Window::default() };
     let mut places = layout.places();
     for index in 0..inodes.len() {
+        let front = places.front();
         let place = places.next(needs.get(index));
+        writer.poured = writer.pour.place(index, front);
         let record = writer.inode(index, &place, done)?;
         table.put(number(index), &record)?;
         if let (0, Some(record)) = (index, writer.journal_record()) {
@@ -54,7 +58,7 @@ pub(super) fn write(
         }
     }
     let tables = table.finish()?;
-    let poured = writer.pour.run(inodes, &writer.sink, done)?;
+    let poured = writer.pour.run(Plan { inodes, needs, layout }, &writer.sink, done)?;
     writer.journal()?;
     writer.groups()?;
     Ok(tables + poured + writer.sink.finish()?)
@@ -113,8 +117,9 @@ struct Writer<'a> {
     seed: Checksum,
     sink: Sink<'a>,
     pour: &'a mut Pour<'a>,
-    /// Part of a file, on its way.
-    chunk: Vec<u8>,
+    /// Whether the present file is one that is poured later.
+    poured: bool,
+    window: Window,
 }
 
 impl Writer<'_> {
@@ -142,7 +147,7 @@ impl Writer<'_> {
                 (data_size, EXTENTS | indexed, root)
             }
             Kind::File(content) => {
-                if !self.pour.place(index, &place.extents) {
+                if !self.poured {
                     self.file(index, place, content, done)?;
                 }
                 (content.size, EXTENTS, root)
@@ -192,12 +197,18 @@ impl Writer<'_> {
             let end = (start + u64::from(extent.len) * BLOCK_BYTES).min(content.size);
             for at in (start..end).step_by(index(CHUNK)) {
                 let len = CHUNK.min(end - at);
-                self.chunk.resize(index(len), 0);
-                content
-                    .read_exact_at(&mut self.chunk, at)
+                let bytes = self
+                    .window
+                    .read(content, at, index(len))
                     .map_err(|source| Error::Contents { path: self.inodes.path(inode), source })?;
-                self.chunk.resize(index(len.next_multiple_of(BLOCK_BYTES)), 0);
-                self.sink.put(extent.physical + (at - start) / BLOCK_BYTES, &self.chunk)?;
+                let (whole, rest) = bytes.split_at(bytes.len() / BLOCK * BLOCK);
+                let place = extent.physical + (at - start) / BLOCK_BYTES;
+                self.sink.put(place, whole)?;
+                if !rest.is_empty() {
+                    let mut last = [0; BLOCK];
+                    last[..rest.len()].copy_from_slice(rest);
+                    self.sink.put(place + wide(whole.len()) / BLOCK_BYTES, &last)?;
+                }
                 done(len);
             }
         }

@@ -294,7 +294,7 @@ fn meta(attributes: &Attributes, record: &Record<'_>) -> Meta {
 }
 
 fn kind(attributes: &Attributes, parts: Parts) -> Result<Kind, &'static str> {
-    let file = |parts: Parts| Kind::File(Content { size: parts.size, extents: parts.extents });
+    let file = |parts: Parts| Kind::File(Content { size: parts.size, extents: parts.extents.into() });
     let Some(posix) = attributes.posix else { return Ok(file(parts)) };
     let device = || attributes.device.ok_or("a device has no number");
     Ok(match posix.mode & rock_ridge::TYPE {

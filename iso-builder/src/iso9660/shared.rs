@@ -33,7 +33,7 @@ fn lies_at(whole: &Content, part: &Content, start: u64) -> bool {
         (one.at, one.len, one.from) == (other.at, other.len, other.from) && same(&one.source, &other.source)
     };
     let cut: Vec<Extent> = cut.collect();
-    end <= whole.size && cut.len() == part.extents.len() && cut.into_iter().zip(&part.extents).all(equal)
+    end <= whole.size && cut.len() == part.extents.len() && cut.into_iter().zip(part.extents.iter()).all(equal)
 }
 
 fn same(one: &Source, other: &Source) -> bool {
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_part_is_found_by_its_source_and_only_at_a_block() {
         let (one, other) = (Content::from_bytes(vec![1; 3000]), Content::from_bytes(vec![1; 3000]));
-        let whole = |start| Content { size: 20_000, extents: [at(&other, 0), at(&one, start)].concat() };
+        let whole = |start| Content { size: 20_000, extents: [at(&other, 0), at(&one, start)].concat().into() };
         assert_eq!(find(&whole(4096), &one), Some(2));
         assert_eq!(find(&whole(4096), &other), Some(0));
         assert_eq!(find(&whole(4097), &one), None, "not at a block");
@@ -66,12 +66,16 @@ mod tests {
     #[test]
     fn holes_are_part_of_a_content() {
         let bytes = Content::from_bytes(vec![1; 100]);
-        let with_hole = Content { size: 5000, extents: at(&bytes, 4000) };
-        let whole = Content { size: 20_000, extents: at(&bytes, 2048 + 4000) };
+        let with_hole = Content { size: 5000, extents: at(&bytes, 4000).into() };
+        let whole = Content { size: 20_000, extents: at(&bytes, 2048 + 4000).into() };
         assert_eq!(find(&whole, &with_hole), Some(1));
-        let filled = Content { size: 20_000, extents: [at(&bytes, 3000), at(&bytes, 2048 + 4000)].concat() };
+        let filled = Content { size: 20_000, extents: [at(&bytes, 3000), at(&bytes, 2048 + 4000)].concat().into() };
         assert_eq!(find(&filled, &with_hole), None, "something lies in the hole");
-        let shorter = Content { size: 50, extents: vec![Extent { len: 50, ..bytes.extents[0].clone() }] };
-        assert_eq!(find(&Content { size: 4096, extents: at(&bytes, 2048) }, &shorter), Some(1), "a part of an extent");
+        let shorter = Content { size: 50, extents: Extent { len: 50, ..bytes.extents[0].clone() }.into() };
+        assert_eq!(
+            find(&Content { size: 4096, extents: at(&bytes, 2048).into() }, &shorter),
+            Some(1),
+            "a part of an extent"
+        );
     }
 }

@@ -248,7 +248,7 @@ fn store(
     sink: &mut Sink<'_>,
     unreadable: impl Fn(io::Error) -> Error,
 ) -> Result<(), Error> {
-    for extent in &content.extents {
+    for extent in content.extents.iter() {
         let mut done = 0;
         while done < extent.len {
             let len = (extent.len - done).min(Sink::CHUNK);

@@ -216,7 +216,7 @@ impl Look {
         if !extents.is_empty() {
             self.scans.keep(first, &scanner.finish());
         }
-        Ok((Content { size, extents }, pieces))
+        Ok((Content { size, extents: extents.into() }, pieces))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every path is resolved inside the tree, as a process in the container would; one that climbs out is refused. Where
 //! files' contents lie is the caller's affair.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use super::path::{self, EntryError};
@@ -13,7 +14,9 @@ use crate::tree::{Content, Kind, Meta, Node, NodeId, ROOT, Tree};
 #[derive(Debug)]
 pub(super) struct Merge {
     tree: Tree,
-    /// The names that the present layer has put or passed, so that whiteouts hide only what lower layers have put.
+    /// The first inode of the present layer: a name of that or a later one is the layer's own.
+    first: usize,
+    /// The other names that the present layer has put or passed, so that whiteouts hide only what lower layers have put.
     marks: HashMap<NodeId, HashMap<Vec<u8>, Mark>>,
     nodes: u32,
 }
@@ -29,10 +32,11 @@ enum Mark {
 
 impl Merge {
     pub(super) fn new() -> Merge {
-        Merge { tree: Tree::new(implied()), marks: HashMap::new(), nodes: 1 }
+        Merge { tree: Tree::new(implied()), first: 1, marks: HashMap::new(), nodes: 1 }
     }
 
     pub(super) fn next_layer(&mut self) {
+        self.first = self.tree.len();
         self.marks.clear();
     }
 
@@ -72,16 +76,19 @@ impl Merge {
             return Ok(());
         }
         let dir = self.walk(&path, parents, Missing::Create)?.expect("missing directories are created");
-        match entry.kind {
+        let id = match entry.kind {
             EntryKind::Dir => self.lay_dir(dir, name, entry.meta, &path)?,
             EntryKind::HardLink(target) => self.lay_link(dir, name, &target, &path)?,
             kind => {
                 let kind = node_kind(kind, content, &path)?;
                 let id = self.add(Node { meta: entry.meta, kind }, &path)?;
                 self.tree.link(dir, name, id);
+                id
             }
+        };
+        if !self.is_own(id) {
+            self.marks.entry(dir).or_default().insert(name.to_vec(), Mark::Named);
         }
-        self.marks.entry(dir).or_default().insert(name.to_vec(), Mark::Named);
         Ok(())
     }
 
@@ -96,19 +103,22 @@ impl Merge {
     }
 
     /// A directory over a directory keeps the entries; over anything else it starts empty.
-    fn lay_dir(&mut self, dir: NodeId, name: &[u8], meta: Meta, path: &[u8]) -> Result<(), EntryError> {
+    fn lay_dir(&mut self, dir: NodeId, name: &[u8], meta: Meta, path: &[u8]) -> Result<NodeId, EntryError> {
         match self.tree.child(dir, name) {
-            Some(id) if self.tree.entries(id).is_some() => self.tree.node_mut(id).meta = meta,
+            Some(id) if self.tree.entries(id).is_some() => {
+                self.tree.node_mut(id).meta = meta;
+                Ok(id)
+            }
             _ => {
                 let id = self.add(Node { meta, kind: Kind::Dir(BTreeMap::new()) }, path)?;
                 self.tree.link(dir, name, id);
+                Ok(id)
             }
         }
-        Ok(())
     }
 
     /// The link's own owner, mode and times are not looked at: they are the target's.
-    fn lay_link(&mut self, dir: NodeId, name: &[u8], target: &[u8], path: &[u8]) -> Result<(), EntryError> {
+    fn lay_link(&mut self, dir: NodeId, name: &[u8], target: &[u8], path: &[u8]) -> Result<NodeId, EntryError> {
         let components = path::components(target).map_err(|error| path::bad_target(path, target, &error))?;
         let missing = || EntryError::Target {
             path: path::shown(path),
@@ -123,7 +133,7 @@ impl Merge {
             return Err(EntryError::Target { path: path::shown(path), target: path::shown(target), why });
         }
         self.tree.link(dir, name, id);
-        Ok(())
+        Ok(id)
     }
 
     /// Hides what lower layers call `name`; of a directory that this layer put there too, only what is older.
@@ -166,14 +176,24 @@ impl Merge {
         }
     }
 
+    /// What the present layer has made carries no mark: most images have one large layer, and a mark for each of its files would take a third of the memory.
+    /// Such a directory may be passed only; but then it has nothing of a lower one.
     fn mark(&self, dir: NodeId, name: &[u8]) -> Option<Mark> {
-        self.marks.get(&dir)?.get(name).copied()
+        match self.tree.child(dir, name) {
+            Some(id) if self.is_own(id) => Some(Mark::Named),
+            _ => self.marks.get(&dir)?.get(name).copied(),
+        }
+    }
+
+    /// Whether the present layer has made this inode, and so every name of it.
+    fn is_own(&self, id: NodeId) -> bool {
+        id.index() >= self.first
     }
 
     /// The directory at `components`, symlinks followed as in a chroot. `None` when something on the way is missing.
     fn walk(&mut self, path: &[u8], components: &[&[u8]], missing: Missing) -> Result<Option<NodeId>, EntryError> {
         let mut way = vec![ROOT];
-        let mut todo: Vec<Vec<u8>> = components.iter().rev().map(|name| name.to_vec()).collect();
+        let mut todo: Vec<Cow<'_, [u8]>> = components.iter().rev().map(|&name| Cow::Borrowed(name)).collect();
         let mut links = 0;
         while let Some(name) = todo.pop() {
             let dir = way[way.len() - 1];
@@ -195,7 +215,7 @@ impl Merge {
             };
             match &self.tree.node(id).kind {
                 Kind::Dir(_) => {
-                    if missing == Missing::Create {
+                    if missing == Missing::Create && !self.is_own(id) {
                         self.pass(dir, &name);
                     }
                     way.push(id);
@@ -208,7 +228,7 @@ impl Merge {
                     if target.starts_with(b"/") {
                         way.truncate(1);
                     }
-                    todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
+                    todo.extend(target.split(|&byte| byte == b'/').rev().map(|name| Cow::Owned(name.to_vec())));
                 }
                 _ => return Err(EntryError::NotADir { path: path::shown(path), through: path::shown(&name) }),
             }
@@ -221,7 +241,6 @@ impl Merge {
         path::check_name(path, name)?;
         let id = self.add(Node { meta: implied(), kind: Kind::Dir(BTreeMap::new()) }, path)?;
         self.tree.link(dir, name, id);
-        self.pass(dir, name);
         Ok(id)
     }
 

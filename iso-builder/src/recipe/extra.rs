@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::{dir, meta};
-use crate::tree::{Content, Extent, Kind, Node, NodeId, ROOT, Source, Time, Tree};
+use crate::tree::{Content, Extent, Extents, Kind, Node, NodeId, ROOT, Source, Time, Tree};
 
 /// A file or folder, and its place in the initramfs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ fn put(tree: &mut Tree, parent: NodeId, name: &[u8], from: &Path, to: &str, time
         let file = File::open(from).map_err(at)?;
         let size = file.metadata().map_err(at)?.len();
         let whole = Extent { at: 0, len: size, source: Source::File(Arc::new(file)), from: 0 };
-        let extents = if size == 0 { Vec::new() } else { vec![whole] };
+        let extents = if size == 0 { Extents::default() } else { whole.into() };
         Node { meta: meta(mode, time), kind: Kind::File(Content { size, extents }) }
     } else {
         return Err(Error::Kind { path: from.to_owned() });

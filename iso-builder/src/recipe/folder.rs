@@ -17,7 +17,7 @@ use nix::unistd::{Whence, lseek};
 use crate::digest;
 use crate::iso9660::{self, Options};
 use crate::output::Output;
-use crate::tree::{Content, Extent, Kind, Meta, Node, NodeId, ROOT, ReadAt, Source, Time, Tree};
+use crate::tree::{Content, Extent, Extents, Kind, Meta, Node, NodeId, ROOT, ReadAt, Source, Time, Tree};
 
 /// Writes the ISO of `folder` to `output` and its digest beside it.
 pub fn write(folder: &Path, options: &Options, output: &Path) -> Result<(), Error> {
@@ -127,7 +127,7 @@ fn content(path: &Path, about: &Metadata) -> io::Result<Content> {
     let source = Source::Image(Arc::new(Named { path: path.to_owned(), size }));
     let extent = |at, end| Extent { at, len: end - at, source: source.clone(), from: at };
     if about.blocks() * 512 >= size {
-        let extents = if size == 0 { Vec::new() } else { vec![extent(0, size)] };
+        let extents = if size == 0 { Extents::default() } else { extent(0, size).into() };
         return Ok(Content { size, extents });
     }
     let file = File::open(path)?;
@@ -144,7 +144,7 @@ fn content(path: &Path, about: &Metadata) -> io::Result<Content> {
         extents.push(extent(at, end));
         at = seek(end, Whence::SeekData)?;
     }
-    Ok(Content { size, extents })
+    Ok(Content { size, extents: extents.into() })
 }
 
 /// Why there is no image of a folder.

@@ -107,7 +107,7 @@ pub fn compare<E: From<Error>>(
             found(Difference { path: path.clone(), change: Change::Changed(aspects) })?;
         }
         if let (Some(ours), Some(theirs)) = (first.0.entries(a), second.0.entries(b)) {
-            let names: BTreeSet<&Vec<u8>> = ours.keys().chain(theirs.keys()).collect();
+            let names: BTreeSet<&Box<[u8]>> = ours.keys().chain(theirs.keys()).collect();
             let dir = if path == b"/" { &b""[..] } else { &path };
             let below = names.into_iter().rev();
             waiting.extend(
@@ -351,7 +351,7 @@ mod tests {
     fn holes_are_zeros_and_are_not_read() {
         let part =
             |at, bytes: &[u8]| Extent { at, len: bytes.len() as u64, source: Source::Memory(bytes.into()), from: 0 };
-        let content = |extents| Content { size: 1 << 40, extents };
+        let content = |extents: Vec<Extent>| Content { size: 1 << 40, extents: extents.into() };
         let mut bytes = 0;
         let mut differs = |a: &Content, b: &Content| first_difference(a, b, &mut |len| bytes += len).unwrap();
         let (a, b) = (content(vec![part(1 << 30, b"x")]), content(vec![part(1 << 30, b"x\0"), part(1 << 35, b"\0")]));

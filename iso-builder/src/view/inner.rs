@@ -151,7 +151,7 @@ mod tests {
     fn holey() -> Content {
         let part =
             |at, bytes: &[u8]| Extent { at, len: bytes.len() as u64, source: Source::Memory(bytes.into()), from: 0 };
-        Content { size: 3 << 20, extents: vec![part(5, b"first"), part(1 << 20, b"second")] }
+        Content { size: 3 << 20, extents: vec![part(5, b"first"), part(1 << 20, b"second")].into() }
     }
 
     #[test]

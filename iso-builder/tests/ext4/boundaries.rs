@@ -15,7 +15,7 @@ const BLOCK: u64 = 4096;
 fn scattered(places: impl Iterator<Item = u64>) -> Node {
     let bytes: Arc<[u8]> = vec![0xA5; 4096].into();
     let part = |block| Extent { at: block * BLOCK, len: BLOCK, source: Source::Memory(bytes.clone()), from: 0 };
-    let extents: Vec<Extent> = places.map(part).collect();
+    let extents: iso_builder::tree::Extents = places.map(part).collect();
     let size = extents.last().map_or(0, |last| last.at + last.len);
     node(Kind::File(Content { size, extents }))
 }

@@ -125,7 +125,7 @@ fn in_tree(tree: &Tree) -> Said {
     let (mut said, mut todo, mut links) = (Said::new(), vec![(Vec::new(), iso_builder::tree::ROOT)], BTreeMap::new());
     while let Some((dir, id)) = todo.pop() {
         for (name, &id) in tree.entries(id).unwrap() {
-            let path = if dir.is_empty() { name.clone() } else { [&dir[..], b"/", name].concat() };
+            let path = if dir.is_empty() { name.to_vec() } else { [&dir[..], b"/", name].concat() };
             let node = tree.node(id);
             let kind = match &node.kind {
                 Kind::Dir(_) => {
