@@ -116,9 +116,13 @@ pub fn vmdk(bytes: &[u8]) -> bool {
 fn sealed(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for block in bytes.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
-        block[148..156].fill(b' ');
-        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
-        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let said = String::from_utf8_lossy(&block[148..156]).trim_matches(['\0', ' ']).to_owned();
+        let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
+        let sum = sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..]);
+        // one that is right stays as it is written: it has a part in the digest of its layer
+        if u32::from_str_radix(&said, 8) != Ok(sum) {
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
     }
     bytes
 }
