@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use iso_builder::kernel::check::Kernel;
 use iso_builder::kernel::selection::Selection;
 use iso_builder::kernel::{self, Request};
+use iso_builder::progress;
 use iso_builder::recipe::iso::{self, Parts, Recipe};
 
 use super::additions::Additions;
@@ -43,7 +44,7 @@ pub(crate) struct Iso {
 
 impl Iso {
     pub(crate) fn run(self, recipe: &Recipe, context: &Context) -> anyhow::Result<()> {
-        let init = self.init.map_or_else(|| beside(recipe.init), Ok)?;
+        let init = self.init.map_or_else(|| beside(recipe.init, "--init"), Ok)?;
         let kernel = match self.kernel {
             Some(path) => {
                 check(&path, self.kernel_config.as_deref(), self.accept_missing)?;
@@ -74,7 +75,7 @@ fn check(kernel: &Path, config: Option<&Path>, accept_missing: bool) -> anyhow::
             Err(anyhow::Error::new(error).context("the kernel will not do; --accept-missing takes it nevertheless"))
         }
         Err(error @ (kernel::Error::NoConfig { .. } | kernel::Error::Lacking { .. } | kernel::Error::Image { .. })) => {
-            eprintln!("kernel: not checked, or not enough: {error}");
+            progress::note(&format!("kernel: not checked, or not enough: {error}"));
             Ok(())
         }
         other => Ok(other?),
