@@ -3,11 +3,11 @@
 //! There is no Cargo edge to `tether`: whatever is given must prove that it can be what it is taken for. A wrong file
 //! would otherwise show only as a VM that does not boot.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::input;
 use crate::tree::{Content, Extent, Source};
 
 /// A kernel for x86 BIOS boot (a bzImage).
@@ -109,12 +109,9 @@ pub enum Error {
 
 fn open(path: &Path) -> Result<Content, Error> {
     let opened = || {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        match meta.is_file() {
-            true => Ok((file, meta.len())),
-            false => Err(io::Error::other("not a regular file")),
-        }
+        let file = input::open(path)?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
     };
     let (file, size) = opened().map_err(|source| Error::File { path: path.to_owned(), source })?;
     // What a name stands for may change while we build; what is open does not.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::tree::{Content, ReadAt};
 
 /// What a file holds, to be read as an image.
-pub(super) fn file(content: Content) -> Arc<dyn ReadAt> {
+pub(crate) fn image_of(content: Content) -> Arc<dyn ReadAt> {
     Arc::new(Inner(content))
 }
 
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_window_ends_where_it_ends() {
-        let whole = file(Content::from_bytes(*b"0123456789"));
+        let whole = image_of(Content::from_bytes(*b"0123456789"));
         let window = Window { image: whole, start: 2, len: 5 };
         let mut buf = [0; 3];
         window.read_exact_at(&mut buf, 2).unwrap();

@@ -189,7 +189,7 @@ fn what_is_no_disk() {
         ("short", "it ends before the extent"),
         ("huge", "larger than any file"),
         ("sum", "larger than any file"),
-        (".", "no regular file"),
+        (".", "is a directory"),
         ("missing", "No such file"),
     ] {
         let error = vmdk::open(&at(name)).unwrap_err();
