@@ -85,7 +85,7 @@ pub fn efi_stub(named: Option<&Path>) -> Result<Content, Error> {
 }
 
 /// Where Debian's package has the stub.
-const EFI_STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+pub const EFI_STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
 /// Why an image has nothing to boot.
 #[derive(Debug, thiserror::Error)]
@@ -95,13 +95,14 @@ pub enum Error {
     #[error("{} cannot be used: {reason}", path.display())]
     Wrong { path: PathBuf, reason: &'static str },
     #[error(
-        "no boot loader for BIOS at {}: apt-get install isolinux syslinux-common, or leave BIOS out with --firmware uefi",
+        "no boot loader for BIOS at {}: apt-get install isolinux syslinux-common (`bootstrap` and `appliance` do without them \
+         with --firmware uefi, too)",
         path.display()
     )]
     Loader { path: PathBuf },
     #[error(
-        "no boot stub for UEFI at {EFI_STUB}: apt-get install systemd-boot-efi, name one with --efi-stub FILE, or leave \
-         UEFI out with --firmware bios"
+        "no boot stub for UEFI at {EFI_STUB}: apt-get install systemd-boot-efi (`bootstrap` and `appliance` take one from \
+         elsewhere with --efi-stub FILE, too, and do without it with --firmware bios)"
     )]
     EfiStub,
 }

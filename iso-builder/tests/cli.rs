@@ -39,6 +39,28 @@ fn an_init_that_nobody_built_is_named_with_the_way_out() {
 }
 
 #[test]
+fn a_stub_that_will_not_do_is_named() {
+    let dir = Dir::new();
+    let (kernel, init) = (dir.file("bzImage", &kernel()), dir.file("init", &static_elf()));
+    let wrong = dir.file("wrong.stub", b"#!/bin/sh\n");
+    for (firmware, stub, expected) in [
+        ("uefi", "/nonexistent", "iso-builder: /nonexistent: No such file or directory (os error 2)\n".to_owned()),
+        (
+            "uefi",
+            &wrong,
+            format!("iso-builder: {wrong}: the UEFI stub cannot be used: it is no program for UEFI (no MZ)"),
+        ),
+        ("bios", &wrong, format!("iso-builder: {wrong}: an ISO for --firmware bios holds no stub")),
+    ] {
+        let output = dir.path("x.iso");
+        let args = ["--kernel", &kernel, "--init", &init, "--firmware", firmware, "--efi-stub", stub, "-o", &output];
+        let output = run(&[&["bootstrap"], &args[..]].concat());
+        assert!(output.status.code() == Some(1) && stderr(&output).contains(&expected), "{}", stderr(&output));
+    }
+    assert_eq!(dir.names().len(), 3, "{:?}", dir.names());
+}
+
+#[test]
 fn two_builds_of_an_iso_are_the_same_and_have_their_digest_beside_them() {
     if let Err(error) = boot_assets::isolinux() {
         return eprintln!("SKIPPED: {error}");

@@ -31,7 +31,7 @@ pub(crate) struct Iso {
     /// The firmwares that the ISO boots on
     #[arg(long, value_enum, default_value_t)]
     firmware: Firmware,
-    /// The program that starts the kernel on UEFI [default: that of Debian's package systemd-boot-efi]
+    /// The program that starts the kernel on UEFI, a stub as unified kernel images have it [default: that of Debian's package systemd-boot-efi]
     #[arg(long, value_name = "FILE")]
     efi_stub: Option<PathBuf>,
     #[command(flatten)]
@@ -43,6 +43,9 @@ pub(crate) struct Iso {
 
 impl Iso {
     pub(crate) fn run(self, recipe: &Recipe, context: &Context) -> anyhow::Result<()> {
+        if let (Firmware::Bios, Some(stub)) = (self.firmware, &self.efi_stub) {
+            anyhow::bail!("{}: an ISO for --firmware bios holds no stub for UEFI", stub.display());
+        }
         let init = self.init.map_or_else(|| beside(recipe.init), Ok)?;
         let kernel = match self.kernel {
             Some(path) => {
