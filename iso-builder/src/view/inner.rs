@@ -171,6 +171,9 @@ mod tests {
         ReadAt::read_exact_at(&file, &mut copied, 0).unwrap();
         assert_eq!(copied, [b"before", &piped[..], b"after"].concat());
         let stored = file.metadata().unwrap().blocks() * 512;
+        let alone = tempfile::tempfile().unwrap();
+        copy(&holey(), &mut &alone, Some(&alone)).unwrap();
+        assert_eq!(alone.metadata().unwrap().len(), 3 << 20, "it ends in a hole");
         assert!(stored < 1 << 20, "{stored} bytes are stored of 3 MiB that are mostly holes");
     }
 
