@@ -75,6 +75,8 @@ fn records_that_cannot_be() {
     check(d + 2, &root.to_le_bytes(), "two directories lie in one place");
     check(d + 10, &0x7fff_0000u32.to_le_bytes(), "a directory reaches beyond the image's end");
     check(z + 25, &[0x80], "the last part of a file is missing");
+    // a directory stands behind it
+    check(b + 25, &[0x80], "the last part of a file is missing");
     check(b_name, b"a", "two files are named \"a\"");
     for name in [b"/", b"\0", b"."] {
         check(b_name, name, "a file has a name that no file can have");

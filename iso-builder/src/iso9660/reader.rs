@@ -178,6 +178,8 @@ impl Reader<'_> {
             if record.flags & NOT_LAST != 0 {
                 return Ok(());
             }
+        } else if !parts.extents.is_empty() {
+            return Err(damaged("the last part of a file is missing"));
         }
         let parts = std::mem::take(parts);
         let attributes = self.attributes(record, at)?;
