@@ -3,11 +3,11 @@
 //! There is no Cargo edge to `tether`: whatever is given must prove that it can be what it is taken for. A wrong file
 //! would otherwise show only as a VM that does not boot.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::input;
 use crate::tree::{Content, Extent, Extents, Source};
 
 /// A kernel for x86 BIOS boot (a bzImage).
@@ -85,7 +85,7 @@ pub fn efi_stub(named: Option<&Path>) -> Result<Content, Error> {
 }
 
 /// Where Debian's package has the stub.
-const EFI_STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+pub const EFI_STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
 /// Why an image has nothing to boot.
 #[derive(Debug, thiserror::Error)]
@@ -95,25 +95,23 @@ pub enum Error {
     #[error("{} cannot be used: {reason}", path.display())]
     Wrong { path: PathBuf, reason: &'static str },
     #[error(
-        "no boot loader for BIOS at {}: apt-get install isolinux syslinux-common, or leave BIOS out with --firmware uefi",
+        "no boot loader for BIOS at {}: apt-get install isolinux syslinux-common (`bootstrap` and `appliance` do without them \
+         with --firmware uefi, too)",
         path.display()
     )]
     Loader { path: PathBuf },
     #[error(
-        "no boot stub for UEFI at {EFI_STUB}: apt-get install systemd-boot-efi, name one with --efi-stub FILE, or leave \
-         UEFI out with --firmware bios"
+        "no boot stub for UEFI at {EFI_STUB}: apt-get install systemd-boot-efi (`bootstrap` and `appliance` take one from \
+         elsewhere with --efi-stub FILE, too, and do without it with --firmware bios)"
     )]
     EfiStub,
 }
 
 fn open(path: &Path) -> Result<Content, Error> {
     let opened = || {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        match meta.is_file() {
-            true => Ok((file, meta.len())),
-            false => Err(io::Error::other("not a regular file")),
-        }
+        let file = input::open(path)?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
     };
     let (file, size) = opened().map_err(|source| Error::File { path: path.to_owned(), source })?;
     // What a name stands for may change while we build; what is open does not.

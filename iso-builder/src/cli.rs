@@ -35,6 +35,7 @@ use iso_builder::progress::{self, Mode};
 use iso_builder::recipe;
 use iso_builder::tree::Time;
 use iso_builder::view::{Place, json};
+use serde_json::{Map, Value};
 
 /// Builds every image of tether: containers' disks, the kernel, the initramfs and the ISOs.
 ///
@@ -214,6 +215,15 @@ impl Context {
         let home = || std::env::home_dir().map(|home| home.join(".cache"));
         self.cache.clone().or_else(xdg).or_else(home).context("no home directory for caches; name one with --cache DIR")
     }
+
+    /// Prints a result: for a person, or for a machine.
+    fn tell(&self, text: &str, result: impl FnOnce() -> Value) -> anyhow::Result<()> {
+        match self.json {
+            _ if !self.told => Ok(()),
+            true => print(&format!("{}\n", json::line(&result()))),
+            false => print(text),
+        }
+    }
 }
 
 impl Cli {
@@ -260,7 +270,7 @@ impl Cli {
 
 impl Command {
     fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
-        let output = self.output().filter(|_| context.json && context.told).map(Path::to_owned);
+        let output = self.output().map(Path::to_owned);
         match self {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
             Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
@@ -282,7 +292,7 @@ impl Command {
             Command::Verify(asked) => return asked.run(context),
             Command::Completions(asked) => asked.run(),
         }?;
-        output.map_or(Ok(()), |output| made(&output))?;
+        output.map_or(Ok(()), |output| context.tell("", || made(&output)))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -299,20 +309,25 @@ impl Command {
     }
 }
 
-/// Tells a machine what was made.
-fn made(path: &Path) -> anyhow::Result<()> {
-    let size = path.metadata().with_context(|| path.display().to_string())?.len();
-    let mut result = serde_json::Map::new();
+/// What was made, for a machine.
+fn made(path: &Path) -> Value {
+    let mut result = Map::new();
     json::put(&mut result, "output", path.as_os_str().as_encoded_bytes());
-    result.insert("size".to_owned(), size.into());
-    print(&format!("{}\n", json::line(&result.into())))
+    result.insert("size".to_owned(), path.metadata().map(|about| about.len()).ok().into());
+    result.into()
 }
 
 /// The program of that name that was installed, or built, with this one.
-fn beside(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// `option` names another one.
+fn beside(name: &str, option: &str) -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe().context("the path of iso-builder itself")?;
     let program = exe.with_file_name(name);
-    anyhow::ensure!(program.exists(), "no {}: build it, or name a static program with --init FILE", program.display());
+    anyhow::ensure!(
+        program.exists(),
+        "no {}: build it, or name a static program with {option} FILE",
+        program.display()
+    );
     Ok(program)
 }
 

@@ -11,6 +11,7 @@ pub mod cpio;
 pub mod digest;
 pub mod ext4;
 pub mod fat;
+pub mod input;
 pub mod iso9660;
 pub mod kernel;
 pub mod lookup;

@@ -23,8 +23,11 @@ pub struct Output {
 }
 
 impl Output {
-    /// Starts a file that will become `path`. The directory must exist.
+    /// Starts a file that will become `path`. The directory must exist. A device, as `/dev/null` is, or a named pipe is not replaced: others need it.
     pub fn create(path: &Path) -> io::Result<Output> {
+        if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            return Err(io::Error::other("there is a device or pipe of that name, and a file would take its place"));
+        }
         let dir = directory(path);
         // an artifact is for everyone to read, less what the umask takes
         let unnamed = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o644).open(dir);
@@ -127,6 +130,17 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         assert_eq!(names(dir.path()), ["artifact"]);
+    }
+
+    #[test]
+    fn a_device_or_pipe_keeps_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, link) = (dir.path().join("pipe"), dir.path().join("link"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for path in [pipe, link] {
+            assert!(Output::create(&path).unwrap_err().to_string().contains("device or pipe"), "{}", path.display());
+        }
     }
 
     #[test]

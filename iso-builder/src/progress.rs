@@ -28,6 +28,14 @@ pub fn choose(mode: Mode) {
     MODE.get_or_init(|| mode);
 }
 
+/// Says something that whoever waits may want to know: a line, or an event for a machine.
+pub fn note(message: &str) {
+    match MODE.get() {
+        Some(Mode::Events) => say(&serde_json::json!({"event": "note", "message": message}).to_string()),
+        _ => say(message),
+    }
+}
+
 static MODE: OnceLock<Mode> = OnceLock::new();
 
 /// What is counted.

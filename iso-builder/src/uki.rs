@@ -150,10 +150,31 @@ impl Stub {
                 return Err(wrong("it is a whole unified kernel image already", place));
             }
         }
+        // What starts by itself would start: a kernel without its initramfs, a boot manager without a menu.
+        if !holds(stub, b".linux\0")? || !holds(stub, b".initrd\0")? {
+            return Err(wrong("it is a program, but looks for no kernel in itself (no .linux)", 0));
+        }
         let size_of_image = word(optional + 56)?;
         head.truncate(size_of_headers);
         Ok(Stub { head, coff, optional, sections, table_end, file_alignment, section_alignment, size_of_image })
     }
+}
+
+/// Are these bytes somewhere in the program?
+fn holds(program: &Content, wanted: &[u8]) -> io::Result<bool> {
+    let mut chunk = vec![0; 1 << 16];
+    // what lies across the end of a chunk is in the next one, whole
+    let overlap = wanted.len() as u64 - 1;
+    let mut at = 0;
+    while at + overlap < program.size {
+        let len = usize::try_from((program.size - at).min(1 << 16)).expect("a chunk at most");
+        program.read_exact_at(&mut chunk[..len], at)?;
+        if chunk[..len].windows(wanted.len()).any(|bytes| bytes == wanted) {
+            return Ok(true);
+        }
+        at += len as u64 - overlap;
+    }
+    Ok(false)
 }
 
 /// Bytes of a section's header.
@@ -189,7 +210,7 @@ mod tests {
         bytes[optional + 60..optional + 62].copy_from_slice(&headers.to_le_bytes());
         bytes[optional + 68] = 10;
         bytes[0x188..0x18d].copy_from_slice(b".text");
-        bytes.extend(b"code of the stub");
+        bytes.extend(b"code of the stub .linux\0.initrd\0");
         bytes
     }
 
@@ -231,6 +252,17 @@ mod tests {
     }
 
     #[test]
+    fn a_name_across_two_chunks_is_found() {
+        for at in [0, 65_530, 65_536 + 65_530, 200_000 - 7] {
+            let mut bytes = vec![b'.'; 200_000];
+            bytes[at..at + 7].copy_from_slice(b".linux\0");
+            assert!(holds(&Content::from_bytes(bytes), b".linux\0").unwrap(), "{at}");
+        }
+        assert!(!holds(&Content::from_bytes(vec![b'.'; 200_000]), b".linux\0").unwrap());
+        assert!(!holds(&Content::from_bytes(&b".li"[..]), b".linux\0").unwrap());
+    }
+
+    #[test]
     fn what_is_no_stub_is_refused_with_the_place() {
         let check = |bytes: Vec<u8>, expected: &str| {
             let error = image(parts(bytes)).unwrap_err().to_string();
@@ -245,6 +277,9 @@ mod tests {
         let mut arm = stub(4);
         arm[0x84] = 0;
         check(arm, "not for x86-64");
+        let mut other = stub(4);
+        other.truncate(0x410);
+        check(other, "looks for no kernel in itself");
         let mut twice = stub(4);
         twice[0x188..0x18e].copy_from_slice(b".linux");
         check(twice, "a whole unified kernel image already");

@@ -163,6 +163,25 @@ mod tests {
     }
 
     #[test]
+    fn every_byte_is_read() {
+        let mut tree = Tree::new(Meta::default());
+        let part = |at: u64, len: u64, stored: usize| Extent {
+            at,
+            len,
+            source: Source::Memory(vec![1; stored].into()),
+            from: 0,
+        };
+        let file = |extents| Node { meta: Meta::default(), kind: Kind::File(Content { size: 2 << 20, extents }) };
+        tree.insert(ROOT, b"whole", file(vec![part(5, 10, 10), part(1 << 20, 600_000, 600_000)].into()));
+        let mut told = 0;
+        assert_eq!(contents(&tree, &mut |more| told += more).unwrap(), 600_010);
+        assert_eq!(told, 600_010);
+        tree.insert(ROOT, b"z", file(vec![part(7, 600_000, 599_999)].into()));
+        let error = contents(&tree, &mut |_| ()).unwrap_err().to_string();
+        assert_eq!(error, r#"a file "z" of the image cannot be read at byte 524295"#);
+    }
+
+    #[test]
     fn a_content_that_is_not_there_is_named() {
         let mut tree = Tree::new(Meta::default());
         let source = Source::Memory(b"short".as_slice().into());

@@ -39,6 +39,28 @@ fn an_init_that_nobody_built_is_named_with_the_way_out() {
 }
 
 #[test]
+fn a_stub_that_will_not_do_is_named() {
+    let dir = Dir::new();
+    let (kernel, init) = (dir.file("bzImage", &kernel()), dir.file("init", &static_elf()));
+    let wrong = dir.file("wrong.stub", b"#!/bin/sh\n");
+    for (firmware, stub, expected) in [
+        ("uefi", "/nonexistent", "iso-builder: /nonexistent: No such file or directory (os error 2)\n".to_owned()),
+        (
+            "uefi",
+            &wrong,
+            format!("iso-builder: {wrong}: the UEFI stub cannot be used: it is no program for UEFI (no MZ)"),
+        ),
+        ("bios", &wrong, format!("iso-builder: {wrong}: an ISO for --firmware bios holds no stub")),
+    ] {
+        let output = dir.path("x.iso");
+        let args = ["--kernel", &kernel, "--init", &init, "--firmware", firmware, "--efi-stub", stub, "-o", &output];
+        let output = run(&[&["bootstrap"], &args[..]].concat());
+        assert!(output.status.code() == Some(1) && stderr(&output).contains(&expected), "{}", stderr(&output));
+    }
+    assert_eq!(dir.names().len(), 3, "{:?}", dir.names());
+}
+
+#[test]
 fn two_builds_of_an_iso_are_the_same_and_have_their_digest_beside_them() {
     if let Err(error) = boot_assets::isolinux() {
         return eprintln!("SKIPPED: {error}");
@@ -157,6 +179,78 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         tar.append_data(&mut header, name, *bytes).unwrap();
     }
     tar.into_inner().unwrap()
+}
+
+#[test]
+fn the_page_about_the_command_line_has_the_commands_that_there_are() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut commands: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    let page = include_str!("../../docs/iso-builder.md");
+    let table = page.split("## Commands").nth(1).unwrap().split("\n## ").next().unwrap();
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let mut told: Vec<&str> =
+        cells.flat_map(|cell| cell.split(", ")).filter_map(|form| form.trim_matches('`').split(' ').next()).collect();
+    commands.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, commands, "docs/iso-builder.md and `iso-builder --help`");
+    for command in commands {
+        let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
+        let examples = help.split("Examples:\n").nth(1).unwrap_or_default();
+        assert!(examples.contains(&format!("iso-builder {command}")), "{help}");
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_neither_waited_for_nor_replaced() {
+    let dir = Dir::new();
+    let (pipe, disk) = (dir.path("pipe"), dir.file("disk", &[1; 4096]));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (out, image) = (dir.path("out"), format!("docker-archive:{pipe}"));
+    for args in [
+        &["convert", &pipe, &out][..],
+        &["inspect", &pipe],
+        &["disk", &image, "-o", &out],
+        &["initramfs", "--init", &pipe, "-o", &out],
+        &["kernel", "--kernel", &pipe],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).ends_with("not a regular file\n"), "{args:?}: {}", stderr(&output));
+    }
+    let output = run(&["convert", &disk, &pipe]);
+    assert!(stderr(&output).contains("a device or pipe of that name"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_disk_is_not_converted_onto_itself_nor_out_of_nothing() {
+    let dir = Dir::new();
+    let (disk, empty) = (dir.file("disk", &[1; 4096]), dir.file("empty", b""));
+    let output = run(&["convert", &disk, &format!("{}/./disk", dir.0.display()), "--format", "vmdk"]);
+    assert!(stderr(&output).contains("another name"), "{}", stderr(&output));
+    assert_eq!(fs::read(&disk).unwrap(), [1; 4096]);
+    let output = run(&["convert", &empty, &dir.path("out")]);
+    assert!(stderr(&output).contains("empty file is no disk"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_in_the_store_is_told_to_a_machine() {
+    let dir = Dir::new();
+    let cache = dir.path("cache");
+    let output = run(&["images", "--json", "--cache", &cache]);
+    assert_eq!(output.stdout, b"{\"images\":[]}\n");
+    let output = run(&["gc", "--json", "--cache", &cache]);
+    assert_eq!(output.stdout, b"{\"blobs\":0,\"freed\":0,\"images\":[],\"kept\":0}\n");
+    assert_eq!(
+        stderr(&output),
+        "{\"event\":\"note\",\"message\":\"0 blobs and 0 B freed; 0 B stay\"}\n",
+        "all of stderr is JSON"
+    );
 }
 
 struct Dir(PathBuf, #[expect(dead_code, reason = "removes the directory")] tempfile::TempDir);

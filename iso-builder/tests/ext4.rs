@@ -234,7 +234,7 @@ fn an_unreadable_file_is_named() {
     let extents = vec![Extent { at: 0, len: 9, source: Source::Memory(Arc::new([1; 4])), from: 0 }];
     let mut tree = Tree::new(Meta::default());
     let sub = tree.insert(ROOT, b"sub", dir());
-    tree.insert(sub, b"short", node(Kind::File(Content { size: 9, extents })));
+    tree.insert(sub, b"short", node(Kind::File(Content { size: 9, extents: extents.into() })));
     let out = tempfile::tempfile().unwrap();
     let error = ext4::write(&tree, &fit(0), &out, &mut |_, _| {}).unwrap_err();
     assert_eq!(error.to_string(), "can not read the contents of /sub/short");

@@ -102,6 +102,41 @@ fn a_damaged_image_is_an_error_not_a_panic() {
 
 /// What a change of the writer would show first. A new digest is a decision: compare the
 /// dumps.
+/// Every record may say that its fields go on where another's do. What is small would then be read, and kept, as if it were large.
+#[test]
+fn fields_that_lie_in_one_place_are_counted_each_time() {
+    let mut tree = Tree::new(Meta::default());
+    let target = "a target that takes as much room as a field which says where others are";
+    for number in 0..600 {
+        add(&mut tree, ROOT, &format!("link{number}"), 0o777, Kind::Symlink(target.into()));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.iso");
+    write(&path, &tree, None);
+    let mut image = fs::read(&path).unwrap();
+    // in the first block there is room for them: a short target, and what is no field of anybody's
+    let elsewhere =
+        [b"SL\x08\x01\0\0\x01x".to_vec(), [b"ZZ\xff\x01".to_vec(), vec![0; 251]].concat().repeat(7)].concat();
+    image[..elsewhere.len()].copy_from_slice(&elsewhere);
+    let both = |number: usize| {
+        let number = u32::try_from(number).unwrap();
+        [number.to_le_bytes(), number.to_be_bytes()].concat()
+    };
+    let field = [b"CE\x1c\x01".to_vec(), both(0), both(0), both(elsewhere.len())].concat();
+    let links = image.windows(4).enumerate().filter(|(_, bytes)| *bytes == b"SL\x4e\x01");
+    let links: Vec<usize> = links.map(|(at, _)| at).collect();
+    assert_eq!(links.len(), 600);
+    for at in links {
+        image[at..at + 28].copy_from_slice(&field);
+        // the rest of the field becomes one that says nothing
+        image[at + 28..at + 32].copy_from_slice(b"ZZ\x32\x01");
+    }
+    fs::write(&path, &image).unwrap();
+    let image: Arc<dyn ReadAt> = Arc::new(File::open(&path).unwrap());
+    let error = iso9660::read(&image).unwrap_err().to_string();
+    assert!(error.contains("the fields of files overlap"), "{error}");
+}
+
 #[test]
 fn the_bytes_are_pinned() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::num::NonZero;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use iso_builder::recipe::virtual_disk::{Form, VirtualDisk};
 use iso_builder::tree::{Content, Kind, Meta, Node, ROOT, Tree};
@@ -46,10 +47,105 @@ fn check(target: &str, holds: fn(&[u8]) -> bool) {
 const READ: [&str; 4] = ["cpio", "ext4", "iso", "tar"];
 
 macro_rules! targets {
-    ($($name:ident),*) => { $(#[test] fn $name() { check(stringify!($name), targets::$name); })* };
+    ($($name:ident),*) => {
+        $(#[test] fn $name() { check(stringify!($name), targets::$name); })*
+        const ALL: &[(&str, fn(&[u8]) -> bool)] = &[$((stringify!($name), targets::$name)),*];
+    };
 }
 
 targets!(archive, cpio, document, ext4, iso, packed, tar, vmdk);
+
+/// Bends seeds for a while where there is no fuzzer: `SECONDS_TO_BEND=60 cargo test -p iso-builder --test seeds -- --ignored bend`. What runs last is kept in
+/// `$TMPDIR/bent.TARGET`, should it never end or end everything.
+#[test]
+#[ignore = "it takes as long as it is told to"]
+fn bend() {
+    let seconds = std::env::var("SECONDS_TO_BEND").map_or(10, |text| text.parse().expect("a number"));
+    let only = std::env::var("TARGET_TO_BEND").ok();
+    for (target, holds) in ALL.iter().filter(|(target, _)| only.as_deref().is_none_or(|only| only == *target)) {
+        let paths = fs::read_dir(folder(target)).unwrap().map(|entry| entry.unwrap().path());
+        let mut seeds: Vec<Vec<u8>> = paths.map(|path| fs::read(path).unwrap()).collect();
+        seeds.sort();
+        let kept = std::env::temp_dir().join(format!("bent.{target}"));
+        let (start, mut count, mut read, mut slowest) = (Instant::now(), 0u64, 0u64, Duration::ZERO);
+        let mut random = Random(0x9E37_79B9_7F4A_7C15);
+        while start.elapsed() < Duration::from_secs(seconds) {
+            let bent = random.bend(&seeds);
+            fs::write(&kept, &bent).unwrap();
+            let begun = Instant::now();
+            read += u64::from(holds(&bent));
+            count += 1;
+            slowest = slowest.max(begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} takes too long", kept.display());
+        }
+        println!("{target}: {count} runs, {read} of them read, the slowest {slowest:?}");
+    }
+}
+
+/// Marsaglia's xorshift: the same bytes in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap() % end.max(1)
+    }
+
+    /// A seed with a few bytes, numbers or pieces of it changed.
+    fn bend(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
+        let mut bent = seeds[self.below(seeds.len())].clone();
+        for _ in 0..=self.below(4) {
+            let at = self.below(bent.len());
+            let end = bent.len().min(at + 1 + self.below(64));
+            match self.below(8) {
+                0 => bent[at..].iter_mut().take(1).for_each(|byte| *byte ^= 1 << self.below(8)),
+                1 => bent[at..].iter_mut().take(1).for_each(|byte| *byte = self.below(256).to_le_bytes()[0]),
+                2 => {
+                    let number = NUMBERS[self.below(NUMBERS.len())].to_le_bytes();
+                    let width = [1, 2, 4, 8][self.below(4)];
+                    bent[at..].iter_mut().zip(number).take(width).for_each(|(byte, new)| *byte = new);
+                }
+                3 => bent[at..end].fill([0, 0xFF, b'0', b'/'][self.below(4)]),
+                4 => drop(bent.drain(at..end)),
+                5 => {
+                    let other = &seeds[self.below(seeds.len())];
+                    let from = self.below(other.len());
+                    let piece = &other[from..other.len().min(from + 64)];
+                    bent.splice(at..end, piece.iter().copied()).for_each(drop);
+                }
+                6 => {
+                    let to = self.below(bent.len());
+                    let piece = bent[at..end].to_vec();
+                    bent[to..].iter_mut().zip(piece).for_each(|(byte, new)| *byte = new);
+                }
+                _ => bent.truncate(at),
+            }
+        }
+        bent
+    }
+}
+
+/// Ends of what numbers of any width can be, and what becomes none when it is multiplied by a sector or a block.
+const NUMBERS: [u64; 16] = [
+    0,
+    1,
+    2,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    1 << 20,
+    0x7FFF_FFFF,
+    0xFFFF_FFFF,
+    1 << 32,
+    1 << 53,
+    1 << 55,
+    i64::MAX as u64,
+    u64::MAX,
+];
 
 #[test]
 fn records_make_the_image() {

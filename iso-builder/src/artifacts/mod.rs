@@ -24,7 +24,7 @@ use crate::iso9660::format::civil;
 use crate::recipe::iso::{Firmware, Parts};
 use crate::recipe::{self, initramfs};
 use crate::tree::{Content, Kind, ReadAt, Time, Tree};
-use crate::{boot_assets, cpio, digest, iso9660, lookup};
+use crate::{boot_assets, cpio, digest, iso9660, lookup, view};
 
 /// What a release is made of.
 #[derive(Clone, Debug)]
@@ -156,24 +156,7 @@ fn archive(tree: &Tree, path: &str) -> io::Result<Option<Arc<dyn ReadAt>>> {
         return Ok(None);
     }
     content.read_exact_at(&mut magic, 0)?;
-    Ok((&magic == b"070701").then(|| Arc::new(Within(content.clone())) as Arc<dyn ReadAt>))
-}
-
-/// A file in an image, read as an image.
-#[derive(Debug)]
-struct Within(Content);
-
-impl ReadAt for Within {
-    fn read_exact_at(&self, buf: &mut [u8], from: u64) -> io::Result<()> {
-        match from.checked_add(buf.len() as u64).is_some_and(|end| end <= self.0.size) {
-            true => self.0.read_exact_at(buf, from),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.size)
-    }
+    Ok((&magic == b"070701").then(|| view::image_of(content.clone())))
 }
 
 /// A file of the release.

@@ -1,10 +1,10 @@
 //! `iso-builder convert`: the same disk, stored in another way.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use iso_builder::input;
 use iso_builder::progress::Progress;
 use iso_builder::recipe::virtual_disk::VirtualDisk;
 use iso_builder::vmdk::{self, Raw};
@@ -26,7 +26,7 @@ pub(crate) struct Convert {
 impl Convert {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let context = || self.input.display().to_string();
-        let file = File::open(&self.input).with_context(context)?;
+        let file = input::open(&self.input).with_context(context)?;
         let (raw, size): (Box<dyn Raw>, u64) = if vmdk::is_vmdk(&file).with_context(context)? {
             let disk = vmdk::Stored::open(&self.input)?;
             let size = disk.size();
@@ -35,6 +35,13 @@ impl Convert {
             let size = file.metadata().with_context(context)?.len();
             (Box::new(file), size)
         };
+        anyhow::ensure!(size > 0, "{}: an empty file is no disk", self.input.display());
+        // A disk may be read long after the new one has its name: by what is a delta of it, say.
+        anyhow::ensure!(
+            self.input.canonicalize().ok() != self.output.canonicalize().ok(),
+            "{}: it is what is converted; give the new disk another name",
+            self.output.display()
+        );
         let disk = VirtualDisk::create(&self.output, &self.stored.form()?)?;
         let mut progress = Progress::bytes("convert", size);
         Ok(disk.store(&*raw, size, &mut |done| progress.reach(done, size))?)

@@ -4,29 +4,34 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
-use iso_builder::content::{Keep, Store};
+use iso_builder::content::{Collected, Keep, Store};
+use iso_builder::progress::note;
 use iso_builder::registry::Name;
+use iso_builder::view::text;
+use serde_json::{Value, json};
 
 use super::registry::now;
-use super::{Context, print, pull, size};
+use super::{Context, pull, size};
 
 /// A table of the images that were pulled.
 pub(super) fn list(context: &Context) -> anyhow::Result<()> {
     let store = Store::open(&context.cache()?)?;
     let now = now();
+    let mut images = Vec::new();
     let mut rows = vec![["IMAGE", "DIGEST", "SIZE", "USED"].map(str::to_owned)];
     for named in store.names()? {
         let bytes: u64 = store.parts(&named)?.values().sum();
-        let age = ago(now.saturating_sub(named.used));
-        rows.push([named.name, named.descriptor.digest.to_string(), human(bytes), age]);
+        let (digest, age) = (named.descriptor.digest.to_string(), ago(now.saturating_sub(named.used)));
+        images.push(json!({"name": named.name, "digest": digest, "size": bytes, "used": named.used}));
+        rows.push([named.name, digest, text::size(bytes), age]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let (name, digest, size) = (width(0), width(1), width(2));
-    let mut text = String::new();
+    let mut table = String::new();
     for row in &rows {
-        writeln!(text, "{:name$}  {:digest$}  {:>size$}  {}", row[0], row[1], row[2], row[3])?;
+        writeln!(table, "{:name$}  {:digest$}  {:>size$}  {}", row[0], row[1], row[2], row[3])?;
     }
-    print(&text)
+    context.tell(&table, || json!({"images": images}))
 }
 
 #[derive(Debug, Args)]
@@ -39,12 +44,13 @@ pub(crate) struct Remove {
 impl Remove {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
         let store = Store::open(&context.cache()?)?;
-        for name in &self.images {
-            anyhow::ensure!(store.forget(&name.to_string())?, "{name} is not here; `iso-builder images` shows what is");
+        let names: Vec<String> = self.images.iter().map(Name::to_string).collect();
+        for name in &names {
+            anyhow::ensure!(store.forget(name)?, "{name} is not here; `iso-builder images` shows what is");
         }
         let collected = store.collect(Keep::default(), now())?;
-        eprintln!("{} freed", human(collected.bytes));
-        Ok(())
+        note(&format!("{} freed", text::size(collected.bytes)));
+        context.tell("", || removed(&names, &collected))
     }
 }
 
@@ -65,21 +71,17 @@ impl Collect {
         let keep = Keep { used_within: self.older_than.map(days), bytes: self.keep_bytes };
         let collected = store.collect(keep, now())?;
         for name in &collected.images {
-            eprintln!("{name}: forgotten");
+            note(&format!("{name}: forgotten"));
         }
-        eprintln!("{} blobs and {} freed; {} stay", collected.blobs, human(collected.bytes), human(collected.kept));
-        Ok(())
+        let (freed, kept) = (text::size(collected.bytes), text::size(collected.kept));
+        note(&format!("{} blobs and {freed} freed; {kept} stay", collected.blobs));
+        context.tell("", || removed(&collected.images, &collected))
     }
 }
 
-/// In units of 1000, as docker has it.
-fn human(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
-        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
-    }
+/// What was removed, for a machine.
+fn removed(images: &[String], collected: &Collected) -> Value {
+    json!({"images": images, "blobs": collected.blobs, "freed": collected.bytes, "kept": collected.kept})
 }
 
 fn ago(seconds: u64) -> String {
@@ -96,10 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages_as_people_read_them() {
-        for (bytes, text) in [(999, "999 B"), (1_500, "1 kB"), (2_000_000, "2 MB"), (12_340_000_000, "12.3 GB")] {
-            assert_eq!(human(bytes), text);
-        }
+    fn ages_as_people_read_them() {
         for (seconds, text) in [(0, "just now"), (61, "1 min ago"), (90_000, "25 h ago"), (172_800, "2 days ago")] {
             assert_eq!(ago(seconds), text);
         }

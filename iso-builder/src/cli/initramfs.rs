@@ -22,7 +22,7 @@ pub(crate) struct Initramfs {
 
 impl Initramfs {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
-        let init = self.init.map_or_else(|| beside("tether"), Ok)?;
+        let init = self.init.map_or_else(|| beside("tether", "--init"), Ok)?;
         Ok(recipe::initramfs::write(&init, &self.additions.checked()?, context.time, &self.output)?)
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use iso_builder::kernel::check::Kernel;
 use iso_builder::kernel::selection::Selection;
 use iso_builder::kernel::{self, Request};
+use iso_builder::progress;
 use iso_builder::recipe::iso::{self, Parts, Recipe};
 
 use super::additions::Additions;
@@ -31,7 +32,7 @@ pub(crate) struct Iso {
     /// The firmwares that the ISO boots on
     #[arg(long, value_enum, default_value_t)]
     firmware: Firmware,
-    /// The program that starts the kernel on UEFI [default: that of Debian's package systemd-boot-efi]
+    /// The program that starts the kernel on UEFI, a stub as unified kernel images have it [default: that of Debian's package systemd-boot-efi]
     #[arg(long, value_name = "FILE")]
     efi_stub: Option<PathBuf>,
     #[command(flatten)]
@@ -43,7 +44,10 @@ pub(crate) struct Iso {
 
 impl Iso {
     pub(crate) fn run(self, recipe: &Recipe, context: &Context) -> anyhow::Result<()> {
-        let init = self.init.map_or_else(|| beside(recipe.init), Ok)?;
+        if let (Firmware::Bios, Some(stub)) = (self.firmware, &self.efi_stub) {
+            anyhow::bail!("{}: an ISO for --firmware bios holds no stub for UEFI", stub.display());
+        }
+        let init = self.init.map_or_else(|| beside(recipe.init, "--init"), Ok)?;
         let kernel = match self.kernel {
             Some(path) => {
                 check(&path, self.kernel_config.as_deref(), self.accept_missing)?;
@@ -74,7 +78,7 @@ fn check(kernel: &Path, config: Option<&Path>, accept_missing: bool) -> anyhow::
             Err(anyhow::Error::new(error).context("the kernel will not do; --accept-missing takes it nevertheless"))
         }
         Err(error @ (kernel::Error::NoConfig { .. } | kernel::Error::Lacking { .. } | kernel::Error::Image { .. })) => {
-            eprintln!("kernel: not checked, or not enough: {error}");
+            progress::note(&format!("kernel: not checked, or not enough: {error}"));
             Ok(())
         }
         other => Ok(other?),

@@ -9,6 +9,7 @@ use iso_builder::kernel::check::{self, Origin};
 use iso_builder::kernel::selection::Selection;
 use iso_builder::kernel::{self, Request, report};
 use iso_builder::output::Output;
+use iso_builder::progress;
 
 use super::{Context, cpus, made, print};
 
@@ -72,11 +73,13 @@ impl Kernel {
             let (with, without) = (read(&image)?, read(&other)?);
             text += &report::cost(name, (&with, &config), (&without, &others_config)).map_err(unreadable)?;
         }
-        match context.json && !self.report && self.cost.is_none() {
-            _ if !context.told => Ok(()),
-            true => made(&image),
-            false => print(&text),
-        }
+        context.tell(&text, || {
+            let mut result = made(&image);
+            if self.report || self.cost.is_some() {
+                result["report"] = text.clone().into();
+            }
+            result
+        })
     }
 
     /// A kernel and its configuration; tells what fell with what was left out.
@@ -90,7 +93,7 @@ impl Kernel {
         let config = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let lost = selection.lost(&config);
         if !lost.is_empty() {
-            eprintln!("kernel: lost with what was left out: {}", lost.join(", "));
+            progress::note(&format!("kernel: lost with what was left out: {}", lost.join(", ")));
         }
         Ok((image, config, selection))
     }

@@ -10,7 +10,7 @@ use iso_builder::recipe::layer_disk;
 
 use super::disk::Bounds;
 use super::registry::Obtain;
-use super::{Context, print};
+use super::{Context, made};
 
 /// Disks that are in the directory already are left as they are. Prints the path of the index, a JSON file that says their order.
 #[derive(Debug, Args)]
@@ -35,9 +35,9 @@ impl Layers {
         std::fs::create_dir_all(&self.output).with_context(|| self.output.display().to_string())?;
         let mut image = oci::open(&self.obtain.image(&self.image, context)?, &self.output)?;
         image.limits = self.bounds.limits();
-        let mut told = Progress::start("layers", 1);
+        let mut told = Progress::bytes("layers", 0);
         let index = layer_disk::write_all(&image, &self.output, &mut |done, total| told.reach(done, total))?;
         drop(told);
-        print(&format!("{}\n", index.display()))
+        context.tell(&format!("{}\n", index.display()), || made(&index))
     }
 }

@@ -1,13 +1,14 @@
 //! `iso-builder pull`: what may be asked of a pull.
 
-use anyhow::Context as _;
 use clap::Args;
 use iso_builder::content::Store;
 use iso_builder::content::document::Platform;
+use iso_builder::progress;
 use iso_builder::registry::{self, Name};
+use serde_json::json;
 
+use super::Context;
 use super::registry::{Registries, Teller, now};
-use super::{Context, print};
 
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
@@ -31,8 +32,11 @@ impl Pull {
         let pulled = registry::pull(&self.image, &platform, &store, &settings, now(), tell)?;
         drop(teller);
         let what = if pulled.was_here { "was here already" } else { "pulled" };
-        eprintln!("{}: {what}", self.image);
-        print(&format!("{}\n", pulled.digest)).context("the digest of what was pulled")
+        progress::note(&format!("{}: {what}", self.image));
+        context.tell(&format!("{}\n", pulled.digest), || {
+            let (name, digest) = (self.image.to_string(), pulled.digest.to_string());
+            json!({"name": name, "digest": digest, "size": pulled.size, "was_here": pulled.was_here})
+        })
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) struct Teller(Option<Progress>);
 
 impl Teller {
     pub(super) fn tell(&mut self, name: &Name, progress: iso_builder::registry::Progress) {
-        let bar = self.0.get_or_insert_with(|| Progress::start(&format!("pull {name}"), progress.size));
+        let bar = self.0.get_or_insert_with(|| Progress::bytes(&format!("pull {name}"), progress.size));
         bar.reach(progress.read, progress.size);
     }
 }

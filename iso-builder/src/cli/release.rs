@@ -6,8 +6,10 @@ use clap::Args;
 use iso_builder::artifacts::{self, Request};
 use iso_builder::kernel;
 use iso_builder::kernel::selection::Selection;
+use iso_builder::view::json;
+use serde_json::{Map, json};
 
-use super::{Context, beside, cpus, print};
+use super::{Context, beside, cpus};
 
 #[derive(Debug, Args)]
 pub(crate) struct Release {
@@ -39,7 +41,7 @@ pub(crate) struct Release {
 
 impl Release {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
-        let program = |named: Option<PathBuf>, name| named.map_or_else(|| beside(name), Ok);
+        let program = |named: Option<PathBuf>, name, option| named.map_or_else(|| beside(name, option), Ok);
         let kernel = match self.kernel {
             Some(path) => path,
             None => kernel::obtain(&kernel::Request {
@@ -51,15 +53,23 @@ impl Release {
         };
         let request = Request {
             kernel,
-            tether: program(self.tether, "tether")?,
-            appliance_init: program(self.appliance_init, "appliance-init")?,
+            tether: program(self.tether, "tether", "--tether")?,
+            appliance_init: program(self.appliance_init, "appliance-init", "--appliance-init")?,
             crates: self.crates,
             commit: self.commit,
             toolchain: self.toolchain,
             builder: self.builder,
             time: context.time,
         };
-        print(&artifacts::release(&request, &self.output)?)
+        let sums = artifacts::release(&request, &self.output)?;
+        context.tell(&sums, || {
+            let files = sums.lines().filter_map(|line| line.split_once("  "));
+            let files: Vec<_> = files.map(|(sha256, name)| json!({"name": name, "sha256": sha256})).collect();
+            let mut result = Map::new();
+            json::put(&mut result, "output", self.output.as_os_str().as_encoded_bytes());
+            result.insert("files".to_owned(), files.into());
+            result.into()
+        })
     }
 }
 

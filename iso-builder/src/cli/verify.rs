@@ -58,8 +58,11 @@ impl Verify {
     /// The command, with a file of the same name in `dir` as its output.
     fn again(&self, dir: &Path, context: &Context) -> anyhow::Result<Cli> {
         let known = Cli::command();
-        let builds =
-            |command: &&clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some("output"));
+        let into_a_file = |argument: &clap::Arg| {
+            let value = argument.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
+            argument.get_long() == Some("output") && value == Some("FILE")
+        };
+        let builds = |command: &&clap::Command| command.get_arguments().any(into_a_file);
         let builders: Vec<&str> = known.get_subcommands().filter(builds).map(clap::Command::get_name).collect();
         let word = Shown(self.command[0].as_encoded_bytes()).to_string();
         anyhow::ensure!(

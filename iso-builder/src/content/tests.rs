@@ -169,6 +169,23 @@ fn images_go_by_age_and_by_size_the_oldest_first() {
 }
 
 #[test]
+fn what_is_just_within_the_bounds_stays() {
+    let World { store, cache: _cache } = world();
+    let layer = [7; 1000];
+    image(&store, "a:1", &layer, 100);
+    let one = store.collect(Keep::default(), 100).unwrap().kept;
+    let old = Keep { used_within: Some(Duration::from_secs(200)), bytes: None };
+    assert!(store.collect(old, 300).unwrap().images.is_empty());
+    assert_eq!(store.collect(Keep { used_within: None, bytes: Some(one) }, 300).unwrap().kept, one);
+    // the same image under another name takes no more
+    image(&store, "b:1", &layer, 200);
+    assert_eq!(store.collect(Keep { used_within: None, bytes: Some(one) }, 300).unwrap().kept, one);
+    assert_eq!(store.names().unwrap().len(), 2);
+    assert_eq!(store.collect(old, 301).unwrap().images, ["a:1"]);
+    assert_eq!(store.collect(Keep { used_within: None, bytes: Some(one - 1) }, 301).unwrap().images, ["b:1"]);
+}
+
+#[test]
 fn the_store_is_a_layout_that_oci_opens() {
     let World { store, cache } = world();
     image(&store, "docker.io/library/a:1", b"layer", 0);

@@ -295,6 +295,16 @@ mod tests {
     }
 
     #[test]
+    fn names_and_targets_are_as_long_as_paths_can_be() {
+        let long = |len: usize| "x".repeat(len);
+        let link = |len: usize| ended(&[entry("link", 0o120_777, 1, 1, long(len).as_bytes())]);
+        let named = |len: usize| ended(&[entry(&long(len), 0o100_644, 1, 1, b"")]);
+        assert!(refused(&link(4097)).ends_with("a symbolic link's target is longer than a path can be"));
+        assert!(refused(&named(4096)).ends_with("a name is empty or longer than a path can be"));
+        read(&memory(&link(4000))).unwrap();
+    }
+
+    #[test]
     fn every_kind_of_entry() {
         let archive = ended(&[
             entry(".", 0o040_700, 1, 2, b""),

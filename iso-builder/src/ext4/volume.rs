@@ -27,7 +27,12 @@ pub(super) struct Volume<'a> {
     cache: Vec<Option<(u64, Rc<[u8]>)>>,
     /// Blocks that belong to one inode and have been read as such.
     taken: HashSet<u64>,
+    /// Bytes of xattrs that may still be read: any number of inodes may share a block of them.
+    xattr_room: usize,
 }
+
+/// Bytes of all xattrs together: 256 of each of 4 million files.
+const MAX_XATTRS: usize = 1 << 30;
 
 impl<'a> Volume<'a> {
     pub(super) fn open(image: &'a dyn ReadAt) -> Result<Volume<'a>, Error> {
@@ -38,7 +43,7 @@ impl<'a> Volume<'a> {
         }
         read(image, &mut bytes, wide(OFFSET))?;
         let facts = Facts::decode(&bytes, size)?;
-        Ok(Volume { image, facts, cache: vec![None; index(SLOTS)], taken: HashSet::new() })
+        Ok(Volume { image, facts, cache: vec![None; index(SLOTS)], taken: HashSet::new(), xattr_room: MAX_XATTRS })
     }
 
     /// The bytes of a block.
@@ -137,6 +142,11 @@ impl<'a> Volume<'a> {
             let block = self.block(place)?;
             found.extend(xattr::decode_block(&block, place, self.facts.seed).map_err(wrong)?);
         }
+        let bytes = found.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let left = self.xattr_room.checked_sub(bytes);
+        self.xattr_room = left.ok_or_else(|| {
+            Error::damaged(at, format_args!("with those of inode {number} there is more than 1 GiB of xattrs"))
+        })?;
         Ok(found)
     }
 
@@ -169,4 +179,35 @@ impl<'a> Volume<'a> {
 
 fn read(image: &dyn ReadAt, bytes: &mut [u8], at: u64) -> Result<(), Error> {
     image.read_exact_at(bytes, at).map_err(|source| Error::Read { at, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+
+    use super::super::{Options, write};
+    use super::*;
+    use crate::tree::{Kind, Meta, Node, ROOT, Tree};
+
+    #[test]
+    fn xattrs_are_counted_together() {
+        let mut tree = Tree::new(Meta::default());
+        for name in [b"a", b"b"] {
+            let xattrs = BTreeMap::from([(b"user.large".to_vec(), vec![1; 2000])]);
+            tree.insert(ROOT, name, Node { meta: Meta { xattrs, ..Meta::default() }, kind: Kind::Fifo });
+        }
+        let file: File = tempfile::tempfile().unwrap();
+        write(&tree, &Options { journal: false, ..Options::default() }, &file, &mut |_, _| {}).unwrap();
+        let mut volume = Volume::open(&file).unwrap();
+        volume.xattr_room = 3000;
+        let mut errors = Vec::new();
+        for number in 11..=volume.facts.inodes {
+            if let Ok(record) = volume.inode(number) {
+                errors.extend(volume.xattrs(number, &record).err().map(|error| error.to_string()));
+            }
+        }
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].ends_with("there is more than 1 GiB of xattrs"), "{errors:?}");
+    }
 }

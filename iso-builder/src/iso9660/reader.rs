@@ -71,7 +71,7 @@ struct Reader<'a> {
     links: HashMap<Identity, NodeId>,
     /// First blocks of the directories read: a second time would be a loop.
     seen: HashSet<u32>,
-    /// Bytes of directories that may still be read. A sound image has none twice, so that they fit in it.
+    /// Bytes of directories, and of fields that go on elsewhere, that may still be read. A sound image has none twice, so that they fit in it.
     budget: u64,
 }
 
@@ -120,7 +120,7 @@ impl Reader<'_> {
     }
 
     /// Attributes and size of the directory at `block`, by its own word.
-    fn own(&self, block: u32) -> Result<(Meta, u32), Error> {
+    fn own(&mut self, block: u32) -> Result<(Meta, u32), Error> {
         let mut sector = Box::new([0; SECTOR]);
         let size = self.first(block, |_, record| Ok(record.size))?;
         volume::sector(self.image, block, &mut sector)?;
@@ -178,6 +178,8 @@ impl Reader<'_> {
             if record.flags & NOT_LAST != 0 {
                 return Ok(());
             }
+        } else if !parts.extents.is_empty() {
+            return Err(damaged("the last part of a file is missing"));
         }
         let parts = std::mem::take(parts);
         let attributes = self.attributes(record, at)?;
@@ -234,7 +236,7 @@ impl Reader<'_> {
     }
 
     /// All Rock Ridge says of a record, its continuations included.
-    fn attributes(&self, record: &Record<'_>, at: u64) -> Result<Attributes, Error> {
+    fn attributes(&mut self, record: &Record<'_>, at: u64) -> Result<Attributes, Error> {
         let mut attributes = Attributes::default();
         let Names::RockRidge(skip) = self.names else { return Ok(attributes) };
         let is_root = record.identifier == SELF;
@@ -248,6 +250,8 @@ impl Reader<'_> {
             let (from, len) = (continuation.offset as usize, continuation.len as usize);
             let area = sector.get(from..from.saturating_add(len));
             let area = area.ok_or_else(|| Error::damaged(at, "fields go on beyond the end of a block"))?;
+            let left = self.budget.checked_sub(u64::from(continuation.len));
+            self.budget = left.ok_or_else(|| Error::damaged(at, "the fields of files overlap, or are too many"))?;
             next = attributes.take(area).map_err(|what| Error::damaged(at, what))?;
         }
         Err(Error::damaged(at, "the fields of a file have no end"))

@@ -71,6 +71,9 @@ mod tests {
         assert_eq!(find(&whole, &with_hole), Some(1));
         let filled = Content { size: 20_000, extents: [at(&bytes, 3000), at(&bytes, 2048 + 4000)].concat().into() };
         assert_eq!(find(&filled, &with_hole), None, "something lies in the hole");
+        let longer = Content { size: 5000, extents: [at(&bytes, 0), at(&bytes, 4000)].concat().into() };
+        let begun = Content { size: 20_000, extents: at(&bytes, 2048).into() };
+        assert_eq!(find(&begun, &longer), None, "its end is missing");
         let shorter = Content { size: 50, extents: Extent { len: 50, ..bytes.extents[0].clone() }.into() };
         assert_eq!(
             find(&Content { size: 4096, extents: at(&bytes, 2048).into() }, &shorter),

@@ -4,11 +4,12 @@
 //! missing: PID 1 loads none.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::image::Image;
 use super::{Error, at, config};
+use crate::input;
 
 /// Where a kernel's options were found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub struct Kernel {
 impl Kernel {
     /// The kernel at `path`, with the configuration that is named, lies beside it, or is in it.
     pub fn open(path: &Path, named: Option<&Path>) -> Result<Kernel, Error> {
-        let bytes = fs::read(path).map_err(at(path))?;
+        let mut bytes = Vec::new();
+        input::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(at(path))?;
         let image =
             Image::parse(&bytes).map_err(|reason| Error::Image { path: path.to_owned(), reason: reason.to_owned() })?;
         let read = |from: &Path| fs::read_to_string(from).map(|text| (text, Origin::File(from.to_owned())));

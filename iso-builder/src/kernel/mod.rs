@@ -22,6 +22,8 @@ use selection::Selection;
 use source::Source;
 use store::Store;
 
+use crate::progress;
+
 /// What to build, and with what.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -52,7 +54,7 @@ pub fn obtain(request: &Request) -> Result<PathBuf, Error> {
         return Ok(image);
     }
     let place = lock.place(&key)?;
-    eprintln!("kernel: building once, which takes minutes; the log is {}", place.log.display());
+    progress::note(&format!("kernel: building once, which takes minutes; the log is {}", place.log.display()));
     build::run(&source, &compiler, &request.selection, request.jobs, &place)?;
     lock.publish(&place, &source, &compiler)
 }

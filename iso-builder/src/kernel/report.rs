@@ -10,11 +10,11 @@ use super::image::Image;
 use super::selection::Selection;
 use crate::digest;
 
-/// The fragments there are, a line each, with what each is for.
+/// The fragments there are, with what each is for.
 pub fn fragments() -> String {
     let line = |(name, text): &(&str, &str)| {
         let count = config::options(text).count();
-        format!("{name:<14} {count:>3} options: {}\n", config::reason(text))
+        filled(&format!("{name:<14} {count:>3} options: "), 28, config::reason(text).split(' '))
     };
     config::FRAGMENTS.iter().map(line).collect()
 }
@@ -23,20 +23,20 @@ pub fn fragments() -> String {
 pub fn kernel(bytes: &[u8], config: &str, selection: &Selection) -> Result<String, &'static str> {
     let mut text = sizes(bytes)?;
     for fragment in selection.fragments() {
-        let (mut said, count) = (String::new(), config::options(&fragment.text).count());
         let has: BTreeSet<&str> = config::options(config).collect();
-        for line in config::options(&fragment.text) {
+        let said = |line: &str| {
             // `# CONFIG_X is not set` and an option that fell with a fragment look alike without this.
             let lost = if !line.starts_with('#') && !has.contains(line) { " (off)" } else { "" };
             let short = line.trim_start_matches("CONFIG_").trim_end_matches("=y");
-            let _infallible = write!(said, " {}{lost}", short.replace("# CONFIG_", "no ").replace(" is not set", ""));
-        }
-        let reason = config::reason(&fragment.text);
-        let _infallible = write!(text, "{}: {reason}\n  {count} options:{said}\n", fragment.name);
+            format!("{}{lost}", short.replace("# CONFIG_", "no ").replace(" is not set", ""))
+        };
+        let options: Vec<String> = config::options(&fragment.text).map(said).collect();
+        text += &filled(&format!("\n{}: ", fragment.name), 4, config::reason(&fragment.text).split(' '));
+        text += &filled(&format!("  {} options: ", options.len()), 4, options.iter().map(|option| &**option));
     }
     let asked: BTreeSet<&str> = selection.fragments().iter().flat_map(|one| config::options(&one.text)).collect();
     let added = on(config).filter(|line| !asked.contains(line)).count();
-    let _infallible = writeln!(text, "Kconfig turned on {added} more, which these need or nobody can turn off.");
+    let _infallible = writeln!(text, "\nKconfig turned on {added} more, which these need or nobody can turn off.");
     Ok(text)
 }
 
@@ -44,7 +44,7 @@ pub fn kernel(bytes: &[u8], config: &str, selection: &Selection) -> Result<Strin
 pub fn sizes(bytes: &[u8]) -> Result<String, &'static str> {
     let image = Image::parse(bytes)?;
     Ok(format!(
-        "{}\n{} bytes, packed in {} from {}; sha256 {}\n",
+        "{}\n{} bytes, packed in {} from {}\nsha256 {}\n",
         image.version(),
         grouped(bytes.len() as u64),
         image.packing(),
@@ -63,20 +63,39 @@ pub fn cost(fragment: &str, with: (&[u8], &str), without: (&[u8], &str)) -> Resu
     let kept: BTreeSet<&str> = on(without.1).collect();
     let gone: Vec<&str> = on(with.1).filter(|line| !kept.contains(line)).collect();
     let names: Vec<&str> = gone.iter().map(|line| config::name(line).trim_start_matches("CONFIG_")).collect();
-    Ok(format!(
-        "without {fragment}: {} bytes, {}; unpacked {}\n{} options less: {}\n",
+    let sizes = format!(
+        "without {fragment}: {} bytes, {}\n  unpacked {}\n",
         grouped(without.0.len() as u64),
         less(with.0.len() as u64, without.0.len() as u64),
         less(unpacked(with.0)?, unpacked(without.0)?),
-        gone.len(),
-        names.join(" "),
-    ))
+    );
+    Ok(sizes + &filled(&format!("{} options less: ", gone.len()), 4, names))
 }
 
 /// The options that a configuration turns on.
 fn on(config: &str) -> impl Iterator<Item = &str> {
     config::options(config).filter(|line| !line.starts_with('#'))
 }
+
+/// Words after a heading, in lines that fit any terminal; all but the first are indented.
+fn filled<'a>(heading: &str, indent: usize, words: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = heading.trim_end().to_owned();
+    let mut column = text.trim_start_matches('\n').chars().count();
+    for word in words {
+        let width = word.chars().count();
+        if column + 1 + width > WIDTH {
+            text += &format!("\n{:indent$}{word}", "");
+            column = indent + width;
+        } else {
+            text += &format!(" {word}");
+            column += 1 + width;
+        }
+    }
+    text + "\n"
+}
+
+/// Columns of the smallest terminal that is in use.
+const WIDTH: usize = 80;
 
 /// 1,234,567
 fn grouped(number: u64) -> String {
@@ -101,7 +120,7 @@ mod tests {
         let selection = Selection::of(&["virtio".to_owned()], &[]).unwrap();
         let config = selection.merged().replace("CONFIG_VIRTIO_NET=y\n", "") + "CONFIG_VIRTIO=y\nCONFIG_X=y\n";
         let text = kernel(&packed_by_gzip(&config), &config, &selection).unwrap();
-        for part in ["6.12.3\n1,", " bytes, packed in gzip from ", "base: the machine itself\n", " VIRTIO_NET (off) "] {
+        for part in ["6.12.3\n1,", " bytes, packed in gzip from ", "base: the machine itself\n", " VIRTIO_NET (off)"] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
         assert!(text.contains("no LOCALVERSION_AUTO") && text.contains("turned on 2 more"), "{text}");
@@ -119,9 +138,22 @@ mod tests {
     }
 
     #[test]
+    fn no_line_is_wider_than_a_terminal_and_no_option_is_torn() {
+        let selection = Selection::of(&[], &[]).unwrap();
+        let config = selection.merged().replace("CONFIG_VIRTIO_NET=y\n", "");
+        let image = packed_by_gzip(&config);
+        let without = cost("all", (&image, &config), (&packed_by_gzip(""), "")).unwrap();
+        let text = kernel(&image, &config, &selection).unwrap() + &fragments() + &without;
+        let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{wide:?}");
+        assert!(text.lines().filter(|line| line.starts_with("    ")).count() > 20, "{text}");
+        assert!(!text.lines().any(|line| line.ends_with(" no") || line.trim_start().starts_with("(off)")), "{text}");
+    }
+
+    #[test]
     fn all_fragments_are_listed_with_their_reason() {
         let text = fragments();
-        assert_eq!(text.lines().count(), config::FRAGMENTS.len());
+        assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), config::FRAGMENTS.len());
         assert!(text.contains("vmware           6 options: the devices of an ESXi VM as VCH makes it\n"), "{text}");
     }
 }

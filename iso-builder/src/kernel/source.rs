@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, at};
-use crate::digest;
+use crate::{digest, progress};
 
 /// A tarball of the kernel's source.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl Source {
         let digest = digest::file(&file).map_err(at(&path))?;
         // A digest that cannot be remembered is only computed again.
         if let Err(error) = remember(&note, &stamp, &digest) {
-            eprintln!("kernel: {}: {error}", note.display());
+            progress::note(&format!("kernel: {}: {error}", note.display()));
         }
         Ok(Source { path, digest })
     }

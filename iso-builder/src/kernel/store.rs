@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::build::Compiler;
 use super::source::{self, Source};
 use super::{Error, at};
-use crate::digest;
+use crate::{digest, progress};
 
 /// The name under which a kernel of these inputs is kept.
 pub fn key(source_digest: &str, config: &str, compiler: &str) -> String {
@@ -47,7 +47,7 @@ impl Store {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                eprintln!("kernel: another build is running; waiting for it");
+                progress::note("kernel: another build is running; waiting for it");
                 file.lock().map_err(at(&path))?;
             }
             Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
@@ -78,7 +78,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         // A gigabyte that nobody needs. What an interrupted build leaves, the next one removes.
         if let Err(error) = fs::remove_dir_all(&self.dir) {
-            eprintln!("kernel: {}: {error}", self.dir.display());
+            progress::note(&format!("kernel: {}: {error}", self.dir.display()));
         }
     }
 }

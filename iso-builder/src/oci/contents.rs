@@ -106,3 +106,26 @@ impl ReadAt for Contents {
         self.scans.get()?.get(from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// A layer in an archive has neighbours, which are no part of it.
+    #[test]
+    fn nothing_beyond_a_layer_is_read() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"before|layer|behind").unwrap();
+        let blob = Section { file: file.into(), start: 7, len: 5 };
+        let contents = Contents::new(blob, Compression::None, Path::new("/nonexistent")).unwrap();
+        let mut bytes = [0; 5];
+        contents.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!((&bytes, contents.size().unwrap()), (b"layer", 5));
+        for from in [1, 5, u64::MAX] {
+            let error = contents.read_exact_at(&mut bytes, from).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+}

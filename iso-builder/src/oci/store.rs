@@ -16,6 +16,7 @@ use super::path::{components, shown};
 use super::section::Section;
 use super::spool::Spool;
 use super::tar::{self, EntryKind, Reader};
+use crate::input;
 
 /// A directory or an archive, and its path for messages.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Store {
         let place = if fs::metadata(path).map_err(unreadable)?.is_dir() {
             Place::Dir
         } else {
-            let mut file = Section::whole(File::open(path).map_err(unreadable)?).map_err(unreadable)?;
+            let mut file = Section::whole(input::open(path).map_err(unreadable)?).map_err(unreadable)?;
             let mut start = [0; 8];
             let sniffed = read_start(&mut file.reader(), &mut start).map_err(unreadable)?;
             let compression = Compression::sniff(&start[..sniffed]);

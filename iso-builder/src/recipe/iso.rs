@@ -2,7 +2,7 @@
 //!
 //! Both are the same recipe; what differs is data: the program and the text in `rootfs/`. It decides where files
 //! lie on the medium and how they are named. Kernel and initramfs are stored once: what UEFI starts holds them, and the names that the BIOS's loader reads
-//! say where in it they are (docs/decisions/0010).
+//! say where in it they are (docs/decisions/0011).
 
 use std::fs::File;
 use std::io;
@@ -117,6 +117,7 @@ impl Recipe {
         let uefi = match parts.firmware {
             Firmware::Bios => None,
             Firmware::Uefi | Firmware::Both => {
+                let path = parts.efi_stub.as_deref().unwrap_or(Path::new(boot_assets::EFI_STUB));
                 let stub = boot_assets::efi_stub(parts.efi_stub.as_deref())?;
                 let program = uki::image(uki::Parts {
                     stub,
@@ -124,6 +125,10 @@ impl Recipe {
                     cmdline,
                     kernel,
                     initramfs: archive,
+                })
+                .map_err(|source| match source {
+                    uki::Error::Read(_) | uki::Error::Stub { .. } => Error::Stub { path: path.to_owned(), source },
+                    uki::Error::TooLarge => Error::Uki(source),
                 })?;
                 // Copied to an empty stick's file system, the medium's files boot, too.
                 let efi = dir(&mut tree, ROOT, "EFI", time);
@@ -201,8 +206,10 @@ pub enum Error {
     Extra(#[from] extra::Error),
     #[error("the initramfs cannot be made")]
     Initramfs { source: io::Error },
+    #[error("{}", path.display())]
+    Stub { path: PathBuf, source: uki::Error },
     #[error(transparent)]
-    Uki(#[from] uki::Error),
+    Uki(uki::Error),
     #[error(transparent)]
     Fat(#[from] fat::Error),
     #[error("{}", path.display())]

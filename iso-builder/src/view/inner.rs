@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::tree::{Content, ReadAt};
 
 /// What a file holds, to be read as an image.
-pub(super) fn file(content: Content) -> Arc<dyn ReadAt> {
+pub(crate) fn image_of(content: Content) -> Arc<dyn ReadAt> {
     Arc::new(Inner(content))
 }
 
@@ -171,12 +171,15 @@ mod tests {
         ReadAt::read_exact_at(&file, &mut copied, 0).unwrap();
         assert_eq!(copied, [b"before", &piped[..], b"after"].concat());
         let stored = file.metadata().unwrap().blocks() * 512;
+        let alone = tempfile::tempfile().unwrap();
+        copy(&holey(), &mut &alone, Some(&alone)).unwrap();
+        assert_eq!(alone.metadata().unwrap().len(), 3 << 20, "it ends in a hole");
         assert!(stored < 1 << 20, "{stored} bytes are stored of 3 MiB that are mostly holes");
     }
 
     #[test]
     fn a_window_ends_where_it_ends() {
-        let whole = file(Content::from_bytes(*b"0123456789"));
+        let whole = image_of(Content::from_bytes(*b"0123456789"));
         let window = Window { image: whole, start: 2, len: 5 };
         let mut buf = [0; 3];
         window.read_exact_at(&mut buf, 2).unwrap();

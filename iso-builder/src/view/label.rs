@@ -56,7 +56,7 @@ mod tests {
         ext4[1024 + 0x68..1024 + 0x78].copy_from_slice(&[0xab; 16]);
         ext4[1024 + 0x78..1024 + 0x7b].copy_from_slice(b"two");
         let read = |format: &Format, bytes: Vec<u8>| {
-            read(format, &*super::super::inner::file(Content::from_bytes(bytes))).unwrap()
+            read(format, &*crate::view::image_of(Content::from_bytes(bytes))).unwrap()
         };
         let found = read(&Format::Ext4, ext4);
         assert_eq!(found.label, b"two");

@@ -13,7 +13,6 @@ mod place;
 mod probe;
 pub mod text;
 
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -22,12 +21,13 @@ use std::sync::Arc;
 pub use self::compare::{Aspect, Change, Difference, Error as CompareError, Ignore, compare};
 pub use self::dump::dump;
 pub use self::inner::copy;
+pub(crate) use self::inner::image_of;
 pub use self::label::Label;
 pub use self::list::{Counts, Entry, count, links_of, list};
 pub use self::place::Place;
 use self::text::Shown;
 use crate::tree::{Kind, Node, NodeId, ROOT, ReadAt, Tree};
-use crate::{cpio, ext4, iso9660, lookup, oci, vmdk};
+use crate::{cpio, ext4, input, iso9660, lookup, oci, vmdk};
 
 /// One kind of image, as it is found around the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl View {
         let Kind::File(content) = &self.tree.node(self.node).kind else {
             return Err(Reason::NoFile(text::kind(&self.tree.node(self.node).kind)));
         };
-        let mut inside = image(&inner::file(content.clone()), None, spool)?;
+        let mut inside = image(&image_of(content.clone()), None, spool)?;
         inside.around = self.formats.len();
         inside.formats.splice(0..0, self.formats.iter().cloned());
         Ok(inside)
@@ -164,10 +164,7 @@ fn file(path: &Path, spool: &Path) -> Result<View, Reason> {
     if is_reference || path.is_dir() {
         return flattened(&container(path.as_os_str()), spool);
     }
-    let file = File::open(path).map_err(|source| Reason::Open { source })?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err(Reason::Special);
-    }
+    let file = input::open(path).map_err(|source| Reason::Open { source })?;
     image(&(Arc::new(file) as Arc<dyn ReadAt>), Some(path), spool)
 }
 
@@ -248,8 +245,6 @@ pub struct Error {
 pub enum Reason {
     #[error("cannot be read")]
     Open { source: io::Error },
-    #[error("is no file")]
-    Special,
     #[error("is a {0}, and no image")]
     NoFile(&'static str),
     #[error("is none of ISO 9660, initramfs (cpio), ext4, VMDK, container image, and disk with an ext4 partition")]
@@ -268,6 +263,6 @@ pub enum Reason {
     Vmdk(#[from] vmdk::Error),
     #[error(transparent)]
     Partition(#[from] partition::Error),
-    #[error(transparent)]
+    #[error("container image")]
     Container(#[from] oci::Error),
 }

@@ -126,6 +126,9 @@ mod tests {
         put(&mut bytes, 8 * 512 + 1080, &[0x53, 0xef]);
         let (number, found) = first_ext4(&disk(&bytes)).unwrap();
         assert_eq!((number, found.size().unwrap()), (2, 16 * 512));
+        // one that the disk ends in is none
+        bytes.truncate(23 * 512);
+        assert!(matches!(first_ext4(&disk(&bytes)), Err(Error::NoExt4 { partitions: 2 })));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::Error;
 use super::descriptor::{Descriptor, Stored, TEXT_LIMIT};
 use super::format::SECTOR;
 use super::sparse::{Caches, Part, Sparse};
+use crate::input;
 use crate::tree::ReadAt;
 
 /// Parents of a disk at most; VMware's limit is 32.
@@ -300,13 +301,9 @@ fn plain(name: &Path) -> bool {
     name.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir))
 }
 
-/// A named pipe would block its reader, and a device be read for a disk.
+/// A file that may be a disk, or a part of one.
 fn regular(path: &Path) -> Result<File, Error> {
-    let metadata = path.metadata().map_err(Error::Open)?;
-    if !metadata.is_file() {
-        return Err(Error::Open(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
-    }
-    File::open(path).map_err(Error::Open)
+    input::open(path).map_err(Error::Open)
 }
 
 /// As much as tells the kind of a file, or less.

@@ -63,7 +63,7 @@ impl Sparse {
             return malformed("its grains are compressed in a way that is not known", 8);
         }
         let limit = if compressed { PACKED_GRAIN_LIMIT } else { GRAIN_LIMIT };
-        if !header.grain_sectors.is_power_of_two() || header.grain_sectors * SECTOR > limit {
+        if !header.grain_sectors.is_power_of_two() || header.grain_sectors > limit / SECTOR {
             return malformed(
                 "its grains' size is no power of 2, or more than 16 MiB (1 MiB if they are compressed)",
                 20,

@@ -20,7 +20,7 @@ pub(crate) fn assert_same(expected: &Tree, found: &Tree) {
         if one == ROOT && !entries.contains_key(&b"lost+found"[..]) {
             others.remove(&b"lost+found"[..]);
         }
-        let names = |list: &mut dyn Iterator<Item = &Vec<u8>>| -> Vec<String> {
+        let names = |list: &mut dyn Iterator<Item = &Box<[u8]>>| -> Vec<String> {
             list.map(|name| name.escape_ascii().to_string()).collect()
         };
         assert_eq!(names(&mut entries.keys()), names(&mut others.keys()), "names in {path}/");

@@ -186,5 +186,5 @@ fn random_content(random: &mut Random) -> (Content, Vec<u8>) {
         extents.push(Extent { at, len, source: Source::Memory(part.into()), from: 0 });
         at += len + random.below(3) * random.below(20_000);
     }
-    (Content { size, extents }, bytes)
+    (Content { size, extents: extents.into() }, bytes)
 }

@@ -2,9 +2,10 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 use std::slice::from_ref;
 
-use iso_builder::oci::{Error, Image, LayerError, LimitError, Limits};
+use iso_builder::oci::{self, Error, Image, LayerError, LimitError, Limits};
 use iso_builder::recipe::container_disk::{self, Options};
 use iso_builder::recipe::virtual_disk::Form;
 use iso_builder::tree::Time;
@@ -51,6 +52,48 @@ fn a_stream_that_unpacks_to_far_more_is_left_early() {
     let many = vec![small.clone(); 10];
     let limits = Limits { unpacked: 900_000, ..Limits::default() };
     assert!(matches!(refused(&many, &vec![gzip(&small); 10], limits), LimitError::Unpacked { .. }));
+}
+
+/// A few megabytes of memory as a file system, for as long as this lives.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    /// `None` for who may not mount.
+    fn mount() -> Option<Small> {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(dir.path()).output();
+        mount.ok().filter(|mount| mount.status.success()).map(|_| Small(dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        Command::new("umount").arg("--lazy").arg(self.0.path()).status().ok();
+    }
+}
+
+/// Where the whole archive is packed, its layers must be unpacked to be found, and the disk is others' too.
+#[test]
+fn an_archive_that_unpacks_to_more_than_there_is_room_for() {
+    let Some(small) = Small::mount() else {
+        return println!("an_archive_that_unpacks_to_more_than_there_is_room_for: skipped: mounting takes root");
+    };
+    let tar = layer(&["a=1"]);
+    let mut archive = docker_archive(&config(from_ref(&tar)), from_ref(&tar));
+    archive.plain(b'0', b"zeros", b"", &vec![0; 8 << 20]);
+    for packed in [gzip(&archive.0), zstd(&archive.0)] {
+        assert!(packed.len() < 20_000);
+        let (_dir, path) = saved(&packed);
+        let reference = path.to_str().unwrap().parse().unwrap();
+        let error = oci::open(&reference, small.0.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Room { dir, limit, .. } if dir == small.0.path() && *limit <= 4 << 20),
+            "{error:?}"
+        );
+        // nothing is left of it: what fits is unpacked in the same place
+        let (_dir, path) = saved(&gzip(&docker_archive(&config(from_ref(&tar)), from_ref(&tar)).end()));
+        oci::open(&path.to_str().unwrap().parse().unwrap(), small.0.path()).unwrap();
+    }
 }
 
 #[test]

@@ -136,6 +136,33 @@ fn a_docker_archive_with_a_layout_in_it() {
     }
 }
 
+/// Some tools write an OCI layout and nothing else into what they call a docker-archive.
+#[test]
+fn a_docker_archive_that_is_a_layout_only() {
+    let images = [layer(&["a=1"]), layer(&["a=2"])];
+    let dir = tempfile::tempdir().unwrap();
+    let one = |layer| manifest(dir.path(), &config(from_ref(layer)), from_ref(layer));
+    let [first, second] = [one(&images[0]), one(&images[1])];
+    index(dir.path(), &[tag(first, "busybox:latest"), tag(second, "other:1")]);
+    let mut tar = Tar::default();
+    tar.plain(b'0', b"index.json", b"", &fs::read(dir.path().join("index.json")).unwrap());
+    for entry in fs::read_dir(dir.path().join("blobs/sha256")).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("blobs/sha256/{}", entry.file_name().display());
+        tar.plain(b'0', name.as_bytes(), b"", &fs::read(entry.path()).unwrap());
+    }
+    let plain = tar.end();
+    for bytes in [plain.clone(), gzip(&plain)] {
+        let (_dir, path) = saved(&bytes);
+        for (name, expected) in [("busybox:latest", "a=1"), ("busybox", "a=1"), ("other:1", "a=2")] {
+            let found = flatten(&format!("docker-archive:{}:{name}", path.display())).unwrap();
+            assert_eq!(lines(&found), [expected], "{name}");
+        }
+        let error = open(&format!("docker-archive:{}", path.display())).unwrap_err();
+        assert_eq!(error, "image.tar: it holds several images; name one of busybox:latest, other:1");
+    }
+}
+
 #[test]
 fn one_image_of_several() {
     let images = [layer(&["a=1"]), layer(&["a=2"])];
@@ -178,6 +205,24 @@ fn one_platform_of_several() {
     assert_eq!(lines(&flatten(path).unwrap()), ["a=1"]);
     index(dir.path(), &[arm64.clone(), amd64]);
     assert_eq!(lines(&flatten(path).unwrap()), ["a=1"]);
+
+    // what is for no machine is no image, whether it says what it is instead or not, and is no choice either
+    let nothing = on(&theirs, json!({"os": "unknown", "architecture": "unknown"}));
+    let bare = with(theirs.clone(), "annotations", json!({"vnd.docker.reference.type": "attestation-manifest"}));
+    for beside in [&nothing, &bare, &proof] {
+        let mut named = beside.clone();
+        named["annotations"]["org.opencontainers.image.ref.name"] = json!("proof");
+        index(dir.path(), &[named, tag(ours.clone(), "v1")]);
+        assert_eq!(lines(&flatten(path).unwrap()), ["a=1"]);
+        let nested = blob(dir.path(), json!({"manifests": [beside, ours]}).to_string().as_bytes());
+        index(dir.path(), &[nested]);
+        assert_eq!(lines(&flatten(path).unwrap()), ["a=1"]);
+        let nested = blob(dir.path(), json!({"manifests": [beside]}).to_string().as_bytes());
+        index(dir.path(), &[nested]);
+        assert!(open(path).unwrap_err().ends_with(": no image is in it"));
+        index(dir.path(), from_ref(beside));
+        assert!(open(path).unwrap_err().ends_with(": no image is in it"));
+    }
 
     for (manifests, found) in [(vec![arm64, proof], "linux/arm64/v8"), (vec![theirs], "linux/arm64")] {
         index(dir.path(), &manifests);

@@ -5,7 +5,7 @@ use std::slice::from_ref;
 
 use serde_json::json;
 
-use crate::build::{Tar, config, docker_archive, flatten, gzip, index, layer, manifest, open, saved};
+use crate::build::{Tar, blob, config, docker_archive, flatten, gzip, index, layer, manifest, open, saved};
 use crate::build::{sha256, zstd};
 
 #[test]
@@ -45,6 +45,34 @@ fn layers_that_are_not_what_the_image_says() {
     fs::write(dir.path().join("blobs/sha256").join(sha256(&good)), &good[..50]).unwrap();
     let error = open(dir.path().to_str().unwrap()).unwrap_err();
     assert!(error.contains(&format!("holds 50 bytes, not {} as the manifest says", good.len())), "{error}");
+}
+
+/// What stands in a layer that is another one is no news: it is the wrong layer.
+#[test]
+fn a_wrong_layer_is_told_before_what_is_wrong_in_it() {
+    let (said, is) = (layer(&["a=1"]), layer(&["b => nothing"]));
+    let (_dir, path) = saved(&docker_archive(&config(from_ref(&said)), from_ref(&is)).end());
+    let expected = format!("its tar has the digest sha256:{}, not sha256:{}", sha256(&is), sha256(&said));
+    assert_eq!(flatten(path.to_str().unwrap()).unwrap_err(), format!("image.tar: layer 1 of 1: {expected}"));
+}
+
+/// Real images have an index in an index; one that goes on and on is refused, while five documents on the way are four more than anybody writes.
+#[test]
+fn indexes_within_indexes_have_an_end() {
+    let image = layer(&["a=1"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut descriptor = manifest(dir.path(), &config(from_ref(&image)), &[image]);
+    let found = (0..6).map(|_| {
+        index(dir.path(), from_ref(&descriptor));
+        let found = flatten(dir.path().to_str().unwrap()).map(drop);
+        descriptor = blob(dir.path(), json!({"manifests": [descriptor]}).to_string().as_bytes());
+        found
+    });
+    let found: Vec<_> = found.collect();
+    assert!(found[..4].iter().all(Result::is_ok), "{found:?}");
+    let ends =
+        |told: &Result<(), String>| told.as_ref().is_err_and(|it| it.ends_with("its indexes are nested too deep"));
+    assert!(found[4..].iter().all(ends), "{found:?}");
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! Layers as trees of their own: under overlayfs they are the image. Overlayfs is played here by its rules: Documentation/filesystems/overlayfs.rst.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 
 use iso_builder::oci;
+use iso_builder::recipe::layer_disk;
 use iso_builder::tree::{Kind, Meta, Node, NodeId, ROOT, Tree};
 
 use crate::build::{config, content, docker_archive, layer, lines, open, saved};
@@ -147,6 +151,42 @@ fn equal_layers_have_one_name_if_all_below_are_equal() {
     assert_eq!(one[..2], chain(&[&["a=1"], &["b=1"]])[..]);
 }
 
+/// Disks are shared by name. One that is whole is not touched, as a machine may run on it; one that is not is made again, alone.
+#[test]
+fn a_disk_that_is_there_and_whole_is_left() {
+    let layers = [layer(&["a=1"]), layer(&["b=2"])];
+    let (dir, path) = saved(&docker_archive(&config(&layers), &layers).end());
+    let image = open(path.to_str().unwrap()).unwrap();
+    let disks = dir.path().join("disks");
+    fs::create_dir(&disks).unwrap();
+    let index = layer_disk::write_all(&image, &disks, &mut |_, _| {}).unwrap();
+    let [first, second] = [0, 1].map(|number| disks.join(layer_disk::file_name(&image.chain()[number])));
+    let said: serde_json::Value = serde_json::from_slice(&fs::read(index).unwrap()).unwrap();
+    assert_eq!(said["layers"][1]["disk"], second.file_name().unwrap().to_str().unwrap());
+    let whole = fs::read(&second).unwrap();
+    // bytes that nobody looks at, so that a disk made anew is told from one that was left
+    let marked = |path: &Path| fs::File::options().write(true).open(path).unwrap().write_all_at(b"mark", 100).unwrap();
+    let is_marked = |path: &Path| fs::read(path).unwrap()[100..104] == *b"mark";
+    let damages: [&dyn Fn(); 4] = [
+        &|| fs::remove_file(&second).unwrap(),
+        &|| fs::write(&second, &whole[..whole.len() - 1]).unwrap(),
+        &|| {
+            fs::write(&second, [&whole[..1024 + 104], &[whole[1024 + 104] ^ 1], &whole[1024 + 105..]].concat()).unwrap()
+        },
+        &|| fs::write(&second, vec![0; whole.len()]).unwrap(),
+    ];
+    for damage in damages {
+        marked(&first);
+        damage();
+        layer_disk::write_all(&image, &disks, &mut |_, _| {}).unwrap();
+        assert!(fs::read(&second).unwrap() == whole, "it is made again");
+        assert!(is_marked(&first), "the other one is left");
+    }
+    marked(&second);
+    layer_disk::write_all(&image, &disks, &mut |_, _| {}).unwrap();
+    assert!(is_marked(&first) && is_marked(&second));
+}
+
 /// Other people's tools look at the disks.
 #[test]
 fn the_disk_of_a_layer_has_whiteouts_and_opaque_directories() {
@@ -156,7 +196,7 @@ fn the_disk_of_a_layer_has_whiteouts_and_opaque_directories() {
         .iter()
         .map(|tree| {
             let disk = tempfile::NamedTempFile::new().unwrap();
-            iso_builder::recipe::layer_disk::write(tree, disk.as_file(), &mut |_, _| {}).unwrap();
+            layer_disk::write(tree, disk.as_file(), &mut |_, _| {}).unwrap();
             let check = Command::new("e2fsck").arg("-fn").arg(disk.path()).output().expect("e2fsck");
             assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
             disk

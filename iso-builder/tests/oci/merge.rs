@@ -36,6 +36,8 @@ fn whiteouts_spare_their_own_layer() {
     check(&[&["a=1"], &[".wh.a=", "a=2"]], &["a=2"]);
     check(&[&["d/", "d/a=1"], &["d/b=2", ".wh.d="]], &["d/?", "d/b=2"]);
     check(&[&["d/", "d/a=1"], &[".wh.d=", "d/b=2"]], &["d/?", "d/b=2"]);
+    // what an entry said of a directory holds, whatever comes below it before the whiteout
+    check(&[&["d/", "d/a=1"], &["d/", "d/b=2", ".wh.d="]], &["d/", "d/b=2"]);
 }
 
 #[test]
@@ -96,10 +98,25 @@ fn symlinked_parents_are_followed_inside_the_image() {
     check(&[&["lib -> usr/lib"], &["lib/a=1"]], merged);
     check(&[&["s -> /x", "s/a=1"]], &["s -> /x", "x/?", "x/a=1"]);
     check(&[&["d/s -> ../../../x", "d/s/a=1"]], &["d/?", "d/s -> ../../../x", "x/?", "x/a=1"]);
+    // from the root, wherever the link lies
+    check(&[&["d/s -> /x", "d/s/a=1"]], &["d/?", "d/s -> /x", "x/?", "x/a=1"]);
     check(&[&["usr/lib/a=0", "lib -> usr/lib"], &["lib/.wh.a="]], &["lib -> usr/lib", "usr/?", "usr/lib/?"]);
     check(&[&["evil -> ../../..", "evil/etc/passwd=1"]], &["etc/?", "etc/passwd=1", "evil -> ../../.."]);
     check_error(&[&["a -> b", "b -> a", "a/x=1"]], r#"layer 1 of 1: "a/x" leads through a loop of symlinks"#);
     check_error(&[&["a=1"], &["a/x=1"]], r#"layer 2 of 2: "a/x" leads through "a", which is no directory"#);
+}
+
+#[test]
+fn as_many_symlinks_on_a_path_as_linux_follows() {
+    let links = |count: u32| -> Vec<String> {
+        let chain =
+            (0..count).map(|n| format!("l{n} -> {}", if n == 0 { "d".to_owned() } else { format!("l{}", n - 1) }));
+        ["d/".to_owned()].into_iter().chain(chain).chain([format!("l{}/a=1", count - 1)]).collect()
+    };
+    let lay = |lines: &[String]| flatten_layers(&[layer(&lines.iter().map(String::as_str).collect::<Vec<_>>())]);
+    assert!(lines(&lay(&links(40)).unwrap()).contains(&"d/a=1".to_owned()));
+    let error = lay(&links(41)).unwrap_err();
+    assert_eq!(error, r#"image.tar: layer 1 of 1: "l40/a" leads through a loop of symlinks"#);
 }
 
 #[test]

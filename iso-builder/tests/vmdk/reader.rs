@@ -110,7 +110,7 @@ fn parents_are_followed() {
 }
 
 /// What the innermost error says.
-fn root(error: &dyn std::error::Error) -> String {
+pub(crate) fn root(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
@@ -118,7 +118,7 @@ fn root(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-fn descriptor(lines: &str) -> String {
+pub(crate) fn descriptor(lines: &str) -> String {
     format!("# Disk DescriptorFile\nversion=1\nCID=00000001\n{lines}\n")
 }
 
@@ -189,7 +189,7 @@ fn what_is_no_disk() {
         ("short", "it ends before the extent"),
         ("huge", "larger than any file"),
         ("sum", "larger than any file"),
-        (".", "no regular file"),
+        (".", "is a directory"),
         ("missing", "No such file"),
     ] {
         let error = vmdk::open(&at(name)).unwrap_err();

@@ -47,7 +47,10 @@ impl Extended {
             rest = behind;
         }
         let held: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        // Global headers add up; the limit of one holds for their sum.
+        // Headers add up, be they global or of one file; the limit of one holds for their sum.
+        if self.sparse.map.len() > MAP_LIMIT {
+            return Err("its sparse map has more numbers than one extended header holds");
+        }
         if held > 1 << 20 { Err("more than 1 MiB of xattrs") } else { Ok(()) }
     }
 
@@ -193,12 +196,25 @@ const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."]
 /// Bytes of one xattr's value: `XATTR_SIZE_MAX` of Linux.
 const XATTR_LIMIT: usize = 64 << 10;
 
+/// Numbers of a sparse map: as many as 1 MiB has room for, a digit and a comma each.
+const MAP_LIMIT: usize = 1 << 19;
+
 /// A longer length would be of a header larger than may be.
 const LENGTH_DIGITS: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_do_not_grow_from_header_to_header() {
+        let records = b"25 GNU.sparse.numbytes=1\n".repeat(1 << 15);
+        let mut extended = Extended::default();
+        (0..16).for_each(|_| extended.read(&records).unwrap());
+        assert_eq!(extended.sparse.map.len(), MAP_LIMIT);
+        let error = extended.read(&records).unwrap_err();
+        assert_eq!(error, "its sparse map has more numbers than one extended header holds");
+    }
 
     #[test]
     fn times_are_rounded_down() {

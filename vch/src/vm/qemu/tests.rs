@@ -72,7 +72,7 @@ fn a_machine_as_esxi_has_it() {
         &machine,
         &[
             "-accel kvm -cpu host",
-            "-machine pc",
+            "-machine q35 -boot d",
             "if=ide,media=cdrom,readonly=on,format=raw,file=/b.iso",
             "-device isa-serial,index=0,chardev=link",
             "cache=writeback",
