@@ -23,7 +23,10 @@ fn check(image: &Path, parts: &[&str]) {
 #[test]
 fn an_image_that_is_not_there() {
     check(Path::new("/no/such/image.tar"), &["/no/such/image.tar"]);
-    check(Path::new("busybox"), &["busybox", "docker save", "skopeo"]);
+    check(Path::new("./busybox"), &["./busybox", "no such file"]);
+    // a name is one of a registry, and there is none
+    check(Path::new("127.0.0.1:1/busybox"), &["127.0.0.1:1/busybox:latest", "cannot connect"]);
+    check(Path::new("Busy Box"), &["Busy Box", "no such file", "no name of an image"]);
 }
 
 #[test]
