@@ -9,6 +9,7 @@ mod iso;
 mod material;
 mod vmdk;
 
+use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -21,11 +22,19 @@ use nix::sys::time::TimeValLike as _;
 /// Each figure is a median of so many.
 const RUNS: usize = 3;
 
-pub(crate) fn bench(scratch: &Path) -> Result<()> {
-    ext4::bench(scratch)?;
-    disk::bench(scratch)?;
-    iso::bench(scratch)?;
-    vmdk::bench(scratch)
+/// All of them, or the one of that name.
+pub(crate) fn bench(scratch: &Path, only: Option<&str>) -> Result<()> {
+    type Part = fn(&Path) -> Result<()>;
+    let parts: [(&str, Part); 4] =
+        [("ext4", ext4::bench), ("disk", disk::bench), ("iso", iso::bench), ("vmdk", vmdk::bench)];
+    ensure!(only.is_none_or(|only| parts.iter().any(|(name, _)| *name == only)), "there are ext4, disk, iso and vmdk");
+    for (name, part) in parts.into_iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+        let own = scratch.join(name);
+        fs::create_dir(&own)?;
+        part(&own)?;
+        fs::remove_dir_all(own)?;
+    }
+    Ok(())
 }
 
 /// What a program took.

@@ -1,6 +1,6 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench boot` is the boot alone, `bench link` the part that measures the link, `bench guest` the guest's own, and `bench images` the images. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench boot` is the boot alone, `bench link` the part that measures the link, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod floor;
 mod guest;
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         Some("boot") => return boot(scratch.path()),
         Some("guest") => return guest::bench(scratch.path()),
         Some("link") => return link::bench(scratch.path()),
-        Some("images") => return images::bench(scratch.path()),
+        Some("images") => return images::bench(scratch.path(), std::env::args().nth(2).as_deref()),
         Some(other) => {
             bail!("no benchmark {other:?}: there are `boot`, `guest`, `images` and `link`, and all without an argument")
         }
@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     iso(scratch.path())?;
     guest::bench(scratch.path())?;
     link::bench(scratch.path())?;
-    images::bench(scratch.path())
+    images::bench(scratch.path(), None)
 }
 
 /// Power-on to the first byte of output.

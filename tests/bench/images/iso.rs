@@ -10,9 +10,7 @@ use rig::artifacts;
 use super::{compare, cost, material};
 
 pub(crate) fn bench(scratch: &Path) -> Result<()> {
-    let scratch = scratch.join("folder");
-    fs::create_dir(&scratch)?;
-    let usr = material::usr(&scratch)?;
+    let usr = material::usr(scratch)?;
     let out = scratch.join("usr.iso");
     let fresh = |command: &mut Command| {
         fs::remove_file(&out).ok();
@@ -24,6 +22,5 @@ pub(crate) fn bench(scratch: &Path) -> Result<()> {
         let mut xorriso = Command::new("xorriso");
         fresh(xorriso.args(["-as", "mkisofs", "-quiet", "-R", "-o"]).arg(&out).arg(&usr.tree))
     };
-    compare(&what, ours, "`xorriso -as mkisofs -R`", theirs)?;
-    Ok(fs::remove_dir_all(scratch)?)
+    compare(&what, ours, "`xorriso -as mkisofs -R`", theirs)
 }
