@@ -1,11 +1,15 @@
 //! The program as it is called: exit codes, one-line errors, nothing half-made left behind, the same bytes twice.
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use iso_builder::boot_assets;
 use iso_builder::digest;
+
+use program::{kernel, run, static_elf};
 
 #[test]
 fn a_wrong_command_line_is_2_and_a_failure_1() {
@@ -273,26 +277,6 @@ impl Dir {
     fn names(&self) -> Vec<String> {
         fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
-}
-
-/// What passes for a kernel as long as nobody boots it.
-fn kernel() -> Vec<u8> {
-    let mut bytes = vec![0; 70_000];
-    bytes[0x202..0x206].copy_from_slice(b"HdrS");
-    bytes
-}
-
-/// A header and one PT_LOAD.
-fn static_elf() -> Vec<u8> {
-    let mut bytes = vec![0; 64 + 56];
-    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    (bytes[16], bytes[18], bytes[32], bytes[54], bytes[56], bytes[64]) = (2, 62, 64, 56, 1, 1);
-    bytes
-}
-
-fn run(args: &[&str]) -> Output {
-    let program = Path::new(env!("CARGO_BIN_EXE_iso-builder"));
-    Command::new(program).args(args).env_remove("SOURCE_DATE_EPOCH").output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {

@@ -1,13 +1,16 @@
 //! Looking into images from the command line: what is printed, how it is answered, and that no image speaks to a terminal.
 //! (That it is true what is printed, other programs say, in the end-to-end tests.)
 
+mod program;
+
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use iso_builder::tree::{Content, Kind, Meta, Node, ROOT, Time, Tree};
 use iso_builder::{boot_assets, cpio, ext4};
 use serde_json::Value;
+
+use program::{kernel, run, static_elf};
 
 #[test]
 fn a_file_is_listed_and_printed_from_an_image_within_an_image() {
@@ -282,26 +285,6 @@ impl Dir {
         ext4::write(&tree(files), &ext4::Options::default(), &file, &mut |_, _| ()).unwrap();
         self.path(name)
     }
-}
-
-/// What passes for a kernel as long as nobody boots it.
-fn kernel() -> Vec<u8> {
-    let mut bytes = vec![0; 70_000];
-    bytes[0x202..0x206].copy_from_slice(b"HdrS");
-    bytes
-}
-
-/// A header and one PT_LOAD.
-fn static_elf() -> Vec<u8> {
-    let mut bytes = vec![0; 64 + 56];
-    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    (bytes[16], bytes[18], bytes[32], bytes[54], bytes[56], bytes[64]) = (2, 62, 64, 56, 1, 1);
-    bytes
-}
-
-fn run(args: &[&str]) -> Output {
-    let program = Path::new(env!("CARGO_BIN_EXE_iso-builder"));
-    Command::new(program).args(args).env_remove("SOURCE_DATE_EPOCH").output().unwrap()
 }
 
 fn ok(args: &[&str]) -> String {

@@ -3,22 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use iso_builder::oci::{Limits, Reference};
+use iso_builder::oci::Limits;
 use iso_builder::progress::Progress;
 use iso_builder::recipe::container_disk::{self, Options, Step};
 
 use super::form::Stored;
-use super::registry::Obtain;
+use super::registry::Image;
 use super::{Context, size};
 
 #[derive(Debug, Args)]
 pub(crate) struct Disk {
-    // no doc comment: rustdoc would take the brackets for links
-    #[arg(
-        value_name = "IMAGE",
-        help = "docker-archive:FILE[:NAME], oci:DIR[:TAG], a file or directory of either kind, docker://NAME, or just NAME as docker has it"
-    )]
-    image: Reference,
     /// The disk to write
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
@@ -30,8 +24,9 @@ pub(crate) struct Disk {
     /// Only this layer, from 1, the lowest: a disk to be mounted read-only, with others under overlayfs
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
+    // behind the command's own options: those after it would come under its heading
     #[command(flatten)]
-    obtain: Obtain,
+    image: Image,
     #[command(flatten)]
     bounds: Bounds,
 }
@@ -59,7 +54,7 @@ impl Disk {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
         let (form, limits) = (self.stored.form()?, self.bounds.limits());
         let options = Options { form, size: self.size, layer: self.layer, time: context.time, limits };
-        let image = self.obtain.image(&self.image, context)?;
+        let image = self.image.obtain(context)?;
         let mut current: Option<(Step, Progress)> = None;
         let mut tell = |step, done, total| {
             let progress = match &mut current {

@@ -4,28 +4,23 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use iso_builder::oci::{self, Reference};
+use iso_builder::oci;
 use iso_builder::progress::Progress;
 use iso_builder::recipe::layer_disk;
 
 use super::disk::Bounds;
-use super::registry::Obtain;
+use super::registry::Image;
 use super::{Context, made};
 
 /// Disks that are in the directory already are left as they are. Prints the path of the index, a JSON file that says their order.
 #[derive(Debug, Args)]
 pub(crate) struct Layers {
-    // no doc comment: rustdoc would take the brackets for links
-    #[arg(
-        value_name = "IMAGE",
-        help = "docker-archive:FILE[:NAME], oci:DIR[:TAG], a file or directory of either kind, docker://NAME, or just NAME as docker has it"
-    )]
-    image: Reference,
     /// The directory of the disks; it is made if it is not there
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    // behind the command's own options: those after it would come under its heading
     #[command(flatten)]
-    obtain: Obtain,
+    image: Image,
     #[command(flatten)]
     bounds: Bounds,
 }
@@ -33,7 +28,7 @@ pub(crate) struct Layers {
 impl Layers {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.output).with_context(|| self.output.display().to_string())?;
-        let mut image = oci::open(&self.obtain.image(&self.image, context)?, &self.output)?;
+        let mut image = oci::open(&self.image.obtain(context)?, &self.output)?;
         image.limits = self.bounds.limits();
         let mut told = Progress::bytes("layers", 0);
         let index = layer_disk::write_all(&image, &self.output, &mut |done, total| told.reach(done, total))?;

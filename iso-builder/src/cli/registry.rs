@@ -49,9 +49,15 @@ impl Registries {
     }
 }
 
-/// How the image is obtained that a command is about.
+/// The image that a command is about, and how it is obtained.
 #[derive(Debug, Args)]
-pub(crate) struct Obtain {
+pub(crate) struct Image {
+    // no doc comment: rustdoc would take the brackets for links
+    #[arg(
+        value_name = "IMAGE",
+        help = "docker-archive:FILE[:NAME], oci:DIR[:TAG], a file or directory of either kind, docker://NAME, or just NAME as docker has it"
+    )]
+    asked: Reference,
     /// When to pull an image that has a name in a registry
     #[arg(long, value_enum, default_value_t = Pull::Missing, help_heading = "Registries")]
     pull: Pull,
@@ -66,9 +72,10 @@ pub(crate) enum Pull {
     Never,
 }
 
-impl Obtain {
+impl Image {
     /// What the user wrote, as something to open: pulled, if that must be.
-    pub(super) fn image(&self, asked: &Reference, context: &Context) -> anyhow::Result<Reference> {
+    pub(super) fn obtain(&self, context: &Context) -> anyhow::Result<Reference> {
+        let asked = &self.asked;
         if asked.name().is_none() {
             return Ok(asked.clone());
         }

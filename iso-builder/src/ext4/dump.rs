@@ -15,6 +15,7 @@ use super::inode::{EXTENTS, INDEXED, Record, decode_device};
 use super::map::{self, Map};
 use super::reader::{Names, entries, target};
 use super::volume::Volume;
+use crate::digest::hex;
 use crate::tree::ReadAt;
 
 /// Extents and bytes of a value shown before the rest is only counted.
@@ -48,7 +49,6 @@ pub fn dump(image: &dyn ReadAt) -> Result<String, Error> {
 
 fn head(volume: &mut Volume<'_>) -> Result<String, Error> {
     let facts = volume.facts.clone();
-    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     let label: Vec<u8> = facts.label.iter().copied().take_while(|&byte| byte != 0).collect();
     let mut text = String::new();
     line(&mut text, format_args!("label {:?} uuid={} time={}", escape(&label), hex(&facts.uuid), facts.time));

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Aspect, Change, Counts, Difference, Format, text};
+use crate::digest::hex;
 use crate::oci;
 use crate::tree::{Kind, Node, Time};
 
@@ -139,10 +140,6 @@ pub fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// As `chmod` takes it.

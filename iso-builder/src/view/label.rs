@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Format;
+use crate::digest::hex;
 use crate::tree::ReadAt;
 
 /// Bytes without the padding of their field; empty where the image does not say.
@@ -25,7 +26,7 @@ pub(super) fn read(format: &Format, image: &dyn ReadAt) -> io::Result<Label> {
     Ok(match format {
         // Documentation/filesystems/ext4/super.rst: s_volume_name, s_uuid
         Format::Ext4 => {
-            let uuid: String = bytes(1024 + 0x68, 16)?.iter().map(|byte| format!("{byte:02x}")).collect();
+            let uuid = hex(&bytes(1024 + 0x68, 16)?);
             let parts = [&uuid[..8], &uuid[8..12], &uuid[12..16], &uuid[16..20], &uuid[20..]];
             let label = trimmed(bytes(1024 + 0x78, 16)?);
             Label { label, uuid: Some(parts.join("-")), ..Label::default() }
