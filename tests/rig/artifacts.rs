@@ -7,8 +7,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package lies in the workspace")
 }
 
-/// A release program: `vch`, `tether`, `iso-builder`, `appliance-init`, `vmx-double`.
+/// A release program: `vch`, `tether`, `iso-builder`, `appliance-init`, `vmx-double`. One that lies in the folder `TETHER_PROGRAMS` comes first: a build for
+/// debugging, say.
 pub fn program(name: &str) -> PathBuf {
+    let preferred = std::env::var_os("TETHER_PROGRAMS").map(|dir| PathBuf::from(dir).join(name));
+    if let Some(program) = preferred.filter(|program| program.exists()) {
+        return program;
+    }
     made(root().join("target/x86_64-unknown-linux-musl/release").join(name))
 }
 
