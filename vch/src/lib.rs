@@ -32,6 +32,8 @@ pub mod guest_link;
 pub mod hub;
 pub mod images;
 pub mod inputs;
+#[allow(dead_code, unused_imports)]
+mod journal;
 pub mod logs;
 pub mod master_key;
 pub mod ova;
