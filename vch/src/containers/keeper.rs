@@ -47,6 +47,7 @@ pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>,
                 _ => std::future::pending().await,
             }
         };
+        let removed = async { life.wait_for(|life| life.removed).await.is_ok() };
         tokio::select! {
             changed = status.changed() => if changed.is_err() { break },
             () = given_up => {
@@ -55,10 +56,7 @@ pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>,
                 if status.changed().await.is_err() { break }
                 cut_at = None;
             }
-            gone = life.wait_for(|life| life.removed) => {
-                drop(gone);
-                break;
-            }
+            _ = removed => break,
         }
     }
     // what was written is read to its end

@@ -142,6 +142,7 @@ fn may_ask(ask: &message::Request) -> Result<(), Problem> {
         Ask::Resize { .. } | Ask::Signal { .. } | Ask::PowerOff | Ask::Start => Ok(()),
         Ask::List | Ask::Top | Ask::Stats | Ask::Inspect { .. } | Ask::Status | Ask::KernelLog => Ok(()),
         Ask::Reload { .. } | Ask::Trim | Ask::SetClock { .. } | Ask::Reboot => Ok(()),
+        Ask::Spec | Ask::Stop { .. } | Ask::Restart { .. } => Ok(()),
         Ask::Create { .. } | Ask::Attach { .. } | Ask::Detach { .. } | Ask::Forget { .. } => {
             Err(Problem::new(ProblemKind::Malformed, "this is not asked of a guest directly".into()))
         }
