@@ -118,7 +118,8 @@ impl Recorder {
         let (mut waiting, mut since) = (0, Instant::now());
         let mut sync: Option<Pin<Box<dyn Future<Output = _> + Send>>> = None;
         loop {
-            if sync.is_none() && waiting > 0 && (waiting >= BATCH || since + DELAY <= Instant::now() || last.is_some()) {
+            if sync.is_none() && waiting > 0 && (waiting >= BATCH || since + DELAY <= Instant::now() || last.is_some())
+            {
                 waiting = 0;
                 let journal = self.journal.clone();
                 sync = Some(Box::pin(async move { journal.sync().await }));

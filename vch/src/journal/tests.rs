@@ -33,27 +33,35 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at % 251).to_le_bytes()[0] ^ (at >> 13).to_le_bytes()[0]).collect()
 }
 
-/// What is there now, by stream.
-async fn both(journal: &Journal) -> (Vec<u8>, Vec<u8>) {
-    let mut reader = journal.read(Selection { from: Position::default(), to: Some(journal.end()) });
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    while let Some(record) = reader.next().await.unwrap() {
-        match record.stream {
-            Stream::Stdout => stdout.extend(record.bytes),
-            Stream::Stderr => stderr.extend(record.bytes),
-        }
-    }
-    (stdout, stderr)
-}
-
 fn at(stdout: u64, stderr: u64) -> Offsets {
     Offsets { stdin: 0, stdout, stderr }
 }
 
-/// Sends its writes where this file leads.
-fn swap_file(journal: &Journal, file: File) -> Arc<File> {
-    let mut state = journal.state();
-    std::mem::replace(&mut state.open.as_mut().unwrap().file, Arc::new(file))
+impl Journal {
+    /// Sends its writes where this file leads, and tells where they went.
+    pub(crate) fn swap_file(&self, file: File) -> File {
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.open.as_mut().unwrap().file, Arc::new(file));
+        before.try_clone().unwrap()
+    }
+
+    /// Its last file, and how much of it must be there after a crash.
+    pub(crate) fn must_last(&self) -> Option<(PathBuf, u64)> {
+        self.state().open.as_ref().map(|open| (open.segment.path.clone(), open.synced.0))
+    }
+
+    /// Everything that is there now: standard output, and standard error.
+    pub(crate) async fn everything(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut reader = self.read(Selection { from: Position::default(), to: Some(self.end()) });
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(record) = reader.next().await.unwrap() {
+            match record.stream {
+                Stream::Stdout => stdout.extend(record.bytes),
+                Stream::Stderr => stderr.extend(record.bytes),
+            }
+        }
+        (stdout, stderr)
+    }
 }
 
 #[tokio::test]
@@ -117,7 +125,7 @@ async fn whatever_a_crash_leaves_of_the_end_the_rest_is_whole() {
             };
             assert_eq!((journal.end().byte, journal.offsets(BOOT)), (*end, Some(*offsets)), "{cut} {behind:?}");
             journal.append(Stream::Stdout, 2, b"next").unwrap();
-            let (stdout, stderr) = both(&journal).await;
+            let (stdout, stderr) = journal.everything().await;
             let expected = [&whole.0[..usize::try_from(offsets.stdout).unwrap()], b"next"].concat();
             assert_eq!(stdout, expected);
             assert_eq!(stderr, whole.1[..usize::try_from(offsets.stderr).unwrap()]);
@@ -203,14 +211,14 @@ async fn a_full_disk_takes_nothing_and_tells_it() {
     let Rig { dir: _dir, journal } = begun(PLENTY).await;
     journal.append(Stream::Stdout, 1, b"before").unwrap();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let file = swap_file(&journal, full);
+    let file = journal.swap_file(full);
     let error = journal.append(Stream::Stdout, 1, b"lost?").unwrap_err();
     assert!(matches!(error, JournalError::Full { .. }), "{error:?}");
     assert!(error.to_string().contains("no room"), "{error}");
-    assert_eq!(both(&journal).await.0, b"before");
-    swap_file(&journal, file.try_clone().unwrap());
+    assert_eq!(journal.everything().await.0, b"before");
+    journal.swap_file(file);
     journal.append(Stream::Stdout, 1, b" and after").unwrap();
-    assert_eq!(both(&journal).await.0, b"before and after");
+    assert_eq!(journal.everything().await.0, b"before and after");
     assert_eq!(journal.sync().await.unwrap(), at(16, 0));
 }
 
@@ -221,13 +229,13 @@ async fn what_could_not_be_synced_is_asked_for_again() {
     journal.sync().await.unwrap();
     journal.append(Stream::Stdout, 1, b"in memory").unwrap();
     // it cannot be synced, as after an error of the disk
-    swap_file(&journal, OpenOptions::new().write(true).open("/dev/full").unwrap());
+    journal.swap_file(OpenOptions::new().write(true).open("/dev/null").unwrap());
     assert!(journal.sync().await.is_err());
     assert_eq!(journal.offsets(BOOT), Some(at(4, 0)));
     assert!(matches!(journal.append(Stream::Stdout, 1, b"x"), Err(JournalError::NotBegun { .. })));
     journal.begin(BOOT, at(4, 0)).await.unwrap();
     journal.append(Stream::Stdout, 1, b" on disk").unwrap();
-    assert_eq!(both(&journal).await.0, b"safe on disk");
+    assert_eq!(journal.everything().await.0, b"safe on disk");
     assert_eq!(journal.sync().await.unwrap(), at(12, 0));
     let next = Journal::open(dir.path(), PLENTY).unwrap();
     assert_eq!(next.offsets(BOOT), Some(at(12, 0)));
