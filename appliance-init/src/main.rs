@@ -4,6 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+mod secrets;
+mod services;
+
 use guest::events::{Interest, Poller, Signals};
 use guest::power_button::PowerButton;
 use guest::{mounts, power};

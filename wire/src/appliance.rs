@@ -15,6 +15,7 @@ mod pem;
 #[cfg(test)]
 mod tests;
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 pub use docker::{Docker, Tls};
@@ -49,6 +50,8 @@ pub struct ApplianceSpec {
     pub logs: LogLimits,
     /// Programs that run beside `vch`, by name.
     pub services: BTreeMap<String, Process>,
+    /// How long `vch` may say nothing before it is taken for hung.
+    pub watchdog: Duration,
     /// A shell on the console, where the medium has one.
     pub console: bool,
     /// What is told about what happens inside, and where.
@@ -95,6 +98,7 @@ impl Default for ApplianceSpec {
             format_data: false,
             logs: LogLimits { size: LOG_SIZE, files: LOG_FILES, output: None },
             services: BTreeMap::new(),
+            watchdog: WATCHDOG,
             console: false,
             diagnostics: Diagnostics::default(),
         }
@@ -124,6 +128,8 @@ const STATUS_PORT: u16 = 2378;
 /// A machine of 128 MiB keeps its logs in memory: three files of a service are 3 MiB.
 const LOG_SIZE: u64 = 1 << 20;
 const LOG_FILES: u8 = 2;
+/// Much longer than anything that a program may do between two waits, on a machine that is starved, too.
+const WATCHDOG: Duration = Duration::from_secs(30);
 /// A file that is shorter would be replaced with every few lines.
 const LEAST_LOG: u64 = 4096;
 
@@ -157,6 +163,9 @@ fn read_keys(root: &Node<'_>) -> Result<ApplianceSpec, SpecError> {
     let files = root.parsed("log/files", "a number from 0 to 99", |text| {
         amount::number(text).and_then(|files| u8::try_from(files).ok()).filter(|files| *files < 100)
     })?;
+    let watchdog = root.parsed("watchdog", "a time of at least a second as `30`, in seconds, or `1m30s`", |text| {
+        amount::time(text).filter(|time| *time >= Duration::from_secs(1))
+    })?;
     let key = root.parsed("link/key", "64 hexadecimal digits", MasterKey::from_hex)?;
     let spec = ApplianceSpec {
         hostname: root.filled("hostname"),
@@ -178,6 +187,7 @@ fn read_keys(root: &Node<'_>) -> Result<ApplianceSpec, SpecError> {
             output: size("log/output")?,
         },
         services,
+        watchdog: watchdog.unwrap_or(usual.watchdog),
         console: root.flag("debug/console", usual.console)?,
         diagnostics: machine::read_diagnostics(root)?,
     };

@@ -73,6 +73,7 @@ pub(super) fn whole() -> Dictionary {
         ("sessions|watch/restart", "true"),
         ("sessions|watch/stopTimeout", "3"),
         ("sessions|watch/health/cmd~json", "[\"true\"]"),
+        ("watchdog", "5s"),
         ("debug/console", "true"),
         ("diagnostics/debug", "2"),
         ("diagnostics/syslog/Network", "udp"),
@@ -113,6 +114,7 @@ fn every_key_is_read() {
     let links = &spec.links;
     assert_eq!((links.raw, links.concentrator, links.vsock), (Some(8081), None, true));
     assert_eq!(links.key, MasterKey::from_hex(KEY));
+    assert_eq!(spec.watchdog, Duration::from_secs(5));
     assert_eq!((spec.status, spec.format_data, spec.console), (Some(8443), true, true));
     assert_eq!(spec.logs, LogLimits { size: 65_536, files: 3, output: Some(5 << 20) });
     let watch = &spec.services["watch"];
@@ -166,6 +168,10 @@ fn what_is_wrong_is_named() {
         &[("log/size", "1k")],
         "guestinfo log/size: \"1k\" is not a size of at least 4k as `1048576`, in bytes, or `1m`",
     );
+    for odd in ["0", "500ms", "soon"] {
+        let expected = "a time of at least a second as `30`, in seconds, or `1m30s`";
+        refused(&[("watchdog", odd)], &format!("guestinfo watchdog: {odd:?} is not {expected}"));
+    }
     refused(&[("log/files", "100")], "guestinfo log/files: \"100\" is not a number from 0 to 99");
     refused(
         &[("hostname", "a b")],
