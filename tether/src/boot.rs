@@ -63,7 +63,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let init_us = clock::micros(clock::now());
     let signals = signals?;
     mounts::early()?;
-    journal::open();
+    journal::open("tether");
     say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
     let mut store = guestinfo::open()?;
     let spec = wire::guestinfo::read(&store.read()?).inspect_err(|error| {

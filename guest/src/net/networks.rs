@@ -45,6 +45,9 @@ pub enum NetworksError {
     /// What was to be done, with the network's name, and what the machine has against it.
     #[error("{what}: {reason}")]
     Machine { what: String, reason: String },
+    /// The same, of DHCP: everything is set up, and whoever is there is asked on.
+    #[error("{what}: {reason}")]
+    Unanswered { what: String, reason: String },
     #[error(transparent)]
     Firewall(#[from] FirewallError),
 }
@@ -301,8 +304,8 @@ impl Networks {
             };
             let now = clock::now();
             if now >= until {
-                let name = format!("network {}: no address by DHCP on {} within 15 s", endpoint.name, link.name);
-                return Err(machine(&name, &asker.heard()));
+                let what = format!("network {}: no address by DHCP on {} within 15 s", endpoint.name, link.name);
+                return Err(NetworksError::Unanswered { what, reason: asker.heard().to_string() });
             }
             let next = self.deadline().unwrap_or(until).min(until);
             // level-triggered: what has come is still there for `handle`
