@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod data_disk;
 mod secrets;
 mod services;
 
