@@ -4,6 +4,7 @@
 //! and leaves a machine that answers to its power button and to vCenter, and that nobody reaches: what it would have opened is closed.
 
 use std::error::Error;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ use wire::status::{Failure, FailureKind};
 
 use crate::services::Services;
 use crate::services::plan::{self, Places};
-use crate::{network, parameters, secrets};
+use crate::{data_disk, network, parameters, secrets};
 
 /// A machine that is ready to serve, or knows why it cannot.
 pub(crate) struct Machine {
@@ -30,7 +31,15 @@ pub(crate) struct Machine {
     /// Where the configuration came from, and where the status goes.
     pub(crate) store: Option<Box<dyn Store>>,
     pub(crate) networks: Networks,
-    pub(crate) services: Result<Services, Failure>,
+    pub(crate) outcome: Result<Prepared, Failure>,
+}
+
+/// What a boot comes to.
+pub(crate) struct Prepared {
+    /// Not started yet.
+    pub(crate) services: Services,
+    /// Where state is kept.
+    pub(crate) state: PathBuf,
 }
 
 /// Why there is no machine.
@@ -42,6 +51,10 @@ pub(crate) enum BootError {
     Mount(#[from] MountError),
 }
 
+/// What lasts as long as the machine runs.
+const RUN: &str = "/run";
+/// Certificates and keys.
+const SECRETS: &str = "/run/secrets";
 /// Where the services' logs are.
 const LOGS: &str = "/run/log";
 
@@ -59,35 +72,33 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let (store, asked) = configuration();
     journal::begin(asked.as_ref().map(|spec| spec.diagnostics.level).unwrap_or_default());
     let mut networks = network::none(asked.as_ref().ok())?;
-    let services = asked.and_then(|spec| prepare(&spec, &mut networks));
-    Ok(Machine { signals, button, clock, store, networks, services })
+    let outcome = asked.and_then(|spec| prepare(&spec, &mut networks));
+    Ok(Machine { signals, button, clock, store, networks, outcome })
 }
 
 /// The steps of a boot, in their order.
-fn prepare(spec: &ApplianceSpec, networks: &mut Networks) -> Result<Services, Failure> {
+fn prepare(spec: &ApplianceSpec, networks: &mut Networks) -> Result<Prepared, Failure> {
+    fs::create_dir_all(RUN).map_err(|error| machine(&format!("cannot make {RUN}"), &error))?;
+    let data = data_disk::mount_data(spec.require_data).map_err(|error| failure(FailureKind::Disk, &error))?;
+    secrets::write(spec, Path::new(SECRETS)).map_err(|error| failure(FailureKind::Machine, &error))?;
     parameters::set(spec)?;
     network::set_up(networks, spec)?;
-    let places = places(spec);
-    secrets::write(spec, &places.secrets).map_err(|error| failure(FailureKind::Machine, &error))?;
-    std::fs::create_dir_all(&places.state)
-        .map_err(|error| machine("cannot make the directory of vch's state", &error))?;
+    let places = places(spec, data.state);
     let list = plan::services(spec, &places).map_err(|reason| machine("cannot start the services", &reason))?;
-    Services::new(list, spec.logs, Path::new(LOGS), &places.notify)
-        .map_err(|error| failure(FailureKind::Machine, &error))
+    let services = Services::new(list, spec.logs, Path::new(LOGS), &places.notify)
+        .map_err(|error| failure(FailureKind::Machine, &error))?;
+    Ok(Prepared { services, state: places.state })
 }
 
-fn places(spec: &ApplianceSpec) -> Places {
+fn places(spec: &ApplianceSpec, state: PathBuf) -> Places {
     let has_shell = spec.console && Path::new(plan::BUSYBOX).exists();
     Places {
         notify: "/run/notify".into(),
-        secrets: "/run/secrets".into(),
-        state: STATE.into(),
+        secrets: SECRETS.into(),
+        state,
         shell: has_shell.then(|| PathBuf::from("/dev/console")),
     }
 }
-
-/// Where `vch` keeps what must last.
-pub(crate) const STATE: &str = "/var/lib/vch";
 
 /// Sets the time of day by the machine's own clock: the kernel may have had no driver for it when it looked.
 fn set_clock() -> Option<HardwareClock> {

@@ -6,6 +6,7 @@
 //!
 //! An appliance whose boot has failed has no services, and waits for the same events.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use guest::clock::{self, HardwareClock};
@@ -19,7 +20,7 @@ use guest::{journal, say};
 use nix::sys::signal::Signal;
 use wire::status::{Failure, MachineState, Status};
 
-use crate::boot::{BootError, Machine, reason};
+use crate::boot::{BootError, Machine, Prepared, reason};
 use crate::services::Services;
 use crate::toolbox;
 
@@ -60,6 +61,8 @@ pub(crate) struct Appliance {
     pub(crate) networks: Networks,
     /// None: the boot has failed.
     services: Option<Services>,
+    /// Where state is kept.
+    pub(crate) state: Option<PathBuf>,
     failure: Option<Failure>,
     goal: Goal,
     ending: Ending,
@@ -78,7 +81,7 @@ pub(crate) struct Appliance {
 impl Appliance {
     /// Starts the services, or says why it cannot.
     pub(crate) fn new(machine: Machine) -> Result<Appliance, BootError> {
-        let Machine { signals, button, clock, store, networks, services } = machine;
+        let Machine { signals, button, clock, store, networks, outcome } = machine;
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Interest::READ)?;
         poller.add(&networks, NETWORKS, Interest::READ)?;
@@ -86,11 +89,11 @@ impl Appliance {
             poller.add(button, BUTTON, Interest::READ)?;
         }
         journal::watch(&poller, CONSOLE)?;
-        let (mut services, failure) = match services {
-            Ok(services) => (Some(services), None),
+        let (mut services, state, failure) = match outcome {
+            Ok(Prepared { services, state }) => (Some(services), Some(state), None),
             Err(failure) => {
                 say!(Error, "nothing is served, until this is put right and the appliance starts again: {failure}");
-                (None, Some(failure))
+                (None, None, Some(failure))
             }
         };
         if let Some(services) = &mut services {
@@ -101,6 +104,7 @@ impl Appliance {
         Ok(Appliance {
             networks,
             services,
+            state,
             failure,
             goal: Goal::Serve,
             ending: Ending::default(),

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod data_disk;
 mod firewall;
 mod life;
 mod network;

@@ -11,7 +11,6 @@ use guest::toolbox::{Disk, Facts, Operation, Outcome, Power, Toolbox, VixError};
 use nix::sys::statvfs::statvfs;
 use wire::handshake::LinkKey;
 
-use crate::boot::STATE;
 use crate::life::Appliance;
 
 /// None on a machine that is not VMware's.
@@ -36,7 +35,7 @@ impl Served for Appliance {
             release: release.unwrap_or_default(),
             uptime: clock::now(),
             networks: self.networks.status().into_values().collect(),
-            disk: statvfs(STATE).ok().map(|room| {
+            disk: self.state.as_ref().and_then(|state| statvfs(state).ok()).map(|room| {
                 let bytes = |blocks: u64| blocks.saturating_mul(room.fragment_size());
                 Disk { free: bytes(room.blocks_available()), total: bytes(room.blocks()) }
             }),

@@ -44,8 +44,8 @@ pub struct ApplianceSpec {
     pub links: Links,
     /// The port of the status page; none: there is no page.
     pub status: Option<u16>,
-    /// An empty disk may be formatted as the data disk.
-    pub format_data: bool,
+    /// Nothing is served without the data disk; else the state is in memory then.
+    pub require_data: bool,
     /// What is kept of what programs write.
     pub logs: LogLimits,
     /// Programs that run beside `vch`, by name.
@@ -95,7 +95,7 @@ impl Default for ApplianceSpec {
             docker: None,
             links: Links { raw: Some(LINK_PORT), concentrator: Some(CONCENTRATOR_PORT), vsock: false, key: None },
             status: Some(STATUS_PORT),
-            format_data: false,
+            require_data: false,
             logs: LogLimits { size: LOG_SIZE, files: LOG_FILES, output: None },
             services: BTreeMap::new(),
             watchdog: WATCHDOG,
@@ -180,7 +180,7 @@ fn read_keys(root: &Node<'_>) -> Result<ApplianceSpec, SpecError> {
             key,
         },
         status: port(root, "status/port", usual.status)?,
-        format_data: root.flag("data/format", usual.format_data)?,
+        require_data: root.flag("data/required", usual.require_data)?,
         logs: LogLimits {
             size: size("log/size")?.unwrap_or(usual.logs.size),
             files: files.unwrap_or(usual.logs.files),

@@ -62,7 +62,7 @@ pub(super) fn whole() -> Dictionary {
         ("link/key", KEY),
         ("vspc/port", "0"),
         ("status/port", "8443"),
-        ("data/format", "true"),
+        ("data/required", "true"),
         ("log/size", "64k"),
         ("log/files", "3"),
         ("log/output", "5m"),
@@ -115,7 +115,7 @@ fn every_key_is_read() {
     assert_eq!((links.raw, links.concentrator, links.vsock), (Some(8081), None, true));
     assert_eq!(links.key, MasterKey::from_hex(KEY));
     assert_eq!(spec.watchdog, Duration::from_secs(5));
-    assert_eq!((spec.status, spec.format_data, spec.console), (Some(8443), true, true));
+    assert_eq!((spec.status, spec.require_data, spec.console), (Some(8443), true, true));
     assert_eq!(spec.logs, LogLimits { size: 65_536, files: 3, output: Some(5 << 20) });
     let watch = &spec.services["watch"];
     assert_eq!(
@@ -177,7 +177,7 @@ fn what_is_wrong_is_named() {
         &[("hostname", "a b")],
         "guestinfo hostname: \"a b\" is not a name of at most 64 letters, digits, `-`, `_` and `.`",
     );
-    refused(&[("data/format", "yes")], "guestinfo data/format: \"yes\" is not `true` or `false`");
+    refused(&[("data/required", "yes")], "guestinfo data/required: \"yes\" is not `true` or `false`");
     for odd in ["a/b", "vch", "..", ""] {
         let list = format!("watch|{odd}");
         let expected =
