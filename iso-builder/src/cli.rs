@@ -113,7 +113,7 @@ Examples:
 Examples:
   iso-builder appliance -o appliance.iso
   iso-builder appliance --kernel bzImage --init appliance-init --cmdline 'console=ttyS1 quiet' -o appliance.iso")]
-    Appliance(iso::Iso),
+    Appliance(iso::Appliance),
     /// Store a disk in another way: raw, or as one of the kinds of VMDK
     #[command(after_help = "\
 Examples:
@@ -272,8 +272,8 @@ impl Command {
     fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let output = self.output().map(Path::to_owned);
         match self {
-            Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
-            Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
+            Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, Vec::new(), context),
+            Command::Appliance(asked) => asked.run(context),
             Command::Convert(asked) => asked.run(),
             Command::Disk(asked) => asked.run(context),
             Command::Gc(asked) => asked.run(context),
@@ -299,7 +299,8 @@ impl Command {
     /// What it makes, where it does not say so itself.
     fn output(&self) -> Option<&Path> {
         match self {
-            Command::Bootstrap(asked) | Command::Appliance(asked) => Some(&asked.output),
+            Command::Bootstrap(asked) => Some(&asked.output),
+            Command::Appliance(asked) => Some(&asked.iso.output),
             Command::Disk(asked) => Some(&asked.output),
             Command::Convert(asked) => Some(&asked.output),
             Command::Initramfs(asked) => Some(&asked.output),

@@ -41,7 +41,7 @@ fn facts() -> Facts {
     Facts {
         images: [BOOTSTRAP, APPLIANCE, INITRAMFS, KERNEL].map(subject).to_vec(),
         kernel: origin::Kernel { release: Some("6.12.117-tether".into()), ..kernel },
-        programs: [program("tether", Some(tether)), program("appliance-init", None)],
+        programs: [program("tether", Some(tether)), program("appliance-init", None), program("vch", None)],
         loaders: vec![origin::Found {
             package: "isolinux",
             licence: "GPL-2.0-or-later",
@@ -141,6 +141,7 @@ fn the_statement_names_what_came_in_and_what_came_out() {
         "bzImage",
         "tether",
         "appliance-init",
+        "vch",
         "isolinux.bin",
     ];
     assert_eq!(names, expected);
