@@ -145,7 +145,7 @@ fn the_statement_names_what_came_in_and_what_came_out() {
         "isolinux.bin",
     ];
     assert_eq!(names, expected);
-    assert_eq!(definition["resolvedDependencies"][7]["uri"], "pkg:deb/debian/isolinux@3%3A6.04?arch=all");
+    assert_eq!(definition["resolvedDependencies"][8]["uri"], "pkg:deb/debian/isolinux@3%3A6.04?arch=all");
     let unknown =
         Facts { lock: None, commit: None, toolchain: None, builder: Some("https://b.example".into()), ..facts };
     let statement = parsed(&provenance::statement(&unknown, &[]));
