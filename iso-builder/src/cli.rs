@@ -7,6 +7,7 @@ mod additions;
 mod cat;
 mod completions;
 mod convert;
+mod data_disk;
 mod diff;
 mod disk;
 mod form;
@@ -120,6 +121,12 @@ Examples:
   iso-builder convert disk.raw disk.vmdk --format vmdk
   iso-builder convert exported.vmdk disk.raw --format raw")]
     Convert(convert::Convert),
+    /// Make the appliance's data disk: an empty ext4 file system labelled vchdata
+    #[command(after_help = "\
+Examples:
+  iso-builder data-disk --size 20G -o data.raw
+  iso-builder data-disk --size 20G --format vmdk -o data.vmdk")]
+    DataDisk(data_disk::DataDisk),
     /// Build a container's disk out of an image
     #[command(after_help = "\
 Examples:
@@ -275,6 +282,7 @@ impl Command {
             Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, Vec::new(), context),
             Command::Appliance(asked) => asked.run(context),
             Command::Convert(asked) => asked.run(),
+            Command::DataDisk(asked) => asked.run(context),
             Command::Disk(asked) => asked.run(context),
             Command::Gc(asked) => asked.run(context),
             Command::Images => images::list(context),
@@ -301,6 +309,7 @@ impl Command {
         match self {
             Command::Bootstrap(asked) => Some(&asked.output),
             Command::Appliance(asked) => Some(&asked.iso.output),
+            Command::DataDisk(asked) => Some(&asked.output),
             Command::Disk(asked) => Some(&asked.output),
             Command::Convert(asked) => Some(&asked.output),
             Command::Initramfs(asked) => Some(&asked.output),
