@@ -14,6 +14,7 @@
 //!
 //! serve     `vch serve`: many links   hub         one link and its clients
 //! control   how clients reach serve   client      ps, exec, attach, cp ...     detach    keys that leave a session
+//! listen    where docker clients connect     certs    their certificates         notify    what serve's own keeper is told
 //! logs      `vch logs`                timestamp   times as docker writes them
 //!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assets;
+pub mod certs;
 pub mod cli;
 pub mod client;
 pub mod console;
@@ -32,8 +34,10 @@ pub mod guest_link;
 pub mod hub;
 pub mod images;
 pub mod inputs;
+pub mod listen;
 pub mod logs;
 pub mod master_key;
+mod notify;
 pub mod ova;
 pub mod pipe;
 pub mod plan;

@@ -22,7 +22,10 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::cli::{Hypervisor, ServeArgs};
+use crate::listen::Listeners;
+use crate::notify::Supervisor;
 use crate::pipe::{Address, Listener, Pipe};
+use crate::signals::SIGHUP;
 use crate::{master_key, signals};
 
 use self::vms::Vms;
@@ -53,13 +56,30 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    tokio::select! {
-        never = accept_clients(&clients.listener, vms) => never,
-        signal = signals::ending(&mut caught) => {
-            say(&format!("ends, by signal {signal}; what runs goes on"));
-            Ok(())
+    let api = Listeners::open(&args.listen, args.state.as_deref())?;
+    api.lines().iter().for_each(|line| say(line));
+    let api = api.serve(&axum::Router::new().route("/_ping", axum::routing::get(|| async { "OK" })));
+    let supervisor = Supervisor::from_environment();
+    supervisor.ready("links and clients connect");
+    let until_told = async {
+        loop {
+            let signal = signals::ending(&mut caught).await;
+            match if signal == SIGHUP { api.reload() } else { Ok(false) } {
+                Ok(false) => return signal,
+                Ok(true) => say("the certificates were read again"),
+                Err(error) => say(&format!("the certificates stay as they are: {error:#}")),
+            }
         }
-    }
+    };
+    let signal = tokio::select! {
+        never = accept_clients(&clients.listener, vms) => return never,
+        () = supervisor.watch() => unreachable!("it watches for ever"),
+        signal = until_told => signal,
+    };
+    say(&format!("ends, by signal {signal}; what runs goes on"));
+    supervisor.stopping();
+    api.stop().await;
+    Ok(())
 }
 
 /// One line on standard error for each event.

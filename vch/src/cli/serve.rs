@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Control;
+use super::{Control, ListenArgs};
 use crate::pipe::Address;
 
 /// Hold the links of containerVMs, for the other commands to use.
@@ -33,6 +33,9 @@ pub struct ServeArgs {
     /// Where the master key lies, unless that is said [default: $XDG_STATE_HOME/tether]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     #[command(flatten)]
     pub control: Control,

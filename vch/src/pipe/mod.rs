@@ -77,7 +77,7 @@ impl Listener {
     /// Listens there, or opens the device that is there.
     pub fn bind(address: &Address) -> Result<Listener, PipeError> {
         let kind = match address {
-            Address::Unix(path) => listen_unix(path),
+            Address::Unix(path) => unix_listener(path).map(|(listener, path)| Kind::Unix { listener, _path: path }),
             Address::Tcp(at) => listen_tcp(at).map(Kind::Tcp),
             Address::Serial { device, speed } => Serial::open(device, *speed).map(Kind::Serial),
             Address::Vsock { cid, port } => listen_vsock(cid.unwrap_or(VMADDR_CID_ANY), *port).map(Kind::Vsock),
@@ -154,7 +154,7 @@ where
 
 /// The file of a socket; it goes with its listener.
 #[derive(Debug)]
-struct SocketPath(std::path::PathBuf);
+pub(crate) struct SocketPath(std::path::PathBuf);
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
@@ -163,7 +163,8 @@ impl Drop for SocketPath {
     }
 }
 
-fn listen_unix(path: &Path) -> io::Result<Kind> {
+/// Listens at a path that only its owner may connect to.
+pub(crate) fn unix_listener(path: &Path) -> io::Result<(UnixListener, SocketPath)> {
     let listener = StdUnixListener::bind(path).or_else(|error| match error.kind() {
         // what a host that was killed has left is in nobody's way; a socket that somebody answers at is
         io::ErrorKind::AddrInUse if is_left_over(path) => {
@@ -175,7 +176,7 @@ fn listen_unix(path: &Path) -> io::Result<Kind> {
     let own = SocketPath(path.to_owned());
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
-    Ok(Kind::Unix { listener: UnixListener::from_std(listener)?, _path: own })
+    Ok((UnixListener::from_std(listener)?, own))
 }
 
 fn is_left_over(path: &Path) -> bool {
@@ -190,7 +191,7 @@ fn listen_tcp(at: &str) -> io::Result<TcpListener> {
 }
 
 /// Keys are small and wanted at once. A host that lost its power says nothing: it is asked from time to time.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
