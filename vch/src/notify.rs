@@ -49,14 +49,9 @@ impl Supervisor {
         self.tell(&format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// What a person is to know.
-    pub(crate) fn status(&self, status: &str) {
-        self.tell(&format!("STATUS={}", one_line(status)));
-    }
-
     /// It ends in an orderly way.
-    pub(crate) fn stopping(&self) {
-        self.tell("STOPPING=1");
+    pub(crate) fn stopping(&self, status: &str) {
+        self.tell(&format!("STOPPING=1\nSTATUS={}", one_line(status)));
     }
 
     /// Says that it is alive, for ever. It has to run where all else runs: a program that hangs does not say it.
@@ -110,17 +105,16 @@ mod tests {
             let supervisor = Supervisor::new(Some(&address), Some(4_000_000));
             supervisor.ready("3 VMs\nSTOPPING=1");
             assert_eq!(heard(&socket), "READY=1\nSTATUS=3 VMs STOPPING=1");
-            supervisor.status("4 VMs");
-            assert_eq!(heard(&socket), "STATUS=4 VMs");
             let began = tokio::time::Instant::now();
             tokio::select! {
                 () = supervisor.watch() => {}
                 () = tokio::time::sleep(Duration::from_secs(5)) => {}
             }
             assert_eq!(began.elapsed(), Duration::from_secs(5));
-            supervisor.stopping();
+            supervisor.stopping("by a signal");
             // at 0, 2 and 4 s
-            assert_eq!([0; 4].map(|_| heard(&socket)), ["WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1", "STOPPING=1"]);
+            let said = [0; 4].map(|_| heard(&socket));
+            assert_eq!(said, ["WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1", "STOPPING=1\nSTATUS=by a signal"]);
         }
     }
 
@@ -130,7 +124,7 @@ mod tests {
             let supervisor = Supervisor::new(address.map(OsStr::new), None);
             let began = Instant::now();
             supervisor.ready("");
-            supervisor.stopping();
+            supervisor.stopping("");
             assert!(began.elapsed() < Duration::from_secs(20));
             let watched = tokio::time::timeout(Duration::from_secs(1), supervisor.watch()).await;
             assert!(watched.is_err());

@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::cli::{Hypervisor, ServeArgs};
 use crate::listen::Listeners;
 use crate::notify::Supervisor;
-use crate::pipe::{Address, Listener, Pipe};
+use crate::pipe::{Address, Listener, Pipe, VmwareNames};
 use crate::signals::SIGHUP;
 use crate::{master_key, signals};
 
@@ -77,7 +77,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         signal = until_told => signal,
     };
     say(&format!("ends, by signal {signal}; what runs goes on"));
-    supervisor.stopping();
+    supervisor.stopping("lets clients end");
     api.stop().await;
     Ok(())
 }
@@ -110,12 +110,27 @@ async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
 }
 
 async fn enter(door: &door::Door, pipe: Pipe, vms: &Rc<Vms>) {
+    let names = pipe.vmware_names();
     let (reader, writer) = pipe.split();
     match door.ask(reader, writer).await {
-        Ok(guest) => vms.arrive(guest, door.tuning()).await,
+        Ok(guest) => {
+            if let Some(names) = names {
+                spawn_local(tell_names(guest.vm.clone(), names));
+            }
+            vms.arrive(guest, door.tuning()).await;
+        }
         Err(reason) => {
             say(&format!("{}: closed a connection: {reason} ({} so far)", door.address(), door.turned_away()))
         }
+    }
+}
+
+/// Who looks for a VM in vSphere's client knows it by its name there.
+async fn tell_names(vm: String, mut names: watch::Receiver<VmwareNames>) {
+    if let Ok(told) = names.wait_for(|names| names.name.is_some() && names.instance_uuid.is_some()).await {
+        let VmwareNames { name, instance_uuid, .. } = &*told;
+        let (name, uuid) = (name.as_deref().unwrap_or_default(), instance_uuid.as_deref().unwrap_or_default());
+        say(&format!("{vm}: it says that vSphere knows it as {name:?}, {uuid}"));
     }
 }
 

@@ -20,9 +20,10 @@ pub struct ServeArgs {
     #[arg(long, value_enum)]
     pub hypervisor: Hypervisor,
 
-    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vsock://PORT, or a device, serial://DEVICE?speed=BAUD
+    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vspc://ADDRESS[:PORT], vsock://PORT, or a device, serial://DEVICE?speed=BAUD
     ///
-    /// On tcp and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
+    /// On vspc, which is telnet with VMware's extension, ESXi connects serial ports that have this host as their concentrator (port 2377), and can move their VMs.
+    /// On tcp, vspc and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
     #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
     pub link_listen: Vec<Address>,
 
