@@ -5,6 +5,12 @@ use std::time::Duration;
 const NS: u64 = 1_000_000_000;
 const DAY: i64 = 86_400;
 
+/// Nanoseconds since 1970, by this machine's clock.
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// Nanoseconds since 1970 as `2026-01-31T23:59:59.000000000Z`.
 pub fn format(ns: u64) -> String {
     let (seconds, fraction) = (ns / NS, ns % NS);
