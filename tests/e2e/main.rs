@@ -3,6 +3,7 @@
 mod appliance;
 mod astray;
 mod boot;
+mod changes;
 mod commands;
 mod copies;
 mod copy;
@@ -46,6 +47,7 @@ mod reproducible;
 mod restart;
 mod resume;
 mod rights;
+mod run_vch;
 mod serve;
 mod services;
 mod sessions;
