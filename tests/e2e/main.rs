@@ -11,6 +11,7 @@ mod debian;
 mod dhcp;
 mod disk;
 mod disks;
+mod docker_logs;
 mod exit_code;
 mod ext4;
 mod failure;
