@@ -53,6 +53,21 @@ impl Serve {
         self.path("links.sock")
     }
 
+    /// Its directory of what must last.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// Where docker connects, as `docker --host` has it.
+    pub fn docker_host(&self) -> String {
+        format!("unix://{}", self.path("docker.sock").display())
+    }
+
+    /// Docker's own client, of this serve.
+    pub fn docker(&self, args: &[&str]) -> Run {
+        vch::docker(&self.docker_host()).args(args)
+    }
+
     fn control(&self) -> String {
         format!("unix://{}", self.path("control.sock").display())
     }
@@ -66,6 +81,9 @@ impl Serve {
             .arg("--master-key")
             .arg(self.path("master.key"))
             .args(["--control", &self.control()])
+            .arg("--state")
+            .arg(self.path("state"))
+            .args(["--host", &self.docker_host()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

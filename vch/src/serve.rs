@@ -4,14 +4,13 @@
 //! VMs ==pipes==> door: whose?  ==> vms: a hub for each <== operations: clients' requests <==control socket== vch exec, attach ...
 //! ```
 //!
-//! It decides what is accepted at its doors, and when it ends. It keeps no state but the master key: whatever was under way is with the guests and the clients.
+//! It decides what is accepted at its doors, and when it ends. What it must not lose is on disk (crate::containers) or still with the guests.
 
 mod door;
 mod operations;
 mod streams;
 mod vms;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +20,11 @@ use tokio::sync::Semaphore;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
+use crate::api::{self, Api};
 use crate::cli::{Hypervisor, ServeArgs};
+use crate::containers::Containers;
 use crate::pipe::{Address, Listener, Pipe};
-use crate::{master_key, signals};
+use crate::{master_key, signals, state};
 
 use self::vms::Vms;
 
@@ -46,7 +47,19 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let control = args.control.address();
     // first, so that a second serve takes nothing from the one that runs
     let clients = control.listen().await?;
-    let vms = Rc::new(Vms::new(key));
+    let state = match &args.state {
+        Some(dir) => dir.clone(),
+        None => state::state_dir()?,
+    };
+    let containers = Containers::open(&state.join(STATE), JOURNAL_LIMIT)?;
+    let vms = Arc::new(Vms::new(key, containers.clone()));
+    let app = api::router(Arc::new(Api { containers }));
+    for address in &args.host {
+        let Address::Unix(path) = address else { bail!("--host {address}: docker connects by unix://PATH so far") };
+        let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
+        say(&format!("docker connects at unix://{}", path.display()));
+        tokio::spawn(axum::serve(listener, app.clone()).into_future());
+    }
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
         say(&format!("links connect at {address}"));
@@ -63,12 +76,12 @@ async fn serve(args: &ServeArgs) -> Result<()> {
 }
 
 /// One line on standard error for each event.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("vch: serve: {text}");
 }
 
-async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
-    let door = Rc::new(door::Door::new(address));
+async fn accept_links(mut listener: Listener, address: Address, vms: Arc<Vms>) {
+    let door = Arc::new(door::Door::new(address));
     let places = Arc::new(Semaphore::new(AT_THE_DOOR));
     loop {
         // who connects without end waits for his own
@@ -89,7 +102,7 @@ async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
     }
 }
 
-async fn enter(door: &door::Door, pipe: Pipe, vms: &Rc<Vms>) {
+async fn enter(door: &door::Door, pipe: Pipe, vms: &Arc<Vms>) {
     let (reader, writer) = pipe.split();
     match door.ask(reader, writer).await {
         Ok(guest) => vms.arrive(guest, door.tuning()).await,
@@ -99,7 +112,7 @@ async fn enter(door: &door::Door, pipe: Pipe, vms: &Rc<Vms>) {
     }
 }
 
-async fn accept_clients(listener: &UnixListener, vms: Rc<Vms>) -> Result<()> {
+async fn accept_clients(listener: &UnixListener, vms: Arc<Vms>) -> Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -113,6 +126,10 @@ async fn accept_clients(listener: &UnixListener, vms: Rc<Vms>) -> Result<()> {
     }
 }
 
+/// In the state directory: what containers leave.
+const STATE: &str = "serve";
+/// Bytes that a container's output may take on disk.
+const JOURNAL_LIMIT: u64 = 100 << 20;
 /// Connections that have not yet said whose they are, at one address.
 const AT_THE_DOOR: usize = 128;
 /// After a failure such as too many open files.

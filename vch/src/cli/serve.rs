@@ -26,6 +26,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
     pub link_listen: Vec<Address>,
 
+    /// Where docker connects: unix://PATH
+    #[arg(short = 'H', long, value_name = "ADDRESS")]
+    pub host: Vec<Address>,
+
     /// The master key: a file with 64 hexadecimal digits that only its owner can read; made if it does not exist [default: master.key in the state directory]
     #[arg(long, value_name = "FILE")]
     pub master_key: Option<PathBuf>,
