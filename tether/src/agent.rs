@@ -97,6 +97,8 @@ pub(crate) struct Agent {
     pub(crate) chores: Chores,
     /// Another spec, on its way.
     pub(crate) reloading: Option<Reloading>,
+    /// The text of the spec that a host has brought; none while the store's counts.
+    pub(crate) reloaded: Option<String>,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
     pub(crate) network: Network,
@@ -145,6 +147,7 @@ impl Agent {
             goal: Goal::Serve,
             chores: Chores::default(),
             reloading: None,
+            reloaded: None,
             cgroup,
             network,
             ending: Ending::default(),

@@ -4,8 +4,8 @@
 //!   Serve  -- asked to stop, or the main session has ended -->  Stop  -- every member has ended -->  Flush  -->  power off
 //! ```
 //!
-//! A member that is asked to stop gets its stop signal and its time, and is killed when that has passed; when the main one's has passed, all are. As with docker, asking
-//! again sends the signal again and gives no more time. What runs beside the members has no say: sessions that the host made get SIGTERM, and whatever is
+//! A member that is asked to stop gets its stop signal and its time, or those that the host names, and is killed when that has passed; when the main one's has passed, all
+//! are. As with docker, asking again sends the signal again and gives no more time. What runs beside the members has no say: sessions that the host made get SIGTERM, and whatever is
 //! left when the last member has gone is killed.
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use wire::status::{Exit, Failure};
 
 use crate::agent::{Agent, Goal};
 use crate::launch;
-use crate::members::{Member, Stop};
+use crate::members::{Leave, Member, Stop};
 use crate::pipes::Place;
 use crate::session::{SIGKILL, Session};
 
@@ -71,6 +71,11 @@ impl Agent {
     /// Asks every member to end, and all that runs beside them. Those that were never started have no end to tell: the machine powers off at once, and that the
     /// link ends after a `PowerOff` was answered, with neither `Ended` nor `Failed`, says that nothing has run.
     pub(crate) fn stop(&mut self) {
+        self.stop_as(Leave::default());
+    }
+
+    /// The same, as the host wants it.
+    pub(crate) fn stop_as(&mut self, leave: Leave) {
         if let Goal::Flush { .. } = self.goal {
             return;
         }
@@ -81,21 +86,22 @@ impl Agent {
             self.sessions.signal_guests(SIGTERM);
         }
         self.goal = Goal::Stop;
-        self.stop_members(|_| true);
+        self.stop_members(leave, |_| true);
     }
 
     /// Asks some of the members to end.
-    pub(crate) fn stop_members(&mut self, which: impl Fn(&Member) -> bool) {
+    pub(crate) fn stop_members(&mut self, leave: Leave, which: impl Fn(&Member) -> bool) {
         self.teller.changed = true;
         let now = clock::now();
         let mut over = Vec::new();
         for member in self.members.iter_mut().filter(|member| !member.over && which(member)) {
-            say!(Info, "a session is asked to stop"; session = member.name, signal = member.process.stop_signal);
-            member.ask_to_stop(now);
+            let signal = leave.signal.unwrap_or(member.process.stop_signal);
+            say!(Info, "a session is asked to stop"; session = member.name, signal = signal);
+            member.ask_to_stop(leave, now);
             let Ok(session) = self.sessions.find(member.id) else { continue };
             session.must_end();
             // an error means that it has ended already
-            let _gone = session.signal(member.process.stop_signal);
+            let _gone = session.signal(signal);
             if session.is_waiting() || session.is_resting() {
                 over.push(member.id);
             }
@@ -233,7 +239,7 @@ impl Agent {
         self.sessions.conclude(id, &mut self.outside.io());
         if id == MAIN {
             self.goal = Goal::Stop;
-            self.stop_members(|member| !matches!(member.stop, Stop::Asked { .. }));
+            self.stop_members(Leave::default(), |member| !matches!(member.stop, Stop::Asked { .. }));
         } else if let Some(exit) = exit {
             self.outside.line.tell(&Message::Event(Told::Ended { session: id, exit }));
         }

@@ -44,6 +44,29 @@ pub(crate) enum Stop {
     Asked { kill_at: Option<Duration> },
 }
 
+/// How a member is asked to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leave {
+    /// In place of its stop signal.
+    pub(crate) signal: Option<u8>,
+    /// In place of its stop timeout; `u64::MAX` is for ever.
+    grace_ms: Option<u64>,
+}
+
+impl Leave {
+    /// What the host asks for.
+    pub(crate) fn asked(signal: Option<u8>, grace_ms: Option<u64>) -> Result<Leave, String> {
+        match signal {
+            Some(signal) if !(1..=64).contains(&signal) => Err(no_signal(signal)),
+            _ => Ok(Leave { signal, grace_ms }),
+        }
+    }
+}
+
+pub(crate) fn no_signal(signal: u8) -> String {
+    format!("there is no signal {signal}: they go from 1 to 64")
+}
+
 impl Member {
     pub(crate) fn new(name: &str, id: SessionId, process: &Process, cgroup: &Cgroup) -> Member {
         Member {
@@ -92,11 +115,19 @@ impl Member {
         self.start_at
     }
 
-    /// It is asked to stop. The time that it has counts from the first time.
-    pub(crate) fn ask_to_stop(&mut self, now: Duration) {
-        if !matches!(self.stop, Stop::Asked { .. }) {
-            self.stop = Stop::Asked { kill_at: self.process.stop_timeout.map(|timeout| now + timeout) };
-        }
+    /// It is asked to stop. Asked again, it has no more time than it had, but it can have less.
+    pub(crate) fn ask_to_stop(&mut self, leave: Leave, now: Duration) {
+        let grace = match leave.grace_ms {
+            None => self.process.stop_timeout,
+            Some(u64::MAX) => None,
+            Some(millis) => Some(Duration::from_millis(millis)),
+        };
+        let before = match self.stop {
+            Stop::Asked { kill_at } => kill_at,
+            Stop::No | Stop::Doomed => None,
+        };
+        let kill_at = [before, grace.map(|grace| now + grace)].into_iter().flatten().min();
+        self.stop = Stop::Asked { kill_at };
     }
 
     /// Whether it must be killed; once.
@@ -152,21 +183,39 @@ mod tests {
             assert_eq!(member.ended(&failure(), SECOND).is_some(), again, "signal {signal}");
         }
         let mut member = member(Restart::Always);
-        member.ask_to_stop(SECOND);
+        member.ask_to_stop(Leave::default(), SECOND);
         assert_eq!(member.ended(&failure(), SECOND), None);
     }
 
     #[test]
     fn asking_twice_gives_no_more_time_and_killing_is_once() {
         let mut member = member(Restart::No);
-        member.ask_to_stop(SECOND);
-        member.ask_to_stop(9 * SECOND);
+        member.ask_to_stop(Leave::default(), SECOND);
+        member.ask_to_stop(Leave::default(), 9 * SECOND);
         assert_eq!(member.deadline(), Some(11 * SECOND));
         assert!(!member.take_kill(10 * SECOND) && member.take_kill(11 * SECOND) && !member.take_kill(12 * SECOND));
         assert_eq!(member.deadline(), None);
         member.process.stop_timeout = None;
         member.stop = Stop::No;
-        member.ask_to_stop(SECOND);
+        member.ask_to_stop(Leave::default(), SECOND);
         assert_eq!(member.deadline(), None, "for ever");
+    }
+
+    #[test]
+    fn the_host_can_give_other_time_and_then_less_and_never_more() {
+        let mut member = member(Restart::No);
+        let mut ask = |grace_ms, now: u32, expected: Option<u32>| {
+            member.ask_to_stop(Leave::asked(None, grace_ms).unwrap(), now * SECOND);
+            assert_eq!(member.deadline(), expected.map(|at| at * SECOND), "{grace_ms:?}");
+        };
+        ask(Some(u64::MAX), 1, None);
+        ask(Some(60_000), 2, Some(62));
+        // the spec's ten seconds
+        ask(None, 3, Some(13));
+        ask(Some(u64::MAX), 4, Some(13));
+        ask(Some(u64::MAX - 1), 5, Some(13));
+        ask(Some(0), 6, Some(6));
+        assert_eq!(Leave::asked(Some(65), None), Err("there is no signal 65: they go from 1 to 64".into()));
+        assert!(Leave::asked(Some(0), None).is_err() && Leave::asked(Some(64), None).is_ok());
     }
 }

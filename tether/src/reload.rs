@@ -18,7 +18,7 @@ use crate::agent::{Agent, Goal};
 use crate::boot::reason;
 use crate::chores;
 use crate::limits;
-use crate::members::{Member, checker};
+use crate::members::{Leave, Member, checker};
 
 /// Something that a running machine can take over from another spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +155,8 @@ pub(crate) struct Reloading {
     /// What is still to be done; the first of it may be under way.
     left: VecDeque<Change>,
     done: Vec<String>,
+    /// Its text, unless the store holds it.
+    keys: Option<String>,
 }
 
 impl Reloading {
@@ -186,7 +188,10 @@ impl Agent {
     /// before. `None` when that takes a while: the request is answered then.
     pub(crate) fn reload(&mut self, request: Option<u64>, keys: &str) -> Option<Result<(), String>> {
         match self.changes(keys) {
-            Ok(left) => self.go_on(Reloading { request, left, done: Vec::new() }),
+            Ok(left) => {
+                let keys = (!keys.is_empty()).then(|| keys.to_owned());
+                self.go_on(Reloading { request, left, done: Vec::new(), keys })
+            }
             Err(reason) => Some(Err(reason)),
         }
     }
@@ -237,6 +242,7 @@ impl Agent {
             }
             reloading.done.push(what);
         }
+        self.reloaded = reloading.keys;
         Some(Ok(()))
     }
 
@@ -293,7 +299,7 @@ impl Agent {
             Change::Remove(name) => {
                 self.spec.others.remove(&name);
                 self.members.iter_mut().filter(|member| member.name == name).for_each(|member| member.removed = true);
-                self.stop_members(|member| member.removed);
+                self.stop_members(Leave::default(), |member| member.removed);
             }
             Change::Rules(name, process) => {
                 self.set_rules(&name, &process);

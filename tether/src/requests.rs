@@ -3,13 +3,17 @@
 use std::io;
 
 use guest::power::Ending;
-use wire::message::{Exec, Reply, Request, SessionId, Work};
+use wire::guestinfo;
+use wire::message::{Exec, Reply, Request, SessionId, SpecText, Work};
+use wire::vmx::Dictionary;
 
 use crate::agent::{Agent, Goal};
+use crate::boot::reason;
 use crate::chores;
 use crate::copies::{self, Copy};
 use crate::launch::{self, Launched};
 use crate::machine;
+use crate::members::Leave;
 use crate::pipes::Place;
 use crate::session::Session;
 use crate::sessions::close_channels;
@@ -36,6 +40,13 @@ impl Agent {
             Request::Resize { session, size } => self.sessions.find(session)?.resize(size)?,
             Request::Signal { session, signal } => self.send(session, signal)?,
             Request::PowerOff => self.stop(),
+            Request::Stop { signal, grace_ms } => self.stop_as(Leave::asked(signal, grace_ms)?),
+            Request::Restart { signal, grace_ms } => {
+                let leave = Leave::asked(signal, grace_ms)?;
+                self.ending = Ending::Reboot;
+                self.stop_as(leave);
+            }
+            Request::Spec => return self.told_spec(),
             Request::Create { session, work } => return self.create(session, work),
             Request::Start => return self.start_held(),
             Request::Attach { session } => self.sessions.find(session)?.attach(true),
@@ -58,6 +69,24 @@ impl Agent {
         Ok(Reply::Done)
     }
 
+    /// The spec as it stands, for hosts that have the key already.
+    fn told_spec(&self) -> Result<Reply, String> {
+        let mut keys = match &self.reloaded {
+            Some(text) => Dictionary::parse(text).map_err(|error| error.to_string())?,
+            None => self.store.read().map_err(|error| reason(&error))?,
+        };
+        // a store that lists nothing was asked only for what the machine needs
+        for key in guestinfo::ABOUT.into_iter().filter(|_| self.reloaded.is_none()) {
+            if keys.get(key).is_none()
+                && let Some(value) = self.store.get(key).map_err(|error| reason(&error))?
+            {
+                keys.set(key, value);
+            }
+        }
+        let told = guestinfo::without_key(&keys, &self.spec.link.key).map_err(|error| error.to_string())?;
+        Ok(Reply::Spec(SpecText(told.to_string())))
+    }
+
     /// Starts the main process, if nobody has yet.
     fn start_held(&mut self) -> Result<Reply, String> {
         match (self.goal, self.sessions.main().is_waiting()) {
@@ -74,6 +103,7 @@ impl Agent {
             Work::Exec(exec) => self.exec(id, exec),
             Work::CopyOut { path } => self.copy(id, &Copy::Out { path }),
             Work::CopyIn { dir, owners, replace } => self.copy(id, &Copy::In { dir, owners, replace }),
+            Work::Changes => Ok(Reply::Unsupported),
         }
     }
 

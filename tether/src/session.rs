@@ -35,6 +35,7 @@ use wire::status::{Ending, Exit};
 
 use self::flow::room;
 use crate::launch::Launched;
+use crate::members::no_signal;
 use crate::pipes::Streams;
 use crate::stream::{Stream, Which};
 use crate::syslog::Syslog;
@@ -232,7 +233,7 @@ impl Session {
 
     pub(crate) fn signal(&self, signal: u8) -> Result<(), String> {
         if !(1..=64).contains(&signal) {
-            return Err(format!("there is no signal {signal}: they go from 1 to 64"));
+            return Err(no_signal(signal));
         }
         match self.phase {
             Phase::Running { pid, .. } => process::kill(pid, signal).map_err(|error| error.to_string()),

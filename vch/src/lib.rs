@@ -23,24 +23,29 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 pub mod assets;
 pub mod certs;
 pub mod cli;
 pub mod client;
 pub mod console;
+mod containers;
 pub mod control;
 pub mod detach;
 pub mod guest_link;
 pub mod hub;
 pub mod images;
 pub mod inputs;
+mod journal;
 pub mod listen;
+mod lock;
 pub mod logs;
 pub mod master_key;
 mod notify;
 pub mod ova;
 pub mod pipe;
 pub mod plan;
+mod recorder;
 pub mod run;
 pub mod seccomp;
 pub mod serve;

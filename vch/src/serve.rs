@@ -4,14 +4,13 @@
 //! VMs ==pipes==> door: whose?  ==> vms: a hub for each <== operations: clients' requests <==control socket== vch exec, attach ...
 //! ```
 //!
-//! It decides what is accepted at its doors, and when it ends. It keeps no state but the master key: whatever was under way is with the guests and the clients.
+//! It decides what is accepted at its doors, and when it ends. What it must not lose is on disk (crate::containers) or still with the guests.
 
 mod door;
 mod operations;
 mod streams;
 mod vms;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +20,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
+use crate::api::{self, Api};
 use crate::cli::{Hypervisor, ServeArgs};
+use crate::containers::Containers;
 use crate::listen::Listeners;
 use crate::notify::Supervisor;
 use crate::pipe::{Address, Listener, Pipe, VmwareNames};
 use crate::signals::SIGHUP;
-use crate::{master_key, signals};
+use crate::{master_key, signals, state};
 
 use self::vms::Vms;
 
@@ -49,16 +50,22 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let control = args.control.address();
     // first, so that a second serve takes nothing from the one that runs
     let clients = control.listen().await?;
-    let vms = Rc::new(Vms::new(key));
+    let state = match &args.state {
+        Some(dir) => dir.clone(),
+        None => state::state_dir()?,
+    };
+    let containers = Containers::open(&state.join(STATE), JOURNAL_LIMIT)?;
+    let vms = Arc::new(Vms::new(key, containers.clone()));
+    let app = api::router(Arc::new(Api { containers }));
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
-        say(&format!("links connect at {address}"));
+        say(&format!("links connect at {}", listener.shown(address)));
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    let api = Listeners::open(&args.listen, args.state.as_deref())?;
+    let api = Listeners::open(&args.listen, &state)?;
     api.lines().iter().for_each(|line| say(line));
-    let api = api.serve(&axum::Router::new().route("/_ping", axum::routing::get(|| async { "OK" })));
+    let api = api.serve(&app);
     let supervisor = Supervisor::from_environment();
     supervisor.ready("links and clients connect");
     let until_told = async {
@@ -83,12 +90,12 @@ async fn serve(args: &ServeArgs) -> Result<()> {
 }
 
 /// One line on standard error for each event.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("vch: serve: {text}");
 }
 
-async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
-    let door = Rc::new(door::Door::new(address));
+async fn accept_links(mut listener: Listener, address: Address, vms: Arc<Vms>) {
+    let door = Arc::new(door::Door::new(address));
     let places = Arc::new(Semaphore::new(AT_THE_DOOR));
     loop {
         // who connects without end waits for his own
@@ -109,7 +116,7 @@ async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
     }
 }
 
-async fn enter(door: &door::Door, pipe: Pipe, vms: &Rc<Vms>) {
+async fn enter(door: &door::Door, pipe: Pipe, vms: &Arc<Vms>) {
     let names = pipe.vmware_names();
     let (reader, writer) = pipe.split();
     match door.ask(reader, writer).await {
@@ -134,7 +141,7 @@ async fn tell_names(vm: String, mut names: watch::Receiver<VmwareNames>) {
     }
 }
 
-async fn accept_clients(listener: &UnixListener, vms: Rc<Vms>) -> Result<()> {
+async fn accept_clients(listener: &UnixListener, vms: Arc<Vms>) -> Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -148,6 +155,10 @@ async fn accept_clients(listener: &UnixListener, vms: Rc<Vms>) -> Result<()> {
     }
 }
 
+/// In the state directory: what containers leave.
+const STATE: &str = "serve";
+/// Bytes that a container's output may take on disk.
+const JOURNAL_LIMIT: u64 = 100 << 20;
 /// Connections that have not yet said whose they are, at one address.
 const AT_THE_DOOR: usize = 128;
 /// After a failure such as too many open files.

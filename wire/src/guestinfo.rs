@@ -4,11 +4,13 @@
 //! an element may hold `|`, a JSON array under `<key>~json`, which is the one that counts. An empty string is `<nil>`, since vSphere
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
+mod about;
 mod amount;
 pub mod base64;
 mod disks;
 #[cfg(test)]
 mod document;
+mod keyless;
 mod machine;
 mod network;
 mod node;
@@ -19,6 +21,8 @@ mod signal;
 
 use std::collections::BTreeMap;
 
+pub use about::{ABOUT, about, write_about};
+pub use keyless::{read_with_key, without_key};
 pub use rights::{capability_name, limit_name};
 pub use signal::signal_number;
 
@@ -31,6 +35,7 @@ const BASE: &str = "guestinfo.vice.";
 const OLD_BASE: &str = "guestinfo.";
 /// The key under which the guest tells its [`crate::status::Status`]: with a `.` where others have a `/`, so that it may write it.
 pub const STATUS: &str = "guestinfo.vice..status";
+const LINK_KEY: &str = "link/key";
 const NIL: &str = "<nil>";
 
 /// Why keys are no [`Spec`]. It names the key.
@@ -124,7 +129,7 @@ pub fn write(spec: &Spec) -> Dictionary {
         LinkDevice::Vsock => "vsock",
     };
     root.set("link/device", device);
-    root.set("link/key", &spec.link.key.to_hex());
+    root.set(LINK_KEY, &spec.link.key.to_hex());
     root.flag("link/sealed", spec.link.sealed);
     root.set("link/speed", &spec.link.speed.to_string());
     match spec.log {
@@ -149,8 +154,8 @@ fn read_link(root: &Node<'_>) -> Result<LinkSpec, SpecError> {
         Some("vsock") => LinkDevice::Vsock,
         Some(other) => return Err(root.invalid("link/device", other, "`serial`, `virtio` or `vsock`")),
     };
-    let key = root.required("link/key")?;
-    let key = LinkKey::from_hex(&key).ok_or_else(|| root.invalid("link/key", &key, "64 hexadecimal digits"))?;
+    let key = root.required(LINK_KEY)?;
+    let key = LinkKey::from_hex(&key).ok_or_else(|| root.invalid(LINK_KEY, &key, "64 hexadecimal digits"))?;
     // what is not said is safe
     let sealed = root.flag("link/sealed", true)?;
     let speed = match root.text("link/speed").filter(|speed| !speed.is_empty()) {

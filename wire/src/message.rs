@@ -117,6 +117,15 @@ pub enum Request {
     Reboot,
     /// How the machine is. Answered `Text`: the JSON of [`crate::status::Status`].
     Status,
+    /// What the machine was asked to be. Answered `Spec`.
+    Spec,
+    /// As `PowerOff`, but the spec's sessions get this signal, if there is one, and so many milliseconds to obey it: `u64::MAX` is for ever; without a number,
+    /// what their stop timeout is. Asked again, it gives no more time, but it can give less.
+    #[allow(missing_docs)]
+    Stop { signal: Option<u8>, grace_ms: Option<u64> },
+    /// As `Reboot`, with signal and time as in `Stop`.
+    #[allow(missing_docs)]
+    Restart { signal: Option<u8>, grace_ms: Option<u64> },
 }
 
 impl Request {
@@ -141,6 +150,9 @@ impl Request {
             Request::KernelLog => "KernelLog",
             Request::Reboot => "Reboot",
             Request::Status => "Status",
+            Request::Spec => "Spec",
+            Request::Stop { .. } => "Stop",
+            Request::Restart { .. } => "Restart",
         }
     }
 }
@@ -181,6 +193,9 @@ pub enum Work {
         /// Let a file replace a directory, and a directory a file.
         replace: bool,
     },
+    /// Write to standard output what is not as the image has it: for each path a letter, `A` for added, `C` for changed, `D` for deleted, the absolute path, and
+    /// a zero byte. Exits 0 when that is all; otherwise standard error says why.
+    Changes,
 }
 
 /// A program to run beside the main process.
@@ -230,6 +245,8 @@ pub enum Reply {
     Trimmed { bytes: u64 },
     /// What was asked for.
     Text(String),
+    /// The keys of the spec, without the link's: what the store holds now, or what the last `Reload` brought.
+    Spec(SpecText),
 }
 
 /// A session, as its guest knows it.

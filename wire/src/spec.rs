@@ -2,6 +2,7 @@
 //!
 //! How they are written as keys is decided in [`crate::guestinfo`]; what lives is tether's; what is told is [`crate::status`].
 
+mod about;
 mod disks;
 mod machine;
 mod network;
@@ -9,6 +10,7 @@ mod process;
 
 use std::collections::BTreeMap;
 
+pub use about::About;
 pub use disks::{DiskId, Mount, ROOT_LABEL, Root, Source, Top};
 pub use machine::{Diagnostics, Level, Machine, SHM_SIZE, Syslog, Transport};
 pub use network::{Endpoint, Names, Nic, Port, Prefix, Protocol, Route, Trust};

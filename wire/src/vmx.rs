@@ -35,6 +35,11 @@ impl Dictionary {
         self.0.insert(key.to_lowercase(), value.into());
     }
 
+    /// Takes away every key, given with its value, for which `keep` is false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
+        self.0.retain(|key, value| keep(key, value));
+    }
+
     /// All of it, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::{BASE, read};
+use super::{BASE, about, read};
 use crate::vmx::Dictionary;
 
 thread_local! {
@@ -17,7 +17,8 @@ pub(super) fn asked(key: &str) {
 
 /// A key as the document writes it: without the prefix and a list's other forms, with a placeholder for each name.
 fn as_documented(key: &str) -> String {
-    let key = key.trim_end_matches("~json").trim_end_matches('~');
+    let whole = key.ends_with("/labels~json");
+    let key = if whole { key } else { key.trim_end_matches("~json").trim_end_matches('~') };
     let dotted = key.starts_with("guestinfo.vice..");
     let key = key.strip_prefix(&format!("{BASE}/")).unwrap_or(key);
     let placeholders = [("sessions|", "ID"), ("networks|", "N"), ("mounts|", "NAME")];
@@ -66,6 +67,7 @@ fn the_document_lists_every_key_and_no_other() {
     let mut whole = Dictionary::default();
     whole.set("guestinfo.vice./spec", seeds[0]);
     read(&whole).unwrap();
+    about(&Dictionary::default());
     let asked: BTreeSet<String> = ASKED.take().iter().map(|key| as_documented(key)).collect();
     let mut documented = documented();
     // the guest's own

@@ -131,12 +131,19 @@ impl Writer<'_> {
         self.set(key, if flag { "true" } else { "false" });
     }
 
+    /// A list that only we read. An empty one has no key.
+    pub(super) fn json(&mut self, key: &str, list: &[String]) {
+        if !list.is_empty() {
+            self.set(&format!("{key}~json"), &serde_json::to_string(list).expect("strings are JSON"));
+        }
+    }
+
     /// An empty list has no keys.
     pub(super) fn list(&mut self, key: &str, list: &[String]) {
         let Some(last) = list.len().checked_sub(1) else { return };
         self.set(key, &last.to_string());
         self.set(&format!("{key}~"), &list.join("|"));
-        self.set(&format!("{key}~json"), &serde_json::to_string(list).expect("strings are JSON"));
+        self.json(key, list);
     }
 
     /// The index of a map; an empty one has none.

@@ -34,6 +34,7 @@ fn vectors() -> Vec<(Message, &'static str)> {
             request(create(Work::CopyIn { dir: "/a".into(), owners: true, replace: false })),
             "00 07 03 01 02 02 2f 61 01 00",
         ),
+        (request(create(Work::Changes)), "00 07 03 01 03"),
         (request(Request::Start), "00 07 04"),
         (request(Request::Attach { session: MAIN }), "00 07 05 00"),
         (request(Request::Detach { session: MAIN }), "00 07 06 00"),
@@ -48,6 +49,10 @@ fn vectors() -> Vec<(Message, &'static str)> {
         (request(Request::KernelLog), "00 07 0f"),
         (request(Request::Reboot), "00 07 10"),
         (request(Request::Status), "00 07 11"),
+        (request(Request::Spec), "00 07 12"),
+        (request(Request::Stop { signal: None, grace_ms: None }), "00 07 13 00 00"),
+        (request(Request::Stop { signal: Some(2), grace_ms: Some(300) }), "00 07 13 01 02 01 fb 2c 01"),
+        (request(Request::Restart { signal: Some(2), grace_ms: None }), "00 07 14 01 02 00"),
         (reply(Reply::Done), "01 07 00"),
         (reply(Reply::Unsupported), "01 07 01"),
         (reply(Reply::Refused { reason: "no".into() }), "01 07 02 02 6e 6f"),
@@ -71,6 +76,7 @@ fn vectors() -> Vec<(Message, &'static str)> {
         ),
         (reply(Reply::Trimmed { bytes: 300 }), "01 07 09 fb 2c 01"),
         (reply(Reply::Text("hi".into())), "01 07 0a 02 68 69"),
+        (reply(Reply::Spec("hi".into())), "01 07 0b 02 68 69"),
         (
             Message::Event(Event::Ready(Ready {
                 version: "0.1.0".into(),
@@ -168,7 +174,7 @@ fn the_protocol_document_shows_every_vector() {
 /// Adding a variant breaks these matches: add its vector too.
 #[test]
 fn every_variant_has_a_vector() {
-    let mut seen = [[false; 20]; 3];
+    let mut seen = [[false; 24]; 3];
     for (message, _) in vectors() {
         match message {
             Message::Request { request, .. } => seen[0][request_number(&request)] = true,
@@ -178,7 +184,7 @@ fn every_variant_has_a_vector() {
         }
     }
     let counts = seen.map(|seen| seen.iter().take_while(|&&seen| seen).count());
-    assert_eq!(counts, [20, 11, 6]);
+    assert_eq!(counts, [24, 12, 6]);
 }
 
 fn request_number(request: &Request) -> usize {
@@ -203,6 +209,10 @@ fn request_number(request: &Request) -> usize {
         Request::KernelLog => 17,
         Request::Reboot => 18,
         Request::Status => 19,
+        Request::Create { work: Work::Changes, .. } => 20,
+        Request::Spec => 21,
+        Request::Stop { .. } => 22,
+        Request::Restart { .. } => 23,
     }
 }
 
@@ -219,6 +229,7 @@ fn reply_number(reply: &Reply) -> usize {
         Reply::Path(_) => 8,
         Reply::Trimmed { .. } => 9,
         Reply::Text(_) => 10,
+        Reply::Spec(_) => 11,
     }
 }
 

@@ -99,7 +99,7 @@ impl Actor {
                 exec.attach = options.is_some();
                 exec.attach
             }
-            Work::CopyOut { .. } | Work::CopyIn { .. } => true,
+            Work::CopyOut { .. } | Work::CopyIn { .. } | Work::Changes => true,
         };
         let id = SessionId(self.next_session);
         self.next_session += 1;

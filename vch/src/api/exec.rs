@@ -1,0 +1,12 @@
+//! Programs beside a container's own: docker exec.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::Api;
+
+/// Its paths.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+}

@@ -1,0 +1,1 @@
+//! The journal on real files: what is written is read, whatever happens in between.
