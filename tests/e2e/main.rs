@@ -56,6 +56,7 @@ mod stop;
 mod syslog;
 mod terminal;
 mod tidy;
+mod tls;
 mod toolbox;
 mod user;
 mod view;
@@ -63,6 +64,7 @@ mod vmdk;
 mod vmware;
 mod vmx;
 mod volumes;
+mod vspc;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
 fn skip(name: &str, reason: &str) {
