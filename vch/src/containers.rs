@@ -64,7 +64,8 @@ impl Containers {
     /// Those that are remembered in `dir`, which is made if it does not exist.
     pub(crate) fn open(dir: &Path, journal_limit: u64) -> Result<Arc<Containers>> {
         make_dir(dir)?;
-        let containers = Containers { dir: dir.to_owned(), journal_limit, all: Mutex::default(), events: Events::new() };
+        let containers =
+            Containers { dir: dir.to_owned(), journal_limit, all: Mutex::default(), events: Events::new() };
         let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();

@@ -59,11 +59,11 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let app = api::router(Arc::new(Api { containers }));
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
-        say(&format!("links connect at {address}"));
+        say(&format!("links connect at {}", listener.shown(address)));
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    let api = Listeners::open(&args.listen, args.state.as_deref())?;
+    let api = Listeners::open(&args.listen, &state)?;
     api.lines().iter().for_each(|line| say(line));
     let api = api.serve(&app);
     let supervisor = Supervisor::from_environment();

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use wire::message::{Reply, Request};
 
+use super::Containers;
 use super::container::Container;
 use super::state::{Exited, Running, State};
-use super::Containers;
 use crate::hub::{GuestStatus, Hub, MainState, PipeState};
 use crate::serve::say;
 use crate::timestamp::now_ns;
@@ -68,7 +68,9 @@ async fn learn(containers: &Containers, container: &Arc<Container>, hub: &Hub) {
     let first = container.told().is_none();
     match hub.request(Request::Spec).await {
         Ok(Reply::Spec(text)) => container.set_told(&text.0),
-        Ok(_) => say(&format!("{}: its guest does not tell its spec: docker inspect shows little of it", container.name())),
+        Ok(_) => {
+            say(&format!("{}: its guest does not tell its spec: docker inspect shows little of it", container.name()))
+        }
         // it is gone already
         Err(_) => return,
     }

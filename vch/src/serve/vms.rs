@@ -18,8 +18,8 @@ use super::door::Guest;
 use super::say;
 use crate::containers::Containers;
 use crate::control::{Problem, ProblemKind, Vm, VmState};
-use crate::lock::locked;
 use crate::hub::{GuestStatus, Hub, HubError, Identity, MainState, PipeState};
+use crate::lock::locked;
 
 pub(super) struct Vms {
     key: MasterKey,

@@ -25,7 +25,12 @@ fn a_process_that_runs_is_told_once() {
 
 #[test]
 fn an_end_has_dockers_code_and_times() {
-    let exit = Exit { ending: Ending::Signaled { signal: 9, core: false }, started_us: 1_000_000, ended_us: 3_000_000, oom: true };
+    let exit = Exit {
+        ending: Ending::Signaled { signal: 9, core: false },
+        started_us: 1_000_000,
+        ended_us: 3_000_000,
+        oom: true,
+    };
     let seen = exited(next(&running(), &MainState::Ended(exit.clone()), NOW));
     assert_eq!((seen.code, seen.oom, seen.started_ns, seen.finished_ns), (137, true, 4_000_000_000, NOW));
     // nobody saw it begin
