@@ -15,6 +15,7 @@ mod lifecycle;
 mod listing;
 mod logs;
 mod resources;
+mod stdcopy;
 mod system;
 
 use std::sync::Arc;
