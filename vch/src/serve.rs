@@ -23,6 +23,7 @@ use tokio::time::sleep;
 use crate::api::{self, Api};
 use crate::cli::{Hypervisor, ServeArgs};
 use crate::containers::Containers;
+use crate::execs::Execs;
 use crate::pipe::{Address, Listener, Pipe};
 use crate::{master_key, signals, state};
 
@@ -53,7 +54,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     };
     let containers = Containers::open(&state.join(STATE), JOURNAL_LIMIT)?;
     let vms = Arc::new(Vms::new(key, containers.clone()));
-    let app = api::router(Arc::new(Api { containers }));
+    let app = api::router(Arc::new(Api { containers, execs: Execs::default() }));
     for address in &args.host {
         let Address::Unix(path) = address else { bail!("--host {address}: docker connects by unix://PATH so far") };
         let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
