@@ -8,14 +8,20 @@
 
 mod archive;
 mod attach;
+mod endpoints;
 mod error;
 mod exec;
+mod filters;
 mod images;
+mod inspect;
+mod json;
 mod lifecycle;
 mod listing;
 mod logs;
+mod query;
 mod resources;
 mod system;
+mod wait;
 
 use std::sync::Arc;
 
