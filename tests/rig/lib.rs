@@ -2,6 +2,7 @@
 //!
 //! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
 
+pub mod appliance;
 pub mod artifacts;
 pub mod cable;
 pub mod dhcp;

@@ -4,7 +4,7 @@ use std::io;
 
 use guest::power::Ending;
 use wire::guestinfo;
-use wire::message::{Exec, Reply, Request, SessionId, SpecText, Work};
+use wire::message::{Exec, Reply, Request, SessionId, Work};
 use wire::vmx::Dictionary;
 
 use crate::agent::{Agent, Goal};
@@ -83,8 +83,7 @@ impl Agent {
                 keys.set(key, value);
             }
         }
-        let told = guestinfo::without_key(&keys, &self.spec.link.key).map_err(|error| error.to_string())?;
-        Ok(Reply::Spec(SpecText(told.to_string())))
+        guestinfo::without_key(&keys, &self.spec.link.key).map(Reply::Spec).map_err(|error| error.to_string())
     }
 
     /// Starts the main process, if nobody has yet.
@@ -103,7 +102,7 @@ impl Agent {
             Work::Exec(exec) => self.exec(id, exec),
             Work::CopyOut { path } => self.copy(id, &Copy::Out { path }),
             Work::CopyIn { dir, owners, replace } => self.copy(id, &Copy::In { dir, owners, replace }),
-            Work::Changes => Ok(Reply::Unsupported),
+            Work::Changes => self.copy(id, &Copy::Changes),
         }
     }
 

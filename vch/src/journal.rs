@@ -20,13 +20,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use wire::log::{Entry, MAX_BYTES, Stream};
 
 use self::segment::Segment;
 use crate::hub::Offsets;
+use crate::lock::locked;
 
 pub(crate) use self::reader::{Reader, Record, Selection};
 
@@ -54,6 +55,7 @@ struct State {
     boot: [u8; 16],
     at: Offsets,
     is_finished: bool,
+    is_removed: bool,
 }
 
 /// The segment that grows.
@@ -86,6 +88,8 @@ pub(crate) enum JournalError {
     /// [`Journal::begin`] comes first.
     #[error("the journal {} does not know of which boot this output is", .path.display())]
     NotBegun { path: PathBuf },
+    #[error("the journal was removed, with its container")]
+    Removed,
 }
 
 impl JournalError {
@@ -110,6 +114,7 @@ impl Journal {
             boot: [0; 16],
             at: Offsets::default(),
             is_finished: false,
+            is_removed: false,
             segments: VecDeque::new(),
         };
         if let Some(last) = segments.pop_back() {
@@ -129,10 +134,18 @@ impl Journal {
         (state.boot == boot && !state.segments.is_empty()).then_some(state.at)
     }
 
-    /// The output that follows is of this boot, from these offsets on: a new segment.
+    /// The output that follows is of this boot, from these offsets on: a new segment, unless the last one is just there.
     pub(crate) async fn begin(&self, boot: [u8; 16], at: Offsets) -> Result<(), JournalError> {
         self.blocking(move |journal| {
-            let before = journal.state().open.as_ref().map(|open| open.file.clone());
+            let before = {
+                let state = journal.state();
+                match &state.open {
+                    Some(_) if (state.boot, state.at) == (boot, at) => return Ok(()),
+                    Some(open) => Some(open.file.clone()),
+                    None if state.is_removed => return Err(JournalError::Removed),
+                    None => None,
+                }
+            };
             if let Some(file) = before {
                 // of a boot that is over, or was cut back: nobody can be asked for it again
                 let _lost = file.sync_data();
@@ -151,7 +164,7 @@ impl Journal {
         }
         let mut state = self.state();
         let Some(Open { segment, file, .. }) = &state.open else {
-            return Err(JournalError::NotBegun { path: self.0.dir.clone() });
+            return Err(self.not_open(&state));
         };
         let len = segment.len();
         if let Err(error) = file.write_all_at(&encoded, len) {
@@ -196,7 +209,7 @@ impl Journal {
             if let Some(open) = &mut state.open {
                 open.synced = (len, at);
             }
-            let is_long = len >= journal.0.limit / SEGMENTS && state.at == at;
+            let is_long = len >= journal.segment_limit() && state.at == at;
             let boot = state.boot;
             drop(state);
             if is_long {
@@ -233,6 +246,11 @@ impl Journal {
         Reader::new(self.clone(), selection)
     }
 
+    /// Its last segment is as long as one should be: the next [`Journal::sync`] begins another one, if nothing is appended meanwhile.
+    pub(crate) fn is_long(&self) -> bool {
+        self.state().open.as_ref().is_some_and(|open| open.segment.len() >= self.segment_limit())
+    }
+
     /// What it takes on disk, in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.state().segments.iter().map(|segment| segment.len()).sum()
@@ -243,6 +261,7 @@ impl Journal {
         let mut state = self.state();
         state.open = None;
         state.is_finished = true;
+        state.is_removed = true;
         state.segments.clear();
         drop(state);
         self.tell();
@@ -280,8 +299,19 @@ impl Journal {
         Ok(())
     }
 
+    fn segment_limit(&self) -> u64 {
+        self.0.limit / SEGMENTS
+    }
+
+    fn not_open(&self, state: &State) -> JournalError {
+        match state.is_removed {
+            true => JournalError::Removed,
+            false => JournalError::NotBegun { path: self.0.dir.clone() },
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.state)
     }
 
     fn tell(&self) {

@@ -8,7 +8,6 @@
 //! written `|XX` in hexadecimal, as VMware does. This file knows no key.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// Keys, in lower case, and their values. VMX keys are compared without case. Some values are secrets, so `Debug` shows none.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -33,11 +32,6 @@ impl Dictionary {
     /// Sets a key.
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
         self.0.insert(key.to_lowercase(), value.into());
-    }
-
-    /// Takes away every key, given with its value, for which `keep` is false.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
-        self.0.retain(|key, value| keep(key, value));
     }
 
     /// All of it, sorted by key.
@@ -82,7 +76,7 @@ impl std::fmt::Display for Dictionary {
 
 /// One key and its value as a dictionary has them, the key spelled as it is given. No line end.
 pub fn line(key: &str, value: &str) -> String {
-    format!("{} = \"{}\"", escape(key, true), escape(value, false))
+    [&escape(key, true), " = \"", &escape(value, false), "\""].concat()
 }
 
 impl std::fmt::Debug for Dictionary {
@@ -94,11 +88,12 @@ impl std::fmt::Debug for Dictionary {
 fn escape(text: &str, is_key: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
-        match char {
-            '|' | '"' | '\0'..='\x1f' | '\x7f' => {
-                write!(escaped, "|{:02X}", char as u32).expect("a String takes everything");
+        let breaks = matches!(char, '|' | '"' | '\0'..='\x1f' | '\x7f') || is_key && matches!(char, '=' | '#' | ' ');
+        match u8::try_from(char) {
+            Ok(byte) if breaks => {
+                let digit = |digit: u8| char::from(b"0123456789ABCDEF"[usize::from(digit)]);
+                escaped.extend(['|', digit(byte >> 4), digit(byte & 15)]);
             }
-            '=' | '#' | ' ' if is_key => write!(escaped, "|{:02X}", char as u32).expect("a String takes everything"),
             _ => escaped.push(char),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pack     a tree -> entries          unpack   entries -> a tree
+//! changes  what is not as the image has it
 //! entry    one entry and what is known of it
 //! header   entry -> bytes             reader   bytes -> entry
 //! place    where a name of an archive may lead         tree   a directory's content into another
@@ -10,6 +11,7 @@
 //! Both directions stream: an archive of any size and number of entries takes the same memory. They block, and so run in a process of their own
 //! (`sys::spawn::run_in_child`). What an archive says is not trusted: it can write in the directory that it is unpacked in, and nowhere else.
 
+mod changes;
 mod entry;
 mod header;
 mod pack;
@@ -25,6 +27,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
+pub use changes::changes;
 pub(crate) use pack::is_kernels;
 pub(crate) use tree::copy_tree;
 pub(crate) use unpack::remove_tree;
@@ -47,6 +50,10 @@ pub enum CopyError {
     Read(#[source] io::Error),
     #[error("cannot write the archive")]
     Write(#[source] io::Error),
+    #[error(
+        "the container's root is one disk: nothing tells what of it was the image's (it does where layers are disks of their own: vch run --disk layers)"
+    )]
+    Unlayered,
     #[error("{name:?} became shorter while it was read: its copy ends in zeros")]
     Shrunk { name: String },
 }

@@ -22,7 +22,7 @@ use crate::within::{DIR, look, open_dir};
 /// The names of files with several names that are remembered take at most this much memory; beyond it, a file is copied once for each name.
 const LINKS: usize = 8 * 1024 * 1024;
 /// The longest path that Linux takes, and so the deepest tree that is copied.
-const LONGEST_NAME: usize = 4096;
+pub(super) const LONGEST_NAME: usize = 4096;
 /// Linux, ipc/mqueue.c.
 const MQUEUE: FsType = FsType(0x1980_0202);
 /// What docker leaves out: the kernel's own file systems, and memory.
@@ -248,11 +248,11 @@ fn meta(stat: &FileStat) -> Meta {
     Meta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs: Vec::new() }
 }
 
-fn kind_of(stat: &FileStat) -> SFlag {
+pub(super) fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-fn refused_to_pack(name: &[u8]) -> CopyError {
+pub(super) fn refused_to_pack(name: &[u8]) -> CopyError {
     let reason = format!("its path is longer than {LONGEST_NAME} bytes: copy from a directory nearer to it");
     CopyError::Unnameable { name: super::text(&name[..64]), reason }
 }

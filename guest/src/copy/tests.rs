@@ -21,10 +21,10 @@ use super::entry::{Entry, Kind, Meta};
 use super::{CopyError, header};
 use crate::sys::xattr::{self, Subject};
 
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> Scratch {
+    pub(super) fn new() -> Scratch {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("tether-copy-{}-{number}", std::process::id()));

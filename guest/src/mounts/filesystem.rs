@@ -9,7 +9,6 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 
 use super::MountError;
@@ -22,6 +21,14 @@ pub enum Access {
     ReadWrite,
     /// Not even its journal or the count of its mounts.
     ReadOnly,
+}
+
+/// Where the directory is that takes it.
+pub(crate) const UPPER: &CStr = c"top/upper";
+
+/// Where a layer is, counted from the lowest; relative to the machine's own root. It stays mounted there, to be compared with the top.
+pub(crate) fn layer_place(at: usize) -> CString {
+    CString::new(format!("l{at}")).unwrap_or_default()
 }
 
 /// The disk that takes what a container with layers writes; relative to the machine's own root. It stays mounted there, for those who trim and unmount.
@@ -83,7 +90,7 @@ pub enum Top<'a> {
 /// Mounts layers, the lowest first, under a top: Linux, Documentation/filesystems/overlayfs.rst. A layer's whiteouts are overlayfs's own.
 pub fn layered(layers: &[Disk], top: Top<'_>, on: &Path) -> Result<(), MountError> {
     // each layer is an option of its own, so that no page of options is ever full
-    let places: Vec<CString> = (0..layers.len()).filter_map(|at| CString::new(format!("l{at}")).ok()).collect();
+    let places: Vec<CString> = (0..layers.len()).map(layer_place).collect();
     for (layer, place) in layers.iter().zip(&places) {
         put(disk(layer, Access::ReadOnly, 0)?.as_fd(), path(place))?;
     }
@@ -102,18 +109,12 @@ pub fn layered(layers: &[Disk], top: Top<'_>, on: &Path) -> Result<(), MountErro
         for place in places.iter().rev() {
             context.set(c"lowerdir+", place)?;
         }
-        context.set(c"upperdir", c"top/upper")?;
+        context.set(c"upperdir", UPPER)?;
         context.set(c"workdir", c"top/work")?;
         context.create(0)
     };
     let overlay = make().map_err(|errno| overlay_failed(context.said(), errno))?;
-    put(overlay.as_fd(), on)?;
-    // the overlay holds them
-    for place in &places {
-        umount2(place.as_c_str(), MntFlags::MNT_DETACH)
-            .map_err(|errno| MountError::Overlay { said: Said(None), source: errno.into() })?;
-    }
-    Ok(())
+    put(overlay.as_fd(), on)
 }
 
 /// The root directory of the container is the top's from now on: at first it is as the highest layer has it.

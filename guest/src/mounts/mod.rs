@@ -32,9 +32,10 @@ use crate::sys;
 use crate::within::{Made, NAMED_DIR, open_below, reach};
 
 pub use filesystem::{Access, Said, Top, layered, merged};
+pub(crate) use filesystem::{UPPER, layer_place};
 pub use server::server;
 pub use table::trim_all;
-pub(crate) use table::{has_servers, unmount_all};
+pub(crate) use table::{has_servers, mount_points, unmount_all};
 pub use volume::{memory, volume};
 
 /// A file system or file that could not be put in its place.

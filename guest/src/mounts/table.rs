@@ -1,5 +1,6 @@
 //! The table of mounts, and its end: every file system clean before the machine is off.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -52,6 +53,11 @@ fn parse(line: &str) -> Option<Mounted> {
     let (kind, source) = (fields.next()?.to_owned(), unescape(fields.next()?));
     let writable = fields.next()?.split(',').any(|option| option == "rw");
     Some(Mounted { device, on, kind, source, writable })
+}
+
+/// Where something is mounted in this process's root, by way of the machine's own.
+pub(crate) fn mount_points(own: BorrowedFd<'_>) -> BTreeSet<Vec<u8>> {
+    table_from(own).into_iter().map(|mounted| mounted.on.into_bytes()).collect()
 }
 
 impl Mounted {

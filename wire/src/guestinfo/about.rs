@@ -113,8 +113,11 @@ mod tests {
     fn a_store_that_lists_nothing_is_asked_for_enough() {
         let mut keys = Dictionary::default();
         write_about(&whole(), &mut keys);
-        keys.retain(|key, _| ABOUT.contains(&key));
-        assert_eq!(about(&keys), whole());
+        let mut some = Dictionary::default();
+        for key in ABOUT {
+            some.set(key, keys.get(key).unwrap());
+        }
+        assert_eq!(about(&some), whole());
     }
 
     #[test]

@@ -3,19 +3,23 @@
 use super::node::Node;
 use super::{BASE, Keys, LINK_KEY, Spec, SpecError, packed, read};
 use crate::handshake::LinkKey;
-use crate::vmx::Dictionary;
+use crate::message::SpecText;
+use crate::vmx::{self, Dictionary};
 
-/// The keys of a spec, unpacked if they are in one value, without the link's key: neither where it belongs nor where somebody else has put it.
-pub fn without_key(keys: &Dictionary, key: &LinkKey) -> Result<Dictionary, SpecError> {
+/// The text of a spec's keys, unpacked if they are in one value, without the link's key: neither where it belongs nor where somebody else has put it.
+pub fn without_key(keys: &Dictionary, key: &LinkKey) -> Result<SpecText, SpecError> {
     let packed = packed::read(&Node { keys, path: format!("{BASE}/") })?;
-    let mut keys = packed.unwrap_or_else(|| keys.clone());
     let digits = key.to_hex();
-    keys.retain(|key, value| {
+    let mut text = String::new();
+    for (key, value) in packed.as_ref().unwrap_or(keys).iter() {
         // nobody reads a packed value that is not where it belongs, and nobody here looks into it
         let packed = key.ends_with("/spec") || key.ends_with("/spec.encoding");
-        !packed && !key.ends_with(LINK_KEY) && !value.to_ascii_lowercase().contains(&digits)
-    });
-    Ok(keys)
+        if !packed && !key.ends_with(LINK_KEY) && !value.to_ascii_lowercase().contains(&digits) {
+            text.push_str(&vmx::line(key, value));
+            text.push('\n');
+        }
+    }
+    Ok(SpecText(text))
 }
 
 /// Reads a spec that was told without its link's key, which is `key`.
@@ -54,8 +58,7 @@ mod tests {
 
     /// No text of the key in any spelling is left, and everything else is.
     fn check(keys: &Dictionary) -> Dictionary {
-        let told = without_key(keys, &key()).unwrap();
-        let text = told.to_string();
+        let SpecText(text) = without_key(keys, &key()).unwrap();
         assert!(!text.to_lowercase().contains(&key().to_hex()), "{text}");
         let told = Dictionary::parse(&text).unwrap();
         assert_eq!(read_with_key(&told, &key()), Ok(spec()));
@@ -90,6 +93,7 @@ mod tests {
     #[test]
     fn without_a_key_it_cannot_be_read_alone() {
         let told = without_key(&write(&spec()), &key()).unwrap();
+        let told = Dictionary::parse(&told.0).unwrap();
         assert_eq!(read(&told), Err(SpecError::Missing("guestinfo.vice./link/key".into())));
     }
 }
