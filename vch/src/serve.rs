@@ -55,7 +55,9 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         Some(dir) => dir.clone(),
         None => state::state_dir()?,
     };
-    let containers = Containers::open(&state.join(STATE), JOURNAL_LIMIT)?;
+    let lost_after = Duration::from_secs(args.lost_after.into());
+    let containers = Containers::open_with(&state.join(STATE), JOURNAL_LIMIT, lost_after)?;
+    containers.expect_links();
     let vms = Arc::new(Vms::new(key, containers.clone()));
     let app = api::router(Arc::new(Api { containers, execs: Execs::default() }));
     // what is wrong with the options is told before a VM connects

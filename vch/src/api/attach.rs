@@ -173,7 +173,7 @@ impl Visit {
         let reads = stream && !has_ended && asked.stdin.0 && container.reads_stdin();
         let is_held = matches!(container.state(), ContainerState::Created);
         // one that runs writes on, also while its link is away; one that is held is to be there
-        let hub = if reads || (stream && is_held) { Some(container.hub_soon().await?) } else { None };
+        let hub = if reads || (stream && is_held) { Some(container.reach().await?) } else { None };
         let records = selection.map(|selection| container.journal.read(selection));
         api.containers.events.container(&container, "attach", &[]);
         let (stdout, stderr) = (asked.stdout.0, asked.stderr.0);

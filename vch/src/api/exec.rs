@@ -47,7 +47,7 @@ async fn create(
     let container = api.containers.find(&name)?;
     let body = body.map_err(|rejection| ApiError::bad_parameter(rejection.body_text()))?;
     let config: ExecConfig = parse(&body)?;
-    container.hub_soon().await?;
+    container.reach().await?;
     container.running()?;
     let asked = asked(config)?;
     if asked.privileged && !has_all_rights(&container) {
@@ -64,7 +64,7 @@ async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Req
     let exec = api.execs.find(&id)?;
     let (_, mut hijack) = Hijack::of(request);
     let config: ExecStartConfig = parse(&hijack.body().await?)?;
-    exec.container.hub_soon().await?;
+    exec.container.reach().await?;
     let hub = exec.container.running()?;
     exec.begin()?;
     api.tell(&exec, &format!("exec_start: {}", command(&exec)), &[]);

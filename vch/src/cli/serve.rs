@@ -27,6 +27,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
     pub link_listen: Vec<Address>,
 
+    /// A machine whose link has been away for so many seconds counts as gone: its container shows as exited, until it comes back
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub lost_after: u32,
+
     /// The master key: a file with 64 hexadecimal digits that only its owner can read; made if it does not exist [default: master.key in the state directory]
     #[arg(long, value_name = "FILE")]
     pub master_key: Option<PathBuf>,

@@ -213,7 +213,9 @@ impl Line {
                 self.option("-chardev", "socket,id=link,reconnect=1,path=", path);
             }
             // QEMU connects to nothing else; the options take no such address
-            LinkEnd::Elsewhere(Address::Serial { .. } | Address::Vsock { .. }) => self.words("-chardev null,id=link"),
+            LinkEnd::Elsewhere(Address::Serial { .. } | Address::Vsock { .. } | Address::Vspc(_)) => {
+                self.words("-chardev null,id=link");
+            }
         }
     }
 

@@ -47,6 +47,6 @@ fn what_could_not_be_run_or_was_lost_says_why() {
     assert_eq!((failed.code, failed.error.contains("no such file")), (127, true));
     let gone = exited(next(&running(), &MainState::Lost("it was reset".into()), NOW));
     assert_eq!((gone.code, gone.error.as_str()), (LOST, "it was reset"));
-    assert_eq!(exited(lost(&running(), NOW)).code, LOST);
-    assert_eq!(lost(&State::Created, NOW), None);
+    let never_ran = exited(next(&State::Created, &MainState::Lost("it was reset".into()), NOW));
+    assert_eq!((never_ran.code, never_ran.started_ns), (LOST, 0));
 }
