@@ -10,11 +10,14 @@ mod archive;
 mod attach;
 mod error;
 mod exec;
+mod hijack;
 mod images;
+mod input;
 mod lifecycle;
 mod listing;
 mod logs;
 mod resources;
+mod stdcopy;
 mod system;
 
 use std::sync::Arc;
@@ -27,11 +30,13 @@ use tower::ServiceExt as _;
 
 use self::error::ApiError;
 use crate::containers::Containers;
+use crate::execs::Execs;
 
 /// What every request may use.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) containers: Arc<Containers>,
+    pub(crate) execs: Execs,
 }
 
 /// The newest version that is spoken; a client that speaks a newer one speaks this one then.

@@ -241,6 +241,11 @@ impl Journal {
         }
     }
 
+    /// Where its segments begin, the oldest first.
+    pub(crate) fn starts(&self) -> Vec<Position> {
+        self.state().segments.iter().map(|segment| Position { segment: segment.number, byte: 0 }).collect()
+    }
+
     /// Entries in order.
     pub(crate) fn read(&self, selection: Selection) -> Reader {
         Reader::new(self.clone(), selection)

@@ -23,6 +23,7 @@ use tokio::time::sleep;
 use crate::api::{self, Api};
 use crate::cli::{Hypervisor, ServeArgs};
 use crate::containers::Containers;
+use crate::execs::Execs;
 use crate::listen::Listeners;
 use crate::notify::Supervisor;
 use crate::pipe::{Address, Listener, Pipe, VmwareNames};
@@ -56,14 +57,15 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     };
     let containers = Containers::open(&state.join(STATE), JOURNAL_LIMIT)?;
     let vms = Arc::new(Vms::new(key, containers.clone()));
-    let app = api::router(Arc::new(Api { containers }));
+    let app = api::router(Arc::new(Api { containers, execs: Execs::default() }));
+    // what is wrong with the options is told before a VM connects
+    let api = Listeners::open(&args.listen, &state)?;
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
         say(&format!("links connect at {}", listener.shown(address)));
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    let api = Listeners::open(&args.listen, &state)?;
     api.lines().iter().for_each(|line| say(line));
     let api = api.serve(&app);
     let supervisor = Supervisor::from_environment();

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::record::{Record, Told};
 use super::state::State;
@@ -28,7 +30,7 @@ pub(crate) struct Container {
     dir: PathBuf,
     record: Mutex<Record>,
     told: Mutex<Option<Arc<Told>>>,
-    hub: Mutex<Option<Hub>>,
+    hub: watch::Sender<Option<Hub>>,
     life: watch::Sender<Life>,
     /// One write of the record at a time: the last has what is newest.
     saving: Mutex<()>,
@@ -92,7 +94,7 @@ impl Container {
             dir: dir.into(),
             told: Mutex::new(record.spec.as_deref().and_then(Told::parse).map(Arc::new)),
             record: Mutex::new(record),
-            hub: Mutex::default(),
+            hub: watch::Sender::new(None),
             life: watch::Sender::new(life),
             saving: Mutex::default(),
             start_when_held: Mutex::default(),
@@ -156,11 +158,23 @@ impl Container {
 
     /// The link to its machine, as long as that can be asked.
     pub(crate) fn hub(&self) -> Result<Hub, AbsentError> {
-        let hub = locked(&self.hub).clone();
+        let hub = self.hub.borrow().clone();
         match (self.state(), hub) {
             (State::Exited(_), _) => Err(AbsentError::NotRunning(self.id.clone())),
             (_, Some(hub)) => Ok(hub),
             (_, None) => Err(AbsentError::Unreachable(self.id.clone())),
+        }
+    }
+
+    /// The link to its machine. After a restart of this program it comes back in a moment: that is waited for.
+    pub(crate) async fn hub_soon(&self) -> Result<Hub, AbsentError> {
+        let mut hub = self.hub.subscribe();
+        match self.hub() {
+            Err(AbsentError::Unreachable(_)) => {
+                let _stays_away = timeout(RETURN_TIME, hub.wait_for(Option::is_some)).await;
+                self.hub()
+            }
+            now => now,
         }
     }
 
@@ -174,7 +188,7 @@ impl Container {
 
     /// Its link is open at this moment.
     pub(crate) fn is_connected(&self) -> bool {
-        locked(&self.hub).as_ref().is_some_and(|hub| hub.watch().borrow().pipe == PipeState::Open)
+        self.hub.borrow().as_ref().is_some_and(|hub| hub.watch().borrow().pipe == PipeState::Open)
     }
 
     /// When its machine comes back after a restart, its process is to run.
@@ -187,7 +201,7 @@ impl Container {
     }
 
     pub(super) fn set_hub(&self, hub: Option<Hub>) {
-        *locked(&self.hub) = hub;
+        self.hub.send_replace(hub);
     }
 
     // -- what becomes of it
@@ -253,5 +267,7 @@ impl Container {
     }
 }
 
+/// How long a machine is waited for that was there when it was last heard of: QEMU and ESXi connect again within seconds.
+const RETURN_TIME: Duration = Duration::from_secs(3);
 /// In its directory.
 const JOURNAL: &str = "journal";

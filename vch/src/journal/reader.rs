@@ -106,6 +106,11 @@ impl Reader {
         !has_entry && self.reading.is_none() && matches!(self.find(), Next::Nothing | Next::End)
     }
 
+    /// It follows no more: it ends here, or before.
+    pub(crate) fn end_at(&mut self, to: Position) {
+        self.to = Some(to);
+    }
+
     /// The next entry of the buffer.
     fn look(&mut self) -> Option<Record> {
         let Reader { buffer, looked_at, at, entries, .. } = self;

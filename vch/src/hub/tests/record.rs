@@ -89,6 +89,7 @@ async fn a_host_that_is_killed_again_and_again_has_every_byte_once() {
             cut_off(&guest);
             recorder.abort();
             let _aborted = recorder.await;
+            journal.until_alone().await;
             if let Some((path, least)) = journal.must_last() {
                 let file = OpenOptions::new().write(true).open(path).unwrap();
                 let len = file.metadata().unwrap().len();
