@@ -48,9 +48,12 @@ pub(crate) struct Reader {
     segment: Option<Arc<Segment>>,
     file: Option<Arc<File>>,
     /// Bytes on their way to the buffer.
-    reading: Option<JoinHandle<io::Result<(Arc<File>, Vec<u8>)>>>,
+    reading: Option<JoinHandle<io::Result<Read>>>,
     entries: log::Reader,
 }
+
+/// A file, and what was read from it.
+type Read = (Arc<File>, Vec<u8>);
 
 /// What there is for a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,8 +200,14 @@ impl Reader {
                 Ok(())
             }
             // cut off or dropped before it was read
-            Ok(_) => Ok(self.skip()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.skip()),
+            Ok(_) => {
+                self.skip();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.skip();
+                Ok(())
+            }
             Err(source) => {
                 let path = self.segment.as_ref().map(|segment| segment.path.clone()).unwrap_or_default();
                 Err(JournalError::Read { path, source })

@@ -35,7 +35,7 @@ async fn journal(count: u64) -> (TempDir, Journal) {
 }
 
 fn line(journal: &Journal, number: u64) {
-    let stream = if number % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
+    let stream = if number.is_multiple_of(3) { Stream::Stderr } else { Stream::Stdout };
     journal.append(stream, number * 1_000_000_000, text(number).as_bytes()).unwrap();
 }
 

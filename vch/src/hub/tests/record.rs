@@ -79,7 +79,7 @@ async fn a_host_that_is_killed_again_and_again_has_every_byte_once() {
             let recorder = start(&hub, &journal);
             for _ in 0..(rounds * 37 + seed * 101) % 400 {
                 tokio::task::yield_now().await;
-                if rounds % 3 == 0 {
+                if rounds.is_multiple_of(3) {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
