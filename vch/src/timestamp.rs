@@ -1,14 +1,14 @@
 //! Times as docker writes and reads them: RFC 3339 in UTC, seconds since 1970, or how long ago. The calendar is Gregorian.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const NS: u64 = 1_000_000_000;
 const DAY: i64 = 86_400;
 
-/// Nanoseconds since 1970, by this machine's clock.
-pub fn now() -> i64 {
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+/// Now, by this host's clock: nanoseconds since 1970.
+pub fn now_ns() -> u64 {
+    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds since 1970 as `2026-01-31T23:59:59.000000000Z`.

@@ -94,7 +94,7 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
     let labels = inputs.labels(config.labels.clone());
     let told = wire::spec::About {
         image_id: Some(image.digest().to_owned()),
-        created_ns: Some(timestamp::now()),
+        created_ns: i64::try_from(timestamp::now_ns()).ok(),
         labels: labels.clone(),
         ..plan::about(container, &config)
     };
