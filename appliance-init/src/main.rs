@@ -1,53 +1,41 @@
 //! appliance-init: PID 1 of the appliance VM.
 //!
-//! It mounts, says that it is up, and powers off when a signal or the power button asks it to. Services come with the Virtual Container Host.
+//! Two phases. [`boot`] makes a machine of it: its configuration, networks behind a firewall, a clock. [`life`] runs its services until somebody asks it to stop, and
+//! powers off. What cannot be done as it was asked stops the boot, not the machine: whoever looks after it can read why (docs/decisions/0012).
 
 #![forbid(unsafe_code)]
 
-use guest::events::{Interest, Poller, Signals};
-use guest::power_button::PowerButton;
-use guest::{mounts, power};
-use nix::sys::signal::Signal;
+mod boot;
+mod data_disk;
+mod firewall;
+mod life;
+mod network;
+mod parameters;
+mod secrets;
+mod services;
+mod toolbox;
+
+use guest::events::Signals;
+use guest::power::{self, Ending};
+use guest::say;
 
 fn main() {
+    // before anything else: no signal may be lost, and none may end PID 1
     let signals = Signals::block_all();
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("appliance-init: bug: {panic}");
+        say!(Error, "bug: {panic}");
         power::off();
     }));
     if std::process::id() != 1 {
         eprintln!("appliance-init: this is the init of the appliance: it runs as PID 1 of a virtual machine");
         std::process::exit(125);
     }
-    if let Err(error) = mounts::early() {
-        eprintln!("appliance-init: {error}");
-        power::off();
-    }
-    if let Err(error) = signals.and_then(serve) {
-        eprintln!("appliance-init: cannot wait for events: {error}");
-    }
-    power::off();
-}
-
-/// Says that it is up, and waits for whatever asks PID 1 to stop; orphans are reaped meanwhile.
-fn serve(signals: Signals) -> std::io::Result<()> {
-    let poller = Poller::new()?;
-    poller.add(&signals, 0, Interest::READ)?;
-    let button = PowerButton::open();
-    if let Some(button) = &button {
-        poller.add(button, 1, Interest::READ)?;
-    }
-    eprintln!("appliance-init: up, version {}", env!("CARGO_PKG_VERSION"));
-    loop {
-        poller.wait(None)?;
-        if button.as_ref().is_some_and(PowerButton::was_pressed) {
-            return Ok(());
-        }
-        while let Some(signal) = signals.next() {
-            match signal {
-                Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR => return Ok(()),
-                _ => drop(guest::reap::ended_children()),
-            }
-        }
-    }
+    // the kernel named it after its file, /init
+    let _only_a_name = nix::sys::prctl::set_name(c"appliance-init");
+    let outcome = boot::boot(signals).and_then(|machine| life::Appliance::new(machine)?.run());
+    let ending = outcome.unwrap_or_else(|error| {
+        say!(Error, "{}", boot::reason(&error));
+        Ending::PowerOff
+    });
+    power::end(ending);
 }

@@ -16,7 +16,7 @@ use std::fmt::{self, Display};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Mutex, OnceLock, TryLockError};
 use std::time::Duration;
 
 use nix::libc;
@@ -54,6 +54,13 @@ const CONSOLE: &str = "/dev/console";
 /// One for all: what is worth an entry happens anywhere. PID 1 has one thread, so nobody ever waits for it.
 static JOURNAL: Mutex<Journal> = Mutex::new(Journal::new());
 
+/// Who says it: the program's name at the beginning of every line.
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+fn program() -> &'static str {
+    PROGRAM.get().copied().unwrap_or("tether")
+}
+
 struct Journal {
     console: Option<File>,
     /// What is written; before anybody has said it, everything waits.
@@ -66,8 +73,10 @@ struct Journal {
     dropped: u64,
 }
 
-/// Opens the console. Without one the entries wait, and the last ones are written to standard error in the end.
-pub fn open() {
+/// Opens the console, on which `program` speaks. Without one the entries wait, and the last ones are written to standard error in the end.
+pub fn open(program: &'static str) {
+    // a second name would be the same
+    let _first = PROGRAM.set(program);
     let options = libc::O_NONBLOCK | libc::O_NOCTTY;
     // a machine need not have one
     let console = OpenOptions::new().write(true).custom_flags(options).open(CONSOLE).ok();

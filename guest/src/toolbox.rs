@@ -1,6 +1,7 @@
 //! What vCenter asks of a guest, and what a guest tells it: the part of VMware Tools that a containerVM serves.
 //!
-//! A message goes in, answers and wishes come out; nothing here does anything. Channels are [`crate::vmware`]'s, and what is done is decided by PID 1.
+//! A message goes in, answers and wishes come out; nothing here does anything. [`tools`] looks at the channels, which are [`crate::vmware`]'s, and what is
+//! done is decided by PID 1.
 //!
 //! ```text
 //! reset                   OK ATR toolbox: the channel is alive, and everything is told anew
@@ -16,6 +17,7 @@
 pub mod hgfs;
 mod news;
 mod nics;
+pub mod tools;
 pub mod vix;
 mod words;
 

@@ -87,6 +87,29 @@ pub fn efi_stub(named: Option<&Path>) -> Result<Content, Error> {
 /// Where Debian's package has the stub.
 pub const EFI_STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
+/// The certificates of authorities, in PEM: each must be there as a block, since a bundle that is none would only show when a registry is not believed.
+pub fn ca_bundle(path: &Path) -> Result<Content, Error> {
+    let content = open(path).map_err(|error| match error {
+        Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound && path == Path::new(CA_BUNDLE) => {
+            Error::CaBundle
+        }
+        other => other,
+    })?;
+    let size = usize::try_from(content.size).unwrap_or(usize::MAX).min(MOST_CA_BYTES);
+    let text = String::from_utf8_lossy(&bytes_at(&content, 0, size, path)?).into_owned();
+    let count = |mark: &str| text.matches(mark).count();
+    let begun = count("-----BEGIN CERTIFICATE-----");
+    match begun > 0 && begun == count("-----END CERTIFICATE-----") && content.size <= MOST_CA_BYTES as u64 {
+        true => Ok(content),
+        false => Err(wrong(path, "it is no bundle of certificates in PEM, of at most 4 MiB")),
+    }
+}
+
+const MOST_CA_BYTES: usize = 4 << 20;
+
+/// Where Debian's package has the certificates of authorities.
+pub const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// Why an image has nothing to boot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -105,6 +128,10 @@ pub enum Error {
          elsewhere with --efi-stub FILE, too, and do without it with --firmware bios)"
     )]
     EfiStub,
+    #[error(
+        "no certificates of authorities at {CA_BUNDLE}: apt-get install ca-certificates (`appliance` takes others with --ca-bundle FILE, too)"
+    )]
+    CaBundle,
 }
 
 fn open(path: &Path) -> Result<Content, Error> {

@@ -7,6 +7,7 @@ mod additions;
 mod cat;
 mod completions;
 mod convert;
+mod data_disk;
 mod diff;
 mod disk;
 mod form;
@@ -113,13 +114,19 @@ Examples:
 Examples:
   iso-builder appliance -o appliance.iso
   iso-builder appliance --kernel bzImage --init appliance-init --cmdline 'console=ttyS1 quiet' -o appliance.iso")]
-    Appliance(iso::Iso),
+    Appliance(iso::Appliance),
     /// Store a disk in another way: raw, or as one of the kinds of VMDK
     #[command(after_help = "\
 Examples:
   iso-builder convert disk.raw disk.vmdk --format vmdk
   iso-builder convert exported.vmdk disk.raw --format raw")]
     Convert(convert::Convert),
+    /// Make the appliance's data disk: an empty ext4 file system labelled vchdata
+    #[command(after_help = "\
+Examples:
+  iso-builder data-disk --size 20G -o data.raw
+  iso-builder data-disk --size 20G --format vmdk -o data.vmdk")]
+    DataDisk(data_disk::DataDisk),
     /// Build a container's disk out of an image
     #[command(after_help = "\
 Examples:
@@ -272,9 +279,10 @@ impl Command {
     fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let output = self.output().map(Path::to_owned);
         match self {
-            Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, context),
-            Command::Appliance(asked) => asked.run(&recipe::iso::APPLIANCE, context),
+            Command::Bootstrap(asked) => asked.run(&recipe::iso::BOOTSTRAP, Vec::new(), context),
+            Command::Appliance(asked) => asked.run(context),
             Command::Convert(asked) => asked.run(),
+            Command::DataDisk(asked) => asked.run(context),
             Command::Disk(asked) => asked.run(context),
             Command::Gc(asked) => asked.run(context),
             Command::Images => images::list(context),
@@ -299,7 +307,9 @@ impl Command {
     /// What it makes, where it does not say so itself.
     fn output(&self) -> Option<&Path> {
         match self {
-            Command::Bootstrap(asked) | Command::Appliance(asked) => Some(&asked.output),
+            Command::Bootstrap(asked) => Some(&asked.output),
+            Command::Appliance(asked) => Some(&asked.iso.output),
+            Command::DataDisk(asked) => Some(&asked.output),
             Command::Disk(asked) => Some(&asked.output),
             Command::Convert(asked) => Some(&asked.output),
             Command::Initramfs(asked) => Some(&asked.output),

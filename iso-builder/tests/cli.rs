@@ -92,8 +92,21 @@ fn the_appliance_is_the_same_recipe_with_its_own_label() {
     let dir = Dir::new();
     let (kernel, init) = (dir.file("bzImage", &kernel()), dir.file("init", &static_elf()));
     let iso = dir.path("a.iso");
-    let output = run(&["appliance", "--kernel", &kernel, "--init", &init, "--cmdline", "one two", "-o", &iso]);
+    let bundle = dir.file("ca.pem", b"-----BEGIN CERTIFICATE-----\nBgcI\n-----END CERTIFICATE-----\n");
+    let build = |bundle: &str| {
+        let shell = ["--vch", &init, "--debug-console", &init, "--ca-bundle", bundle];
+        run(&[&["appliance", "--kernel", &kernel, "--init", &init, "--cmdline", "one two", "-o", &iso], &shell[..]]
+            .concat())
+    };
+    let output = build(&init);
+    assert!(stderr(&output).contains("cannot be used: it is no bundle of certificates in PEM"), "{}", stderr(&output));
+    let output = build(&bundle);
     assert!(output.status.success(), "{}", stderr(&output));
+    let listed = run(&["ls", "-R", &format!("{iso}:/boot/initramfs.cpio:/")]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for file in ["init", "bin/vch", "bin/busybox", "etc/ssl/certs/ca-certificates.crt", "etc/passwd", "data", "run"] {
+        assert!(listed.lines().any(|line| line.contains(file)), "{file} is not in {listed}");
+    }
     let bytes = fs::read(iso).unwrap();
     assert!(bytes[16 * 2048 + 40..].starts_with(b"TETHER_APPLIANCE "));
     let line = b"\n  append one two\n";

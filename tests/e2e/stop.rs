@@ -27,15 +27,18 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_process_that_exits_at_once_is_no_wait() {
-    let (_dir, mut host) = boot("echo up; exec sleep 100000", |_| ());
-    host.expect(MAIN, "up\n");
-    let asked = Instant::now();
-    host.order(Request::PowerOff);
-    assert_eq!(end(&mut host), Ending::Signaled { signal: 15, core: false });
-    // whoever waits for something fixed on the way waits longer than that
-    let took = asked.elapsed();
-    println!("from the request to the end of QEMU: {took:?}");
-    assert!(took < 5 * SECOND, "it took {took:?}");
+    // whoever waits for something fixed on the way waits longer than that, and each time; a busy computer does not
+    let mut tries = Vec::new();
+    while tries.iter().min().is_none_or(|took| *took >= 5 * SECOND) {
+        assert!(tries.len() < 5, "from the request to the end of QEMU: {tries:?}");
+        let (_dir, mut host) = boot("echo up; exec sleep 100000", |spec| spec.main.stop_timeout = None);
+        host.expect(MAIN, "up\n");
+        let asked = Instant::now();
+        host.order(Request::PowerOff);
+        assert_eq!(end(&mut host), Ending::Signaled { signal: 15, core: false });
+        tries.push(asked.elapsed());
+    }
+    println!("from the request to the end of QEMU: {tries:?}");
 }
 
 #[test]

@@ -15,8 +15,10 @@ use crate::line::{Line, Tap};
 use crate::machine::{Machine, Powered};
 use crate::stream::{Appetite, Feed, Intake, Pattern};
 
-/// The longest wait for one thing: emulated machines on a busy computer are slow.
+/// The longest wait for one thing, and the longest silence while something bigger comes: emulated machines on a busy computer are slow.
 pub const PATIENCE: Duration = Duration::from_secs(300);
+/// The longest wait for something bigger: a guest that says the same for ever does not keep its test.
+const MOST_PATIENCE: Duration = Duration::from_secs(1200);
 
 /// The host's end of one machine's link.
 pub struct Host {
@@ -327,15 +329,19 @@ impl Host {
 
     /// Serves the link until `done` has something.
     pub fn wait<T>(&mut self, what: &str, mut done: impl FnMut(&mut Host) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let began = Instant::now();
         loop {
             if let Some(value) = done(self) {
                 return value;
             }
-            if Instant::now() > deadline {
+            let quiet_since = self.last_heard.map_or(began, |heard| heard.max(began));
+            if quiet_since.elapsed() > PATIENCE || began.elapsed() > MOST_PATIENCE {
                 panic!(
-                    "{what} did not come; told: {:?}; channels: {:?}; {:?}, open {}; console: {}",
+                    "{what} did not come in {:?}, {:?} of them silent; told: {:?}; last status: {:?}; channels: {:?}; {:?}, open {}; console: {}",
+                    began.elapsed(),
+                    quiet_since.elapsed(),
                     self.told,
+                    self.statuses.last(),
                     self.intakes.iter().map(|(id, intake)| (id.0, intake.count, intake.ended)).collect::<Vec<_>>(),
                     self.link.counters(),
                     self.link.is_open(),

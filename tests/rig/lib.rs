@@ -2,6 +2,7 @@
 //!
 //! Programs are black boxes, found where cargo leaves them; every wait has a deadline, and no test sleeps to be right.
 
+pub mod appliance;
 pub mod artifacts;
 pub mod cable;
 pub mod dhcp;
@@ -20,4 +21,5 @@ pub mod terminal;
 pub mod vch;
 pub mod vmware;
 pub mod vsock;
+pub mod vspc;
 pub mod wire;

@@ -53,7 +53,7 @@ pub const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check nore
 /// A UEFI firmware, of Debian's package ovmf. Without a place for its variables, it starts what it finds on the medium, as on a new machine.
 pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// A firmware that only starts kernels.
-const QBOOT: &str = "/usr/share/qemu/qboot.rom";
+pub(crate) const QBOOT: &str = "/usr/share/qemu/qboot.rom";
 
 /// The rig's machines are nobody's secret.
 fn key() -> LinkKey {

@@ -49,6 +49,18 @@ pub fn command(name: &str) -> Run {
     Run { command, state, stdin: Vec::new() }
 }
 
+/// Docker's own client, of the daemon at `host`; what it has in its home folder is this run's alone.
+pub(crate) fn docker(host: &str) -> Run {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new("docker");
+    command.env("DOCKER_CONFIG", state.path().join("docker")).env("HOME", state.path());
+    for variable in ["DOCKER_HOST", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"] {
+        command.env_remove(variable);
+    }
+    command.args(["--host", host]);
+    Run { command, state, stdin: Vec::new() }
+}
+
 /// `vch run --rm OPTIONS… busybox COMMAND…`.
 pub fn busybox<'a>(options: &[&'a str], command: &[&'a str]) -> Run {
     let image = artifacts::dist("busybox.tar");

@@ -10,8 +10,10 @@ use guest::cgroup::Cgroup;
 use guest::clock;
 use guest::events::{Happened, Interest, Poller, Signals};
 use guest::guestinfo::Store;
+use guest::net::networks::Networks;
 use guest::power::Ending;
 use guest::power_button::PowerButton;
+use guest::toolbox::tools::Tools;
 use guest::{journal, say};
 use nix::sys::signal::Signal;
 use wire::codec::MAX_ENCODED;
@@ -25,14 +27,13 @@ use crate::chores::Chores;
 use crate::health;
 use crate::machine::Hardware;
 use crate::members::Member;
-use crate::network::Network;
 use crate::outside::Outside;
 use crate::reload::Reloading;
 use crate::sessions::Sessions;
 use crate::status::Teller;
 use crate::syslog::Syslog;
+use crate::toolbox;
 use crate::toolbox::operations::Operations;
-use crate::toolbox::{self, Tools};
 
 /// How often a machine that is done looks whether its log has left.
 const LOOK: Duration = Duration::from_millis(10);
@@ -101,7 +102,7 @@ pub(crate) struct Agent {
     pub(crate) reloaded: Option<String>,
     /// Every process of the container begins in it.
     pub(crate) cgroup: Cgroup,
-    pub(crate) network: Network,
+    pub(crate) network: Networks,
     /// The number of the next session that is added to the spec.
     pub(crate) next_other: SessionId,
     /// Where the spec came from.
@@ -134,7 +135,7 @@ impl Agent {
         }
         journal::watch(&poller, OWNLOG)?;
         hardware.watch(&poller, UEVENTS, PRESSURE)?;
-        let tools = Tools::new(&spec, Box::new(toolbox::channels));
+        let tools = toolbox::tools(&spec);
         let members = Member::all(&spec, &cgroup);
         let sessions = Sessions::new(&members, &mut line.link);
         let outside = Outside { line, poller, log, syslog: Syslog::new(&spec), buffer: vec![0; READ].into() };

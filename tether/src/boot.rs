@@ -11,6 +11,7 @@ use guest::events::Signals;
 use guest::guestinfo::{self, Store, StoreError};
 use guest::log::Log;
 use guest::mounts::{self, MountError};
+use guest::net::networks::Networks;
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
 use guest::{devices, journal, say};
@@ -21,9 +22,8 @@ use wire::status::{Failure, FailureKind, MachineState, Status};
 
 use crate::line::Line;
 use crate::machine::{self, Hardware};
-use crate::network::Network;
 use crate::status::publish_in;
-use crate::{limits, root};
+use crate::{limits, network, root};
 
 /// A machine that is ready to run its process, or knows why it cannot.
 pub(crate) struct Machine {
@@ -38,7 +38,7 @@ pub(crate) struct Machine {
     pub(crate) button: Option<PowerButton>,
     /// Of the container's processes.
     pub(crate) cgroup: Cgroup,
-    pub(crate) network: Network,
+    pub(crate) network: Networks,
     pub(crate) hardware: Hardware,
     pub(crate) root: Result<Ready, Failure>,
 }
@@ -63,7 +63,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let init_us = clock::micros(clock::now());
     let signals = signals?;
     mounts::early()?;
-    journal::open();
+    journal::open("tether");
     say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
     let mut store = guestinfo::open()?;
     let spec = wire::guestinfo::read(&store.read()?).inspect_err(|error| {
@@ -88,7 +88,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
     };
     let (mut cgroup, mut hardware) = Default::default();
-    let mut network = Network::new()?;
+    let mut network = network::none()?;
     let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware, &mut network)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
@@ -103,7 +103,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
 }
 
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &mut Network) -> Result<(), Failure> {
+fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &mut Networks) -> Result<(), Failure> {
     *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
     *hardware = Hardware::open(spec)?;
     // who may do everything may open everything
@@ -111,7 +111,7 @@ fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &
         devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
     }
     root::assemble(spec)?;
-    network.set_up(spec)?;
+    network::set_up(network, spec)?;
     // some of them lie on file servers
     root::mount(spec)?;
     limits::set(spec, cgroup)?;

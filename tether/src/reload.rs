@@ -17,8 +17,8 @@ use wire::vmx::Dictionary;
 use crate::agent::{Agent, Goal};
 use crate::boot::reason;
 use crate::chores;
-use crate::limits;
 use crate::members::{Leave, Member, checker};
+use crate::{limits, network};
 
 /// Something that a running machine can take over from another spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,7 +289,7 @@ impl Agent {
                 self.spec.diagnostics.level = level;
             }
             Change::Network(endpoint) => {
-                self.network.add(&endpoint)?;
+                self.network.add(&endpoint).map_err(network::failed)?;
                 self.spec.networks.push(endpoint);
             }
             Change::Add(name, process) => {

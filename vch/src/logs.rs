@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use wire::log::{Entry, Reader, Stream};
@@ -19,8 +19,7 @@ use crate::timestamp;
 pub fn run(args: &LogsArgs) -> Result<u8> {
     let (path, exit) = files(&args.source);
     let mut file = File::open(&path).with_context(|| format!("cannot read the log {}", path.display()))?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    let now = timestamp::now_ns();
     let moment = |text: &Option<String>| match text {
         None => Ok(None),
         Some(text) => match timestamp::parse(text, now) {

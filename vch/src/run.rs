@@ -137,7 +137,7 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
         None => LinkKey::new(state::random()?),
         Some(_) => master_key::at(&master_key::path(args.master_key.as_deref(), None)?)?.link_key(id),
     };
-    let created_ns = i64::try_from(timestamp::now_ns()).ok();
+    let created_ns = i64::try_from(timestamp::now_ns()).unwrap_or(i64::MAX);
     let (args, id, cache, size) = (args.clone(), id.to_owned(), cache.to_owned(), terminal::size());
     let work = move || {
         let wishes = &args.container;
@@ -169,7 +169,7 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
         let labels = inputs.labels(config.labels.clone());
         let told = wire::spec::About {
             image_id: Some(image.digest().to_owned()),
-            created_ns,
+            created_ns: Some(created_ns),
             labels: labels.clone(),
             ..plan::about(wishes, &config)
         };

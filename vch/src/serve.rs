@@ -4,26 +4,31 @@
 //! VMs ==pipes==> door: whose?  ==> vms: a hub for each <== operations: clients' requests <==control socket== vch exec, attach ...
 //! ```
 //!
-//! It decides what is accepted at its doors, and when it ends. It keeps no state but the master key: whatever was under way is with the guests and the clients.
+//! It decides what is accepted at its doors, and when it ends. What it must not lose is on disk (crate::containers) or still with the guests.
 
 mod door;
 mod operations;
 mod streams;
 mod vms;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
+use crate::api::{self, Api};
 use crate::cli::{Hypervisor, ServeArgs};
-use crate::pipe::{Address, Listener, Pipe};
-use crate::{master_key, signals};
+use crate::containers::Containers;
+use crate::execs::Execs;
+use crate::listen::Listeners;
+use crate::notify::Supervisor;
+use crate::pipe::{Address, Listener, Pipe, VmwareNames};
+use crate::signals::SIGHUP;
+use crate::{master_key, signals, state};
 
 use self::vms::Vms;
 
@@ -46,29 +51,53 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let control = args.control.address();
     // first, so that a second serve takes nothing from the one that runs
     let clients = control.listen().await?;
-    let vms = Rc::new(Vms::new(key));
+    let state = match &args.state {
+        Some(dir) => dir.clone(),
+        None => state::state_dir()?,
+    };
+    let containers = Containers::open(&state.join(STATE), JOURNAL_LIMIT)?;
+    let vms = Arc::new(Vms::new(key, containers.clone()));
+    let app = api::router(Arc::new(Api { containers, execs: Execs::default() }));
+    // what is wrong with the options is told before a VM connects
+    let api = Listeners::open(&args.listen, &state)?;
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
-        say(&format!("links connect at {address}"));
+        say(&format!("links connect at {}", listener.shown(address)));
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    tokio::select! {
-        never = accept_clients(&clients.listener, vms) => never,
-        signal = signals::ending(&mut caught) => {
-            say(&format!("ends, by signal {signal}; what runs goes on"));
-            Ok(())
+    api.lines().iter().for_each(|line| say(line));
+    let api = api.serve(&app);
+    let supervisor = Supervisor::from_environment();
+    supervisor.ready("links and clients connect");
+    let until_told = async {
+        loop {
+            let signal = signals::ending(&mut caught).await;
+            match if signal == SIGHUP { api.reload() } else { Ok(false) } {
+                Ok(false) => return signal,
+                Ok(true) => say("the certificates were read again"),
+                Err(error) => say(&format!("the certificates stay as they are: {error:#}")),
+            }
         }
-    }
+    };
+    let signal = tokio::select! {
+        never = accept_clients(&clients.listener, vms) => return never,
+        () = supervisor.watch() => unreachable!("it watches for ever"),
+        signal = until_told => signal,
+    };
+    say(&format!("ends, by signal {signal}; what runs goes on"));
+    supervisor.stopping("lets clients end");
+    api.stop().await;
+    Ok(())
 }
 
 /// One line on standard error for each event.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("vch: serve: {text}");
 }
 
-async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
-    let door = Rc::new(door::Door::new(address));
+async fn accept_links(mut listener: Listener, address: Address, vms: Arc<Vms>) {
+    let door = Arc::new(door::Door::new(address));
     let places = Arc::new(Semaphore::new(AT_THE_DOOR));
     loop {
         // who connects without end waits for his own
@@ -89,17 +118,32 @@ async fn accept_links(mut listener: Listener, address: Address, vms: Rc<Vms>) {
     }
 }
 
-async fn enter(door: &door::Door, pipe: Pipe, vms: &Rc<Vms>) {
+async fn enter(door: &door::Door, pipe: Pipe, vms: &Arc<Vms>) {
+    let names = pipe.vmware_names();
     let (reader, writer) = pipe.split();
     match door.ask(reader, writer).await {
-        Ok(guest) => vms.arrive(guest, door.tuning()).await,
+        Ok(guest) => {
+            if let Some(names) = names {
+                spawn_local(tell_names(guest.vm.clone(), names));
+            }
+            vms.arrive(guest, door.tuning()).await;
+        }
         Err(reason) => {
             say(&format!("{}: closed a connection: {reason} ({} so far)", door.address(), door.turned_away()))
         }
     }
 }
 
-async fn accept_clients(listener: &UnixListener, vms: Rc<Vms>) -> Result<()> {
+/// Who looks for a VM in vSphere's client knows it by its name there.
+async fn tell_names(vm: String, mut names: watch::Receiver<VmwareNames>) {
+    if let Ok(told) = names.wait_for(|names| names.name.is_some() && names.instance_uuid.is_some()).await {
+        let VmwareNames { name, instance_uuid, .. } = &*told;
+        let (name, uuid) = (name.as_deref().unwrap_or_default(), instance_uuid.as_deref().unwrap_or_default());
+        say(&format!("{vm}: it says that vSphere knows it as {name:?}, {uuid}"));
+    }
+}
+
+async fn accept_clients(listener: &UnixListener, vms: Arc<Vms>) -> Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -113,6 +157,10 @@ async fn accept_clients(listener: &UnixListener, vms: Rc<Vms>) -> Result<()> {
     }
 }
 
+/// In the state directory: what containers leave.
+const STATE: &str = "serve";
+/// Bytes that a container's output may take on disk.
+const JOURNAL_LIMIT: u64 = 100 << 20;
 /// Connections that have not yet said whose they are, at one address.
 const AT_THE_DOOR: usize = 128;
 /// After a failure such as too many open files.

@@ -5,17 +5,17 @@
 //! deletes an empty value. The prefix of VIC 0.4, `guestinfo.` without `vice.`, is read too.
 
 mod about;
-mod amount;
+pub(crate) mod amount;
 pub mod base64;
 mod disks;
 #[cfg(test)]
-mod document;
+pub(crate) mod document;
 mod keyless;
-mod machine;
-mod network;
-mod node;
-mod packed;
-mod process;
+pub(crate) mod machine;
+pub(crate) mod network;
+pub(crate) mod node;
+pub(crate) mod packed;
+pub(crate) mod process;
 mod rights;
 mod signal;
 
@@ -31,7 +31,7 @@ use crate::handshake::LinkKey;
 use crate::spec::{LinkDevice, LinkSpec, LogDevice, SPEED, SPEEDS, Spec};
 use crate::vmx::{Dictionary, SyntaxError};
 
-const BASE: &str = "guestinfo.vice.";
+pub(crate) const BASE: &str = "guestinfo.vice.";
 const OLD_BASE: &str = "guestinfo.";
 /// The key under which the guest tells its [`crate::status::Status`]: with a `.` where others have a `/`, so that it may write it.
 pub const STATUS: &str = "guestinfo.vice..status";

@@ -3,6 +3,7 @@
 //! ```text
 //! guestinfo   Spec <-> keys and values: what the host asks of the VM before it runs
 //! spec        the parsed request          status   what the VM tells about itself
+//! appliance   the same for the appliance: what its host asks of it
 //!
 //! message     requests, replies, events   codec    their bytes (bincode)
 //! link        the connection machine: greeting, resumption, who sends next
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod appliance;
 pub mod channel;
 pub mod codec;
 pub mod frame;

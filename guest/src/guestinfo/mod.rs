@@ -7,6 +7,7 @@ mod vmware;
 use std::fmt;
 use std::io;
 
+use wire::guestinfo::Keys;
 use wire::vmx::{Dictionary, SyntaxError};
 
 pub use file::FileStore;
@@ -58,10 +59,19 @@ pub enum StoreError {
     Endless,
 }
 
+/// Asks for the keys that make a spec of some kind, by reading one. VMware lists none: who wants all has to know which there may be.
+pub type Walk = fn(&dyn Keys);
+
 /// The store that the hypervisor has for this machine. It stays open: whatever the container mounts over its place, it is still the hypervisor's.
 pub fn open() -> Result<Box<dyn Store>, StoreError> {
+    // what is wrong with the spec is found again by whoever reads the dictionary
+    open_for(|keys| drop(wire::guestinfo::read(keys)))
+}
+
+/// The same for keys that are not a containerVM's.
+pub fn open_for(walk: Walk) -> Result<Box<dyn Store>, StoreError> {
     if crate::vmware::is_here() {
-        return vmware::VmwareStore::open().map(|store| Box::new(store) as Box<dyn Store>);
+        return vmware::VmwareStore::open(walk).map(|store| Box::new(store) as Box<dyn Store>);
     }
     fw_cfg::FwCfg::open().map(|store| Box::new(store) as Box<dyn Store>)
 }

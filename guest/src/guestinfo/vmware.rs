@@ -1,13 +1,13 @@
 //! Guestinfo of VMware: keys that the host does not list, each asked for by name.
 //!
-//! A spec is read as [`wire::guestinfo`] asks for it, on one channel, and what came is kept as a dictionary. How a request travels: [`crate::vmware`].
+//! A spec is read as whoever understands it asks for it, on one channel, and what came is kept as a dictionary. How a request travels: [`crate::vmware`].
 
 use std::cell::{Cell, RefCell};
 
 use wire::guestinfo::Keys;
 use wire::vmx::Dictionary;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, Walk};
 use crate::vmware::{self, RpcError, Rpci};
 
 /// So many keys are asked for in one reading. A session takes some 60, and each key a few exits from the machine.
@@ -17,23 +17,26 @@ const MOST_BYTES: usize = 4 << 20;
 
 /// Keys behind RPCI.
 #[derive(Debug)]
-pub struct VmwareStore(RefCell<Box<dyn Rpci>>);
+pub struct VmwareStore {
+    rpci: RefCell<Box<dyn Rpci>>,
+    walk: Walk,
+}
 
 impl VmwareStore {
     /// The store of this machine.
-    pub(super) fn open() -> Result<VmwareStore, StoreError> {
-        vmware::rpci().map(VmwareStore::new).map_err(StoreError::Unreachable)
+    pub(super) fn open(walk: Walk) -> Result<VmwareStore, StoreError> {
+        vmware::rpci().map(|rpci| VmwareStore::new(rpci, walk)).map_err(StoreError::Unreachable)
     }
 
-    pub fn new(rpci: Box<dyn Rpci>) -> VmwareStore {
-        VmwareStore(RefCell::new(rpci))
+    pub fn new(rpci: Box<dyn Rpci>, walk: Walk) -> VmwareStore {
+        VmwareStore { rpci: RefCell::new(rpci), walk }
     }
 
     /// Empty and missing are alike: vSphere deletes a key whose value is empty.
     fn ask(&self, key: &str) -> Result<Option<String>, StoreError> {
         let request = ["info-get ", key].concat();
         let failed = |source| StoreError::Unasked { key: key.into(), source };
-        match self.0.borrow_mut().call(request.as_bytes()) {
+        match self.rpci.borrow_mut().call(request.as_bytes()) {
             Ok(value) if value.is_empty() => Ok(None),
             Ok(value) => String::from_utf8(value).map(Some).map_err(|_| StoreError::NoText { key: key.into() }),
             Err(RpcError::NoValue) => Ok(None),
@@ -51,8 +54,7 @@ impl Store for VmwareStore {
             bytes: Cell::new(0),
             failed: Cell::new(None),
         };
-        // what is wrong with the spec is found again by whoever reads the dictionary
-        let _spec = wire::guestinfo::read(&reading);
+        (self.walk)(&reading);
         if let Some(error) = reading.failed.take() {
             return Err(error);
         }
@@ -70,7 +72,7 @@ impl Store for VmwareStore {
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
         let request = ["info-set ", key, " ", value].concat();
-        match self.0.get_mut().call(request.as_bytes()) {
+        match self.rpci.get_mut().call(request.as_bytes()) {
             Ok(_) => Ok(()),
             Err(source) => Err(StoreError::Unset { key: key.into(), source }),
         }
@@ -174,7 +176,7 @@ mod tests {
     fn store(keys: Dictionary) -> (VmwareStore, Host) {
         let host = Host::default();
         host.0.borrow_mut().keys = keys;
-        (VmwareStore::new(Box::new(host.clone())), host)
+        (VmwareStore::new(Box::new(host.clone()), |keys| drop(wire::guestinfo::read(keys))), host)
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Line {
         // the crate's own name says nothing more
         let place = place.split_once("::").map_or(place, |(_, place)| place);
         let (seconds, micros) = (time.as_secs(), time.subsec_micros());
-        let done = write!(line, "[{seconds:>5}.{micros:06}] tether: {} {place}: ", name(level))
+        let done = write!(line, "[{seconds:>5}.{micros:06}] {}: {} {place}: ", super::program(), name(level))
             .and_then(|()| line.write_fmt(text))
             .and_then(|()| fields.iter().try_for_each(|(name, value)| line.field(name, *value)));
         if done.is_err() || line.cut {

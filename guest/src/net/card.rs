@@ -55,6 +55,26 @@ pub fn find(stack: &mut Stack, nic: Nic) -> Result<Option<Link>, NetlinkError> {
     Ok(links.iter().position(wanted).map(|at| links.swap_remove(at)))
 }
 
+/// The first card of the machine, by the kernel's count, for who was told of none. Waits for one to appear, until `deadline` at most.
+pub fn first(stack: &mut Stack, deadline: Duration) -> Result<Option<Link>, CardError> {
+    let look = |stack: &mut Stack| -> Result<Option<Link>, NetlinkError> {
+        let cards = stack
+            .links()?
+            .into_iter()
+            .filter(|link| link.mac != [0; 6] && path(&link.name).is_some_and(|path| !functions(&path).is_empty()));
+        Ok(cards.min_by_key(|link| link.index))
+    };
+    let watch = Watch::open()?;
+    loop {
+        let found = look(stack)?;
+        let left = deadline.saturating_sub(clock::now());
+        if found.is_some() || left.is_zero() {
+            return Ok(found);
+        }
+        watch.wait(left);
+    }
+}
+
 /// What a card is called where it is missed.
 fn name(nic: &Nic) -> String {
     match nic {

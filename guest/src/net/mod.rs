@@ -5,5 +5,6 @@ pub mod card;
 pub mod dhcp;
 pub mod firewall;
 pub mod netlink;
+pub mod networks;
 pub mod packet;
 pub mod stack;

@@ -244,7 +244,7 @@ fn a_spec_crosses_on_one_channel() {
             let key = line.split(" = ").next().unwrap().replace("|7C", "|");
             machine.host().put(&key, keys.get(&key).unwrap());
         }
-        let mut store = VmwareStore::new(Box::new(machine.rpci().unwrap()));
+        let mut store = VmwareStore::new(Box::new(machine.rpci().unwrap()), |keys| drop(wire::guestinfo::read(keys)));
         assert_eq!(wire::guestinfo::read(&store.read().unwrap()).unwrap(), spec);
         store.set("guestinfo.vice..status", "{\"generation\": 1}").unwrap();
         let host = machine.host();

@@ -34,6 +34,10 @@ pub struct Request {
     pub tether: PathBuf,
     /// PID 1 of the appliance, a static program.
     pub appliance_init: PathBuf,
+    /// The Virtual Container Host, a static program of the appliance.
+    pub vch: PathBuf,
+    /// In place of this machine's authorities.
+    pub ca_bundle: Option<PathBuf>,
     /// The output of `cargo metadata`; `None` leaves open which crates are in the programs.
     pub crates: Option<PathBuf>,
     /// The commit that the programs were built from.
@@ -90,20 +94,23 @@ pub fn release(request: &Request, dir: &Path) -> Result<String, Error> {
 
 /// Writes the image of that name.
 fn image(name: &str, request: &Request, file: &File, path: &Path) -> Result<(), Error> {
-    let Request { kernel, tether, appliance_init, time, .. } = request;
+    let Request { kernel, tether, appliance_init, vch, ca_bundle, time, .. } = request;
     let copied = |result: io::Result<_>| result.map_err(|source| Error::Write { path: path.to_owned(), source });
-    let parts = |init: &Path| Parts {
+    let parts = |init: &Path, extra| Parts {
         kernel: kernel.clone(),
         init: init.to_owned(),
         cmdline: None,
         firmware: Firmware::Both,
         efi_stub: None,
-        extra: Vec::new(),
+        extra,
         time: *time,
     };
     match name {
-        BOOTSTRAP => Ok(recipe::iso::BOOTSTRAP.write_to(&parts(tether), file, path)?),
-        APPLIANCE => Ok(recipe::iso::APPLIANCE.write_to(&parts(appliance_init), file, path)?),
+        BOOTSTRAP => Ok(recipe::iso::BOOTSTRAP.write_to(&parts(tether, Vec::new()), file, path)?),
+        APPLIANCE => {
+            let own = recipe::iso::appliance_files(vch, ca_bundle.as_deref(), None)?;
+            Ok(recipe::iso::APPLIANCE.write_to(&parts(appliance_init, own), file, path)?)
+        }
         INITRAMFS => {
             let tree = initramfs::tree(boot_assets::init(tether)?, *time);
             let mut out = io::BufWriter::new(file);
@@ -179,8 +186,8 @@ pub struct Program {
 pub struct Facts {
     pub images: Vec<Subject>,
     pub kernel: origin::Kernel,
-    /// tether and appliance-init.
-    pub programs: [Program; 2],
+    /// tether, appliance-init and vch.
+    pub programs: [Program; 3],
     pub loaders: Vec<origin::Found>,
     /// SHA-256 of Cargo.lock.
     pub lock: Option<String>,
@@ -204,7 +211,11 @@ impl Facts {
         let kernel_sha256 = files::sha256(&kernel).map_err(read)?;
         Ok(Facts {
             kernel: origin::Kernel::of(&request.kernel, &kernel, &kernel_sha256).map_err(read)?,
-            programs: [program("tether", &request.tether)?, program("appliance-init", &request.appliance_init)?],
+            programs: [
+                program("tether", &request.tether)?,
+                program("appliance-init", &request.appliance_init)?,
+                program("vch", &request.vch)?,
+            ],
             loaders: origin::loaders().map_err(|(path, source)| Error::Read { path, source })?,
             lock: crates.as_ref().map(|crates| crates.lock.clone()),
             commit: request.commit.clone(),
@@ -217,13 +228,14 @@ impl Facts {
 
     /// Is what was described what is in the images? Files may change while a release is made.
     fn check(&self, manifest: &Manifest) -> Result<(), Error> {
-        let [tether, appliance_init] = &self.programs;
+        let [tether, appliance_init, vch] = &self.programs;
         let parts = [
             (BOOTSTRAP, KERNEL, self.digest(KERNEL)),
             (APPLIANCE, KERNEL, self.digest(KERNEL)),
             (BOOTSTRAP, tether.name, &tether.sha256),
             (INITRAMFS, tether.name, &tether.sha256),
             (APPLIANCE, appliance_init.name, &appliance_init.sha256),
+            (APPLIANCE, vch.name, &vch.sha256),
         ];
         match parts.into_iter().find(|(image, _, sha256)| !manifest.holds(image, sha256)) {
             Some((image, part, _)) => Err(Error::Changed { image, part }),

@@ -36,6 +36,7 @@ pub(super) fn document(facts: &Facts) -> Vec<u8> {
         bill.relate(image, "CONTAINS", &kernel);
         bill.relate(image, "CONTAINS", initramfs);
     }
+    bill.relate(&images[1], "CONTAINS", &programs[2]);
     bill.relate(&initramfs, "CONTAINS", &programs[0]);
     for loader in &facts.loaders {
         bill.loader(loader, &images);

@@ -41,7 +41,7 @@ fn facts() -> Facts {
     Facts {
         images: [BOOTSTRAP, APPLIANCE, INITRAMFS, KERNEL].map(subject).to_vec(),
         kernel: origin::Kernel { release: Some("6.12.117-tether".into()), ..kernel },
-        programs: [program("tether", Some(tether)), program("appliance-init", None)],
+        programs: [program("tether", Some(tether)), program("appliance-init", None), program("vch", None)],
         loaders: vec![origin::Found {
             package: "isolinux",
             licence: "GPL-2.0-or-later",
@@ -141,10 +141,11 @@ fn the_statement_names_what_came_in_and_what_came_out() {
         "bzImage",
         "tether",
         "appliance-init",
+        "vch",
         "isolinux.bin",
     ];
     assert_eq!(names, expected);
-    assert_eq!(definition["resolvedDependencies"][7]["uri"], "pkg:deb/debian/isolinux@3%3A6.04?arch=all");
+    assert_eq!(definition["resolvedDependencies"][8]["uri"], "pkg:deb/debian/isolinux@3%3A6.04?arch=all");
     let unknown =
         Facts { lock: None, commit: None, toolchain: None, builder: Some("https://b.example".into()), ..facts };
     let statement = parsed(&provenance::statement(&unknown, &[]));

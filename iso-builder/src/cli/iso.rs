@@ -7,6 +7,7 @@ use iso_builder::kernel::check::Kernel;
 use iso_builder::kernel::selection::Selection;
 use iso_builder::kernel::{self, Request};
 use iso_builder::progress;
+use iso_builder::recipe::extra::Extra;
 use iso_builder::recipe::iso::{self, Parts, Recipe};
 
 use super::additions::Additions;
@@ -42,8 +43,33 @@ pub(crate) struct Iso {
     pub(super) output: PathBuf,
 }
 
+/// What the appliance has besides.
+#[derive(Debug, Args)]
+pub(crate) struct Appliance {
+    /// The Virtual Container Host, a static program [default: `vch` beside this program]
+    #[arg(long, value_name = "FILE")]
+    vch: Option<PathBuf>,
+    /// The authorities whose certificates registries may have, in PEM [default: those of Debian's package ca-certificates]
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
+    /// A static busybox, for a root shell on the console: the appliance's guestinfo must ask for it as well [default FILE: this machine's]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/usr/bin/busybox")]
+    debug_console: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) iso: Iso,
+}
+
+impl Appliance {
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<()> {
+        let vch = self.vch.map_or_else(|| beside("vch", "--vch"), Ok)?;
+        let own = iso::appliance_files(&vch, self.ca_bundle.as_deref(), self.debug_console.as_deref())?;
+        self.iso.run(&iso::APPLIANCE, own, context)
+    }
+}
+
 impl Iso {
-    pub(crate) fn run(self, recipe: &Recipe, context: &Context) -> anyhow::Result<()> {
+    /// `own` is what the recipe wants to have in the initramfs.
+    pub(crate) fn run(self, recipe: &Recipe, own: Vec<Extra>, context: &Context) -> anyhow::Result<()> {
         if let (Firmware::Bios, Some(stub)) = (self.firmware, &self.efi_stub) {
             anyhow::bail!("{}: an ISO for --firmware bios holds no stub for UEFI", stub.display());
         }
@@ -65,7 +91,8 @@ impl Iso {
             Firmware::Uefi => iso::Firmware::Uefi,
             Firmware::Both => iso::Firmware::Both,
         };
-        let (cmdline, efi_stub, extra) = (self.cmdline, self.efi_stub, self.additions.checked()?);
+        let (cmdline, efi_stub) = (self.cmdline, self.efi_stub);
+        let extra = own.into_iter().chain(self.additions.checked()?).collect();
         let parts = Parts { kernel, init, cmdline, firmware, efi_stub, extra, time: context.time };
         Ok(recipe.write(&parts, &self.output)?)
     }

@@ -22,13 +22,19 @@ pub(crate) struct Release {
     /// PID 1 of the appliance [default: `appliance-init` beside this program]
     #[arg(long, value_name = "FILE")]
     appliance_init: Option<PathBuf>,
-    /// Which crates are in these two: what `cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-musl` printed [default: left open]
+    /// The Virtual Container Host, in the appliance [default: `vch` beside this program]
+    #[arg(long, value_name = "FILE")]
+    vch: Option<PathBuf>,
+    /// The authorities whose certificates registries may have, in the appliance, in PEM [default: those of Debian's package ca-certificates]
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
+    /// Which crates are in these three: what `cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-musl` printed [default: left open]
     #[arg(long, value_name = "FILE")]
     crates: Option<PathBuf>,
-    /// The git commit that these two were built from
+    /// The git commit that these were built from
     #[arg(long, value_name = "HEX", value_parser = commit)]
     commit: Option<String>,
-    /// What `rustc --version` said when these two were built
+    /// What `rustc --version` said when these were built
     #[arg(long, value_name = "TEXT")]
     toolchain: Option<String>,
     /// Who builds, for the statement of provenance
@@ -55,6 +61,8 @@ impl Release {
             kernel,
             tether: program(self.tether, "tether", "--tether")?,
             appliance_init: program(self.appliance_init, "appliance-init", "--appliance-init")?,
+            vch: program(self.vch, "vch", "--vch")?,
+            ca_bundle: self.ca_bundle,
             crates: self.crates,
             commit: self.commit,
             toolchain: self.toolchain,

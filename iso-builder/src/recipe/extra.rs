@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{dir, meta};
+use super::{dir, file, meta};
 use crate::tree::{Content, Extent, Extents, Kind, Node, NodeId, ROOT, Source, Time, Tree};
 
 /// A file or folder, and its place in the initramfs.
@@ -20,6 +20,8 @@ pub struct Extra {
     pub from: PathBuf,
     /// Absolute.
     pub to: String,
+    /// Its permissions; none: as it has them.
+    pub mode: Option<u16>,
 }
 
 /// `FILE:/path`.
@@ -30,7 +32,7 @@ impl FromStr for Extra {
         let (from, to) = text.rsplit_once(":/").ok_or("not FILE:/path, the place in the initramfs after the file")?;
         let fit = |part: &str| !part.is_empty() && part != "." && part != "..";
         match !from.is_empty() && to.split('/').all(fit) {
-            true => Ok(Extra { from: from.into(), to: format!("/{to}") }),
+            true => Ok(Extra { from: from.into(), to: format!("/{to}"), mode: None }),
             false => Err("the path in the initramfs names a file: no `.`, no `..`, no `//`, no `/` at its end"),
         }
     }
@@ -38,21 +40,40 @@ impl FromStr for Extra {
 
 /// Puts `extra` into `tree`. Everything belongs to root and has the image's time; the permissions are those of the file.
 pub fn add(tree: &mut Tree, extra: &[Extra], time: Time) -> Result<(), Error> {
-    for Extra { from, to } in extra {
-        let mut parent = ROOT;
-        let (folders, name) = to.trim_start_matches('/').rsplit_once('/').unwrap_or(("", to.trim_start_matches('/')));
-        for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
-            parent = match tree.child(parent, folder.as_bytes()) {
-                Some(there) if tree.entries(there).is_some() => there,
-                Some(_) => return Err(Error::Taken { path: to.clone() }),
-                None => dir(tree, parent, folder, time),
-            };
-        }
+    for Extra { from, to, mode } in extra {
+        let (parent, name) = parent(tree, to, time)?;
         // What was named is what is meant, and not a link to it; links below it are kept.
         let from = fs::canonicalize(from).map_err(|source| Error::File { path: from.clone(), source })?;
         put(tree, parent, name.as_bytes(), &from, to, time)?;
+        if let (Some(mode), Some(id)) = (mode, tree.child(parent, name.as_bytes())) {
+            tree.node_mut(id).meta.mode = *mode;
+        }
     }
     Ok(())
+}
+
+/// Puts a text there, as a file that everybody may read.
+pub(super) fn add_text(tree: &mut Tree, to: &str, text: &'static str, time: Time) -> Result<(), Error> {
+    let (parent, name) = parent(tree, to, time)?;
+    if tree.child(parent, name.as_bytes()).is_some() {
+        return Err(Error::Taken { path: to.to_owned() });
+    }
+    file(tree, parent, name, 0o644, Content::from_bytes(text.as_bytes()), time);
+    Ok(())
+}
+
+/// The folder of a path, made where there is none, and the name in it.
+fn parent<'a>(tree: &mut Tree, to: &'a str, time: Time) -> Result<(NodeId, &'a str), Error> {
+    let mut parent = ROOT;
+    let (folders, name) = to.trim_start_matches('/').rsplit_once('/').unwrap_or(("", to.trim_start_matches('/')));
+    for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
+        parent = match tree.child(parent, folder.as_bytes()) {
+            Some(there) if tree.entries(there).is_some() => there,
+            Some(_) => return Err(Error::Taken { path: to.to_owned() }),
+            None => dir(tree, parent, folder, time),
+        };
+    }
+    Ok((parent, name))
 }
 
 fn put(tree: &mut Tree, parent: NodeId, name: &[u8], from: &Path, to: &str, time: Time) -> Result<(), Error> {
@@ -128,7 +149,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("data/b")).unwrap();
         fs::write(dir.path().join("data/a"), b"").unwrap();
         std::os::unix::fs::symlink("../a", dir.path().join("data/b/link")).unwrap();
-        let extra = |from: &str, to: &str| Extra { from: dir.path().join(from), to: to.to_owned() };
+        let extra = |from: &str, to: &str| Extra { from: dir.path().join(from), to: to.to_owned(), mode: None };
         let text = listing(&[extra("tool", "/opt/bin/tool"), extra("data", "/opt/data")]).unwrap();
         for line in ["/opt/bin\n    040755 0:0", "/opt/bin/tool\n    100750 0:0 0 ", "/opt/data/a\n    100", "-> ../a"]
         {
@@ -140,7 +161,7 @@ mod tests {
     fn nothing_of_ours_is_replaced() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for to in ["/init", "/dev/console", "/init/x"] {
-            let error = listing(&[Extra { from: file.path().to_owned(), to: to.to_owned() }]).unwrap_err();
+            let error = listing(&[Extra { from: file.path().to_owned(), to: to.to_owned(), mode: None }]).unwrap_err();
             assert!(error.to_string().starts_with(&format!("{to} is in the initramfs already")), "{error}");
         }
     }

@@ -29,6 +29,10 @@ pub struct Recipe {
     pub init: &'static str,
     /// The boot loader's configuration, with the kernel's command line.
     pub isolinux_cfg: &'static str,
+    /// Folders of the initramfs that lie empty.
+    pub folders: &'static [&'static str],
+    /// Texts in the initramfs, with their places.
+    pub texts: &'static [(&'static str, &'static str)],
 }
 
 /// Boots a containerVM.
@@ -37,6 +41,8 @@ pub const BOOTSTRAP: Recipe = Recipe {
     esp: "BOOTSTRAP",
     init: "tether",
     isolinux_cfg: include_str!("../../../rootfs/bootstrap/isolinux.cfg"),
+    folders: &[],
+    texts: &[],
 };
 
 /// Boots a Virtual Container Host.
@@ -45,6 +51,13 @@ pub const APPLIANCE: Recipe = Recipe {
     esp: "APPLIANCE",
     init: "appliance-init",
     isolinux_cfg: include_str!("../../../rootfs/appliance/isolinux.cfg"),
+    folders: &["data", "run", "tmp"],
+    texts: &[
+        ("/etc/passwd", include_str!("../../../rootfs/appliance/etc/passwd")),
+        ("/etc/group", include_str!("../../../rootfs/appliance/etc/group")),
+        ("/etc/nsswitch.conf", include_str!("../../../rootfs/appliance/etc/nsswitch.conf")),
+        ("/etc/os-release", include_str!("../../../rootfs/appliance/etc/os-release")),
+    ],
 };
 
 /// What an ISO is made of.
@@ -62,6 +75,23 @@ pub struct Parts {
     pub extra: Vec<Extra>,
     pub time: Time,
 }
+
+/// What the appliance's initramfs has besides its PID 1: `vch`, the authorities whose certificates registries may have, and a shell for who looks for a fault.
+pub fn appliance_files(vch: &Path, ca_bundle: Option<&Path>, busybox: Option<&Path>) -> Result<Vec<Extra>, Error> {
+    let bundle = ca_bundle.unwrap_or(Path::new(boot_assets::CA_BUNDLE));
+    boot_assets::init(vch)?;
+    boot_assets::ca_bundle(bundle)?;
+    let mut files = vec![(vch, "/bin/vch", 0o755), (bundle, CA_BUNDLE, 0o644)];
+    if let Some(busybox) = busybox {
+        boot_assets::init(busybox)?;
+        files.push((busybox, "/bin/busybox", 0o755));
+    }
+    let extra = |(from, to, mode): (&Path, &str, u16)| Extra { from: from.into(), to: to.to_owned(), mode: Some(mode) };
+    Ok(files.into_iter().map(extra).collect())
+}
+
+/// Where Debian has it, and where programs look.
+const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Which firmwares an ISO boots on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +127,7 @@ impl Recipe {
             None => self.cmdline(),
         };
         let kernel = boot_assets::kernel(&parts.kernel)?;
-        let archive = archive(boot_assets::init(&parts.init)?, &parts.extra, time)?;
+        let archive = self.archive(boot_assets::init(&parts.init)?, &parts.extra, time)?;
         let mut tree = Tree::new(meta(0o755, time));
         let boot = dir(&mut tree, ROOT, "boot", time);
         file(&mut tree, boot, "vmlinuz", 0o644, kernel.clone(), time);
@@ -147,6 +177,27 @@ impl Recipe {
         Ok((tree, options))
     }
 
+    /// The initramfs in memory: it is a few megabytes, and must be whole before its size is known.
+    fn archive(&self, init: Content, extra: &[Extra], time: Time) -> Result<Content, Error> {
+        let tree = self.initramfs(init, extra, time)?;
+        let mut bytes = Vec::new();
+        cpio::write(&tree, &mut bytes).map_err(|source| Error::Initramfs { source })?;
+        Ok(Content::from_bytes(bytes))
+    }
+
+    /// The initramfs's files.
+    fn initramfs(&self, init: Content, extra: &[Extra], time: Time) -> Result<Tree, Error> {
+        let mut tree = initramfs::tree(init, time);
+        for folder in self.folders {
+            dir(&mut tree, ROOT, folder, time);
+        }
+        for (to, text) in self.texts {
+            extra::add_text(&mut tree, to, text, time)?;
+        }
+        extra::add(&mut tree, extra, time)?;
+        Ok(tree)
+    }
+
     /// The recipe's own kernel command line.
     fn cmdline(&self) -> &'static str {
         let line = self.isolinux_cfg.lines().find_map(|line| line.trim_start().strip_prefix("append "));
@@ -163,15 +214,6 @@ fn esp(program: Content, label: &str, time: Time) -> Result<Content, fat::Error>
     let boot = dir(&mut tree, efi, "BOOT", time);
     file(&mut tree, boot, "BOOTX64.EFI", 0o644, program, time);
     fat::image(&tree, label, time)
-}
-
-/// The initramfs in memory: it is a few megabytes, and must be whole before its size is known.
-fn archive(init: Content, extra: &[Extra], time: Time) -> Result<Content, Error> {
-    let mut tree = initramfs::tree(init, time);
-    extra::add(&mut tree, extra, time)?;
-    let mut bytes = Vec::new();
-    cpio::write(&tree, &mut bytes).map_err(|source| Error::Initramfs { source })?;
-    Ok(Content::from_bytes(bytes))
 }
 
 /// `config` with another kernel command line.

@@ -1,6 +1,7 @@
 //! What goes into each image. Recipes are data and a short path through the writers; how bytes lie is the writers'.
 
 pub mod container_disk;
+pub mod data_disk;
 pub mod extra;
 pub mod folder;
 pub mod initramfs;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use guest::power::Ending;
 use guest::sys::process;
+use guest::toolbox::tools::Served;
 use guest::toolbox::{Disk, Facts, Operation, Outcome, Power, Process, VixError};
 use guest::{cgroup, clock, processes, say};
 use nix::sys::statvfs::statvfs;
@@ -17,7 +18,6 @@ use wire::spec::SIGTERM;
 use wire::status::FailureKind;
 use wire::vitals::ProcessInfo;
 
-use super::Served;
 use super::files::{self, Files};
 use crate::agent::Agent;
 use crate::session::SIGKILL;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Control;
+use super::{Control, ListenArgs};
 use crate::pipe::Address;
 
 /// Hold the links of containerVMs, for the other commands to use.
@@ -20,9 +20,10 @@ pub struct ServeArgs {
     #[arg(long, value_enum)]
     pub hypervisor: Hypervisor,
 
-    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vsock://PORT, or a device, serial://DEVICE?speed=BAUD
+    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vspc://ADDRESS[:PORT], vsock://PORT, or a device, serial://DEVICE?speed=BAUD
     ///
-    /// On tcp and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
+    /// On vspc, which is telnet with VMware's extension, ESXi connects serial ports that have this host as their concentrator (port 2377), and can move their VMs.
+    /// On tcp, vspc and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
     #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
     pub link_listen: Vec<Address>,
 
@@ -36,6 +37,10 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub control: Control,
+
+    // behind the others: its heading stays for what follows
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

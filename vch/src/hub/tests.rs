@@ -4,6 +4,7 @@ mod attach;
 mod exec;
 mod guest;
 mod pipe;
+mod record;
 mod restart;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! It decides what may be asked: nothing that would take a session away from the hub. Streams are [`super::streams`]' business.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -19,7 +19,7 @@ use crate::hub::{AttachOptions, Attachment, HubError};
 /// How long a client may take to say what it wants.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-pub(super) async fn serve_client(stream: UnixStream, vms: Rc<Vms>) {
+pub(super) async fn serve_client(stream: UnixStream, vms: Arc<Vms>) {
     let mut stream = BufReader::new(stream);
     let answer = match timeout(PATIENCE, request(&mut stream)).await {
         Err(_) | Ok(Ok(None)) => return,
@@ -70,7 +70,7 @@ enum Answer {
     Attached(streams::Attached),
 }
 
-async fn carry_out(request: Request, vms: &Rc<Vms>) -> Result<Answer, Problem> {
+async fn carry_out(request: Request, vms: &Arc<Vms>) -> Result<Answer, Problem> {
     match request {
         Request::List => result(&vms.list()),
         Request::Ask { vm, ask } => {
@@ -100,7 +100,7 @@ async fn carry_out(request: Request, vms: &Rc<Vms>) -> Result<Answer, Problem> {
     }
 }
 
-async fn create(known: Rc<Known>, work: Work, attach: bool, stdin: bool) -> Result<Answer, Problem> {
+async fn create(known: Arc<Known>, work: Work, attach: bool, stdin: bool) -> Result<Answer, Problem> {
     if !attach {
         let session = known.hub.create(work).await.map_err(problem)?;
         spawn_local(async move {
@@ -117,7 +117,7 @@ async fn create(known: Rc<Known>, work: Work, attach: bool, stdin: bool) -> Resu
     Ok(attached(known, session, terminal, attachment))
 }
 
-fn attached(known: Rc<Known>, session: SessionId, terminal: bool, attachment: Attachment) -> Answer {
+fn attached(known: Arc<Known>, session: SessionId, terminal: bool, attachment: Attachment) -> Answer {
     let started = Started { session, terminal, offsets: attachment.offsets };
     let used = known.use_session(session);
     Answer::Attached(streams::Attached { known, started, attachment, _used: used })

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -20,7 +20,7 @@ use crate::hub::{self, Attachment, Client, Events};
 
 /// An attachment to be served.
 pub(super) struct Attached {
-    pub(super) known: Rc<Known>,
+    pub(super) known: Arc<Known>,
     pub(super) started: Started,
     pub(super) attachment: Attachment,
     pub(super) _used: Use,

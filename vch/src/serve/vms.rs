@@ -2,9 +2,9 @@
 //!
 //! It decides when a hub begins and when it is forgotten, and which sessions nobody will ask for again.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,15 +16,18 @@ use wire::message::{MAIN, Reply, Request, SessionId};
 
 use super::door::Guest;
 use super::say;
+use crate::containers::Containers;
 use crate::control::{Problem, ProblemKind, Vm, VmState};
 use crate::hub::{GuestStatus, Hub, HubError, Identity, MainState, PipeState};
+use crate::lock::locked;
 
 pub(super) struct Vms {
     key: MasterKey,
+    containers: Arc<Containers>,
     /// Those that have proved themselves.
-    known: RefCell<BTreeMap<String, Rc<Known>>>,
+    known: Mutex<BTreeMap<String, Arc<Known>>>,
     /// Those that have yet to, by id and sealing: a stranger who claims an id takes nothing from the one whose it is.
-    strangers: RefCell<BTreeMap<(String, bool), Rc<Known>>>,
+    strangers: Mutex<BTreeMap<(String, bool), Arc<Known>>>,
     /// Grows when a VM has proved itself.
     proved: watch::Sender<u64>,
     began: Instant,
@@ -34,11 +37,11 @@ pub(super) struct Vms {
 pub(super) struct Known {
     pub(super) vm: String,
     pub(super) hub: Hub,
-    used: RefCell<BTreeMap<SessionId, Rc<Cell<usize>>>>,
+    used: Mutex<BTreeMap<SessionId, Arc<AtomicUsize>>>,
 }
 
 /// A client uses a session; dropped, it does not any more.
-pub(super) struct Use(Rc<Cell<usize>>);
+pub(super) struct Use(Arc<AtomicUsize>);
 
 /// What a guest may take to prove itself after its hello: the handshake crosses even a slow line in less.
 const PROOF_TIME: Duration = Duration::from_secs(10);
@@ -52,28 +55,29 @@ const RETURN_TIME: Duration = Duration::from_secs(3);
 const UNUSED_TIME: Duration = Duration::from_secs(90);
 
 impl Vms {
-    pub(super) fn new(key: MasterKey) -> Vms {
+    pub(super) fn new(key: MasterKey, containers: Arc<Containers>) -> Vms {
         Vms {
             key,
-            known: RefCell::default(),
-            strangers: RefCell::default(),
+            containers,
+            known: Mutex::default(),
+            strangers: Mutex::default(),
             proved: watch::Sender::new(0),
             began: Instant::now(),
         }
     }
 
     /// A connection that names its VM: its hub checks whether that is true.
-    pub(super) async fn arrive(self: &Rc<Self>, guest: Guest, tuning: Tuning) {
+    pub(super) async fn arrive(self: &Arc<Self>, guest: Guest, tuning: Tuning) {
         let Guest { vm, sealed, reader, writer, already_read } = guest;
         // what has ended does not come back; its successor may, under the same id
-        let living = self.known.borrow().get(&vm).filter(|known| !known.is_gone()).cloned();
+        let living = locked(&self.known).get(&vm).filter(|known| !known.is_gone()).cloned();
         let place = (vm, sealed);
-        let stranger = self.strangers.borrow().get(&place).cloned();
+        let stranger = locked(&self.strangers).get(&place).cloned();
         let known = match living.or(stranger) {
             Some(known) => known,
             None => {
                 let vm = place.0.clone();
-                if self.strangers.borrow().len() >= STRANGERS {
+                if locked(&self.strangers).len() >= STRANGERS {
                     return say(&format!(
                         "{vm}: closed its connection: {STRANGERS} others have yet to prove who they are"
                     ));
@@ -82,8 +86,8 @@ impl Vms {
                     Ok(identity) => identity,
                     Err(error) => return say(&format!("{vm}: closed its connection: {error:#}")),
                 };
-                let known = Rc::new(Known { vm, hub: Hub::start(identity), used: RefCell::default() });
-                self.strangers.borrow_mut().insert(place.clone(), known.clone());
+                let known = Arc::new(Known { vm, hub: Hub::start(identity), used: Mutex::default() });
+                locked(&self.strangers).insert(place.clone(), known.clone());
                 spawn_local(self.clone().attend(known.clone(), place));
                 known
             }
@@ -92,16 +96,19 @@ impl Vms {
     }
 
     /// Sees a hub through its life, and tells what happens.
-    async fn attend(self: Rc<Self>, known: Rc<Known>, place: (String, bool)) {
+    async fn attend(self: Arc<Self>, known: Arc<Known>, place: (String, bool)) {
         let mut status = known.hub.watch();
         let proved =
             timeout(PROOF_TIME, status.wait_for(|status| status.boot.is_some())).await.is_ok_and(|it| it.is_ok());
-        self.strangers.borrow_mut().remove(&place);
+        locked(&self.strangers).remove(&place);
         if !proved {
             return say(&format!("{}: it did not prove that it has its key", known.vm));
         }
-        self.known.borrow_mut().insert(known.vm.clone(), known.clone());
+        locked(&self.known).insert(known.vm.clone(), known.clone());
         say(&format!("{}: its link is open", known.vm));
+        if let Err(error) = self.containers.arrived(&known.vm, known.hub.clone()) {
+            say(&format!("{}: docker does not see it: {error:#}", known.vm));
+        }
         self.proved.send_modify(|count| *count += 1);
         spawn_local(adopt(known.clone()));
         let mut pipe = PipeState::Open;
@@ -131,20 +138,20 @@ impl Vms {
         }
     }
 
-    fn forget(&self, known: &Rc<Known>) {
-        let mut all = self.known.borrow_mut();
-        if all.get(&known.vm).is_some_and(|now| Rc::ptr_eq(now, known)) {
+    fn forget(&self, known: &Arc<Known>) {
+        let mut all = locked(&self.known);
+        if all.get(&known.vm).is_some_and(|now| Arc::ptr_eq(now, known)) {
             all.remove(&known.vm);
         }
     }
 
     pub(super) fn list(&self) -> Vec<Vm> {
-        let known = self.known.borrow();
+        let known = locked(&self.known);
         known.values().map(|known| known.told()).collect()
     }
 
     /// The VM of this id, or the only one whose id begins so.
-    pub(super) async fn find(&self, name: &str) -> Result<Rc<Known>, Problem> {
+    pub(super) async fn find(&self, name: &str) -> Result<Arc<Known>, Problem> {
         let mut proved = self.proved.subscribe();
         loop {
             let found = self.look_up(name);
@@ -159,12 +166,12 @@ impl Vms {
         }
     }
 
-    fn look_up(&self, name: &str) -> Result<Rc<Known>, Problem> {
-        let known = self.known.borrow();
+    fn look_up(&self, name: &str) -> Result<Arc<Known>, Problem> {
+        let known = locked(&self.known);
         if let Some(exact) = known.get(name) {
             return Ok(exact.clone());
         }
-        let fits = |known: &&Rc<Known>| !name.is_empty() && known.vm.starts_with(name);
+        let fits = |known: &&Arc<Known>| !name.is_empty() && known.vm.starts_with(name);
         let mut fitting = known.values().filter(fits);
         match (fitting.next(), fitting.next()) {
             (Some(only), None) => Ok(only.clone()),
@@ -213,23 +220,23 @@ impl Known {
 
     /// A client begins to use a session.
     pub(super) fn use_session(&self, session: SessionId) -> Use {
-        let count = self.used.borrow_mut().entry(session).or_default().clone();
-        count.set(count.get() + 1);
+        let count = locked(&self.used).entry(session).or_default().clone();
+        count.fetch_add(1, Ordering::Relaxed);
         Use(count)
     }
 
     /// It is over, and nobody wants to know more.
     pub(super) async fn forget_session(&self, session: SessionId) {
-        self.used.borrow_mut().remove(&session);
+        locked(&self.used).remove(&session);
         // a guest that is gone has forgotten it already
         let _gone: Result<(), HubError> = self.hub.forget(session).await;
     }
 
     /// Forgets a session when it has ended and nobody has used it for a while.
-    pub(super) async fn tidy_up(self: Rc<Self>, session: SessionId) {
+    pub(super) async fn tidy_up(self: Arc<Self>, session: SessionId) {
         while self.hub.wait(session).await.is_ok() {
             sleep(UNUSED_TIME).await;
-            let used = self.used.borrow().get(&session).is_some_and(|count| count.get() > 0);
+            let used = locked(&self.used).get(&session).is_some_and(|count| count.load(Ordering::Relaxed) > 0);
             if !used {
                 return self.forget_session(session).await;
             }
@@ -239,12 +246,12 @@ impl Known {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Sessions of an earlier serve: their clients may come back, or not.
-async fn adopt(known: Rc<Known>) {
+async fn adopt(known: Arc<Known>) {
     let Ok(Reply::Sessions(sessions)) = known.hub.request(Request::List).await else { return };
     for session in sessions.into_iter().map(|info| info.session).filter(|&session| session != MAIN) {
         spawn_local(known.clone().tidy_up(session));

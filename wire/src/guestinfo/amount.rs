@@ -9,7 +9,7 @@ const TIMES: [(&str, u64); 6] =
 
 /// `30`, `500ms`, `1m30s`.
 #[inline(never)]
-pub(super) fn time(text: &str) -> Option<Duration> {
+pub(crate) fn time(text: &str) -> Option<Duration> {
     if let Some(seconds) = number(text) {
         return Some(Duration::from_secs(seconds));
     }
@@ -35,7 +35,7 @@ pub(super) fn time_text(time: Duration) -> String {
 
 /// `1073741824`, `1g`: as docker's `-m`, a letter stands for a power of 1024, and a `b` may follow.
 #[inline(never)]
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     let text = text.strip_suffix(['b', 'B']).unwrap_or(text);
     let power =
         text.as_bytes().last().and_then(|last| b"kmgt".iter().position(|unit| *unit == last.to_ascii_lowercase()));
@@ -61,7 +61,7 @@ pub(super) fn thousandths_text(thousandths: u32) -> String {
 
 /// Digits and nothing else: `parse` takes a sign too.
 #[inline(never)]
-pub(super) fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 

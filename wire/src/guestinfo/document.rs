@@ -11,12 +11,19 @@ thread_local! {
 }
 
 /// Every key that is looked up comes by here.
-pub(super) fn asked(key: &str) {
+pub(crate) fn asked(key: &str) {
     ASKED.with_borrow_mut(|asked| asked.insert(key.to_owned()));
 }
 
+/// What was looked up by this thread so far.
+pub(crate) fn taken() -> BTreeSet<String> {
+    ASKED.take()
+}
+
+pub(crate) const GUESTINFO: &str = include_str!("../../../docs/guestinfo.md");
+
 /// A key as the document writes it: without the prefix and a list's other forms, with a placeholder for each name.
-fn as_documented(key: &str) -> String {
+pub(crate) fn as_documented(key: &str) -> String {
     let whole = key.ends_with("/labels~json");
     let key = if whole { key } else { key.trim_end_matches("~json").trim_end_matches('~') };
     let dotted = key.starts_with("guestinfo.vice..");
@@ -41,8 +48,7 @@ fn as_documented(key: &str) -> String {
 }
 
 /// The keys in the first column of the document's tables.
-fn documented() -> BTreeSet<String> {
-    let text = include_str!("../../../docs/guestinfo.md");
+pub(crate) fn documented(text: &str) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     for row in text.lines().filter(|line| line.starts_with("| `")) {
         let row = row.replace("\\|", "\u{1}");
@@ -68,8 +74,8 @@ fn the_document_lists_every_key_and_no_other() {
     whole.set("guestinfo.vice./spec", seeds[0]);
     read(&whole).unwrap();
     about(&Dictionary::default());
-    let asked: BTreeSet<String> = ASKED.take().iter().map(|key| as_documented(key)).collect();
-    let mut documented = documented();
+    let asked: BTreeSet<String> = taken().iter().map(|key| as_documented(key)).collect();
+    let mut documented = documented(GUESTINFO);
     // the guest's own
     assert!(documented.remove("guestinfo.vice..status"));
     let missing: Vec<&String> = asked.difference(&documented).collect();

@@ -38,7 +38,7 @@ pub(super) fn read_machine(root: &Node<'_>) -> Result<Machine, SpecError> {
     Ok(machine)
 }
 
-pub(super) fn read_diagnostics(root: &Node<'_>) -> Result<Diagnostics, SpecError> {
+pub(crate) fn read_diagnostics(root: &Node<'_>) -> Result<Diagnostics, SpecError> {
     let level = root.parsed("diagnostics/debug", "`error`, `warn`, `info`, `debug` or `trace`", level)?;
     let network = root.parsed("diagnostics/syslog/Network", "`tcp` or `udp`", |text| match text {
         "tcp" => Some(Transport::Tcp),

@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 mod text;
-mod vic;
+pub(crate) mod vic;
 
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -17,7 +17,7 @@ use crate::spec::{Endpoint, Names, Nic, Prefix, Route, Spec, Trust};
 const ADDRESS: &str = "an address, such as 10.0.0.2 or fd00::2";
 const ADDRESSES: &str = "an address and the length of its prefix, such as 10.0.0.2/24";
 
-pub(super) fn read_endpoints(root: &Node<'_>) -> Result<Vec<Endpoint>, SpecError> {
+pub(crate) fn read_endpoints(root: &Node<'_>) -> Result<Vec<Endpoint>, SpecError> {
     let names = root.names("networks")?;
     let alone = names.len() == 1;
     let mut endpoints: Vec<Endpoint> = Vec::new();
@@ -32,7 +32,12 @@ pub(super) fn read_endpoints(root: &Node<'_>) -> Result<Vec<Endpoint>, SpecError
     Ok(endpoints)
 }
 
-fn read_endpoint(root: &Node<'_>, node: &Node<'_>, name: String, alone: bool) -> Result<Endpoint, SpecError> {
+pub(crate) fn read_endpoint(
+    root: &Node<'_>,
+    node: &Node<'_>,
+    name: String,
+    alone: bool,
+) -> Result<Endpoint, SpecError> {
     let old = vic::read(root, node, &name)?;
     // made whole and then filled: PID 1 is counted in bytes, and each half-made value would need its own way out
     let mut endpoint = Endpoint {
@@ -157,7 +162,7 @@ fn check(node: &Node<'_>, endpoint: &Endpoint) -> Result<(), SpecError> {
 
 /// What two networks say against each other.
 #[inline(never)]
-fn check_pair(node: &Node<'_>, one: &Endpoint, other: &Endpoint) -> Result<(), SpecError> {
+pub(crate) fn check_pair(node: &Node<'_>, one: &Endpoint, other: &Endpoint) -> Result<(), SpecError> {
     if one.name == other.name {
         return Err(node.invalid("", &one.name, "the name of one network only"));
     }
@@ -217,7 +222,7 @@ fn parse(text: &str) -> Option<IpAddr> {
     text.parse().ok()
 }
 
-pub(super) fn read_names(root: &Node<'_>) -> Result<Names, SpecError> {
+pub(crate) fn read_names(root: &Node<'_>) -> Result<Names, SpecError> {
     const HOST: &str = "an address and a name, such as `10.0.0.7 db`";
     let sound = |key: &str, names: Vec<String>, expected| match names.iter().find(|name| !is_word(name)) {
         Some(name) => Err(root.invalid(key, name, expected)),

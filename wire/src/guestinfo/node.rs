@@ -10,26 +10,26 @@ const MOST_NAMES: usize = 1024;
 const MOST_SHOWN: usize = 100;
 
 /// The keys below a path.
-pub(super) struct Node<'a> {
-    pub(super) keys: &'a dyn Keys,
-    pub(super) path: String,
+pub(crate) struct Node<'a> {
+    pub(crate) keys: &'a dyn Keys,
+    pub(crate) path: String,
 }
 
 // A spec is read once: `inline(never)` keeps its many keys from costing PID 1 a kilobyte each.
 impl Node<'_> {
     /// The keys one level further down.
-    pub(super) fn below(&self, path: &str) -> Node<'_> {
+    pub(crate) fn below(&self, path: &str) -> Node<'_> {
         Node { keys: self.keys, path: format!("{}{path}/", self.path) }
     }
 
     /// Absent, and empty, alike are `None`.
     #[inline(never)]
-    pub(super) fn filled(&self, key: &str) -> Option<String> {
+    pub(crate) fn filled(&self, key: &str) -> Option<String> {
         self.text(key).filter(|text| !text.is_empty())
     }
 
     /// What `parse` makes of a value that is there.
-    pub(super) fn parsed<T>(
+    pub(crate) fn parsed<T>(
         &self,
         key: &str,
         expected: &'static str,
@@ -40,14 +40,14 @@ impl Node<'_> {
     }
 
     /// The names below which each element of a map lies: `key` holds them, joined by `|`.
-    pub(super) fn names(&self, key: &str) -> Result<Vec<String>, SpecError> {
+    pub(crate) fn names(&self, key: &str) -> Result<Vec<String>, SpecError> {
         let Some(text) = self.filled(key) else { return Ok(Vec::new()) };
         let names: Vec<String> = text.split('|').map(str::to_owned).collect();
         if names.len() > MOST_NAMES { Err(self.invalid(key, &text, "a list of at most 1024 names")) } else { Ok(names) }
     }
 
     #[inline(never)]
-    pub(super) fn text(&self, key: &str) -> Option<String> {
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
         let key = format!("{}{key}", self.path);
         #[cfg(test)]
         super::document::asked(&key);
@@ -56,17 +56,17 @@ impl Node<'_> {
     }
 
     #[inline(never)]
-    pub(super) fn required(&self, key: &str) -> Result<String, SpecError> {
+    pub(crate) fn required(&self, key: &str) -> Result<String, SpecError> {
         self.text(key).ok_or_else(|| self.missing(key))
     }
 
     #[inline(never)]
-    pub(super) fn missing(&self, key: &str) -> SpecError {
+    pub(crate) fn missing(&self, key: &str) -> SpecError {
         SpecError::Missing(format!("{}{key}", self.path))
     }
 
     #[inline(never)]
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, SpecError> {
         match self.text(key).as_deref() {
             None => Ok(default),
             Some("" | "false") => Ok(false),
@@ -76,7 +76,7 @@ impl Node<'_> {
     }
 
     #[inline(never)]
-    pub(super) fn list(&self, key: &str) -> Result<Vec<String>, SpecError> {
+    pub(crate) fn list(&self, key: &str) -> Result<Vec<String>, SpecError> {
         if let Some(json) = self.text(&format!("{key}~json")) {
             return serde_json::from_str(&json)
                 .map_err(|_| self.invalid(&format!("{key}~json"), &json, "a JSON array of strings"));
@@ -88,7 +88,7 @@ impl Node<'_> {
     }
 
     /// The size of a terminal; 24x80 when the host did not say.
-    pub(super) fn size(&self, key: &str) -> Result<TermSize, SpecError> {
+    pub(crate) fn size(&self, key: &str) -> Result<TermSize, SpecError> {
         let Some(text) = self.text(key) else { return Ok(TermSize { rows: 24, columns: 80 }) };
         text.split_once('x')
             .and_then(|(rows, columns)| Some(TermSize { rows: rows.parse().ok()?, columns: columns.parse().ok()? }))
@@ -96,9 +96,10 @@ impl Node<'_> {
     }
 
     #[inline(never)]
-    pub(super) fn invalid(&self, key: &str, value: &str, expected: &'static str) -> SpecError {
+    pub(crate) fn invalid(&self, key: &str, value: &str, expected: &'static str) -> SpecError {
         // an environment holds secrets, a key is one, and this text is published
-        let value = if key.starts_with("cmd/Env") || key == "link/key" { "..." } else { value };
+        let is_secret = key.starts_with("cmd/Env") || key == "link/key" || key.starts_with("docker/tls/");
+        let value = if is_secret { "..." } else { value };
         // one line for a person
         let value = match value.char_indices().nth(MOST_SHOWN) {
             Some((end, _)) => format!("{}...", &value[..end]),
@@ -109,25 +110,25 @@ impl Node<'_> {
 }
 
 /// Where keys are written, below a path.
-pub(super) struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     keys: &'a mut Dictionary,
     path: String,
 }
 
 impl Writer<'_> {
-    pub(super) fn new(keys: &mut Dictionary) -> Writer<'_> {
+    pub(crate) fn new(keys: &mut Dictionary) -> Writer<'_> {
         Writer { keys, path: format!("{BASE}/") }
     }
 
-    pub(super) fn below(&mut self, path: &str) -> Writer<'_> {
+    pub(crate) fn below(&mut self, path: &str) -> Writer<'_> {
         Writer { path: format!("{}{path}/", self.path), keys: self.keys }
     }
 
-    pub(super) fn set(&mut self, key: &str, value: &str) {
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
         self.keys.set(&format!("{}{key}", self.path), if value.is_empty() { NIL } else { value });
     }
 
-    pub(super) fn flag(&mut self, key: &str, flag: bool) {
+    pub(crate) fn flag(&mut self, key: &str, flag: bool) {
         self.set(key, if flag { "true" } else { "false" });
     }
 
@@ -139,7 +140,7 @@ impl Writer<'_> {
     }
 
     /// An empty list has no keys.
-    pub(super) fn list(&mut self, key: &str, list: &[String]) {
+    pub(crate) fn list(&mut self, key: &str, list: &[String]) {
         let Some(last) = list.len().checked_sub(1) else { return };
         self.set(key, &last.to_string());
         self.set(&format!("{key}~"), &list.join("|"));
@@ -147,7 +148,7 @@ impl Writer<'_> {
     }
 
     /// The index of a map; an empty one has none.
-    pub(super) fn names<'a>(&mut self, key: &str, names: impl Iterator<Item = &'a str>) {
+    pub(crate) fn names<'a>(&mut self, key: &str, names: impl Iterator<Item = &'a str>) {
         let names: Vec<&str> = names.collect();
         if !names.is_empty() {
             self.set(key, &names.join("|"));

@@ -13,7 +13,7 @@ use crate::vmx::Dictionary;
 const MOST_BYTES: usize = 4 << 20;
 
 /// The dictionary, if there is one.
-pub(super) fn read(root: &Node<'_>) -> Result<Option<Dictionary>, SpecError> {
+pub(crate) fn read(root: &Node<'_>) -> Result<Option<Dictionary>, SpecError> {
     let Some(text) = root.filled("spec") else { return Ok(None) };
     let encoding = root.filled("spec.encoding");
     let is_compressed = match encoding.as_deref() {

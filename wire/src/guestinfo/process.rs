@@ -6,7 +6,7 @@ use super::node::{Node, Writer};
 use super::{SpecError, amount, rights, signal_number};
 use crate::spec::{Environment, HealthCheck, Process, Restart, SIGTERM, STOP_TIMEOUT};
 
-pub(super) fn read(session: &Node<'_>) -> Result<Process, SpecError> {
+pub(crate) fn read(session: &Node<'_>) -> Result<Process, SpecError> {
     let path = session.required("cmd/Path")?;
     let mut argv = session.list("cmd/Args")?;
     match argv.first_mut() {

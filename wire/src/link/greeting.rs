@@ -183,7 +183,9 @@ impl Link {
                 channel.input.forget_after(self.announced);
             }
             channel.await_news(now);
-            channel.credit_due = channel.input.owes_credit();
+            // what was granted since the greeting was made went to the session before: a peer that is out of room, and has nothing under way, would never ask
+            let in_use = channel.input.received() > 0 && !channel.input.has_end();
+            channel.credit_due = in_use || channel.input.owes_credit();
             // a host that came after the one that was told does not know it
             channel.reset_due = channel.input.is_discarding().then_some(ResetReason::NotRead);
         }

@@ -161,3 +161,25 @@ fn a_host_that_lives_sends_its_half_message_again() {
     settle(&mut guest, &mut host, Duration::from_millis(2));
     assert!(host.is_flushed());
 }
+
+#[test]
+fn what_a_guest_takes_while_it_is_answered_makes_room_for_the_next_host() {
+    let (mut guest, mut host_link) = opened();
+    host_link.write(STDIN, &[1; 8192]);
+    settle(&mut guest, &mut host_link, ms(0));
+    drop(host_link);
+    let mut next = host(SMALL, security(1, true, 4));
+    next.pipe_up(ms(10));
+    guest.handle_bytes(ms(10), &said(&mut next, ms(10)));
+    let hello = said(&mut guest, ms(10));
+    // the hello says that there is no room; what the process takes now is told to the host that is no more
+    read(&mut guest, STDIN);
+    let credit = said(&mut guest, ms(11));
+    assert!(!credit.is_empty());
+    next.handle_bytes(ms(12), &[hello, credit].concat());
+    settle(&mut guest, &mut next, ms(12));
+    assert!(next.is_open() && guest.is_open());
+    next.write(STDIN, b"more");
+    settle(&mut guest, &mut next, ms(12));
+    assert_eq!(guest.readable(STDIN), b"more");
+}

@@ -57,9 +57,9 @@ const V6: u8 = 10;
 /// counts only from the end of the transaction, while rules change from one packet to the next.
 pub(super) fn replacement(rules: &[Rule<'_>]) -> Vec<Request> {
     let mut requests = vec![request(NEW_TABLE, MAKE)];
-    for chain in [Chain::Redirects, Chain::Input, Chain::Forward, Chain::Output] {
-        // the mere presence of this one makes the kernel look every connection up
-        if chain != Chain::Redirects || rules.iter().any(|rule| rule.chain == chain) {
+    for chain in [Chain::Redirects, Chain::Input, Chain::Forward, Chain::Output, Chain::Translations] {
+        // the mere presence of these makes the kernel look every connection up
+        if !matches!(chain, Chain::Redirects | Chain::Translations) || rules.iter().any(|rule| rule.chain == chain) {
             requests.push(new_chain(chain));
         }
     }
@@ -86,6 +86,7 @@ fn new_chain(chain: Chain) -> Request {
         Chain::Input => ("filter", 1, 0, DROP),
         Chain::Forward => ("filter", 2, 0, DROP),
         Chain::Output => ("filter", 3, 0, DROP),
+        Chain::Translations => ("nat", 4, 100, ACCEPT),
     };
     let mut request = request(NEW_CHAIN, MAKE);
     request.put_text(3, name(chain));
@@ -104,6 +105,7 @@ pub(super) fn name(chain: Chain) -> &'static str {
         Chain::Input => "input",
         Chain::Forward => "forward",
         Chain::Output => "output",
+        Chain::Translations => "postrouting",
     }
 }
 
@@ -166,6 +168,7 @@ fn put_verdict(list: &mut Request, verdict: Verdict) {
             put(list, "immediate", &[(1, REGISTER)], &[(2, &port.to_be_bytes())]);
             return put(list, "redir", &[(1, REGISTER), (3, TO_PORT)], &[]);
         }
+        Verdict::Masquerade => return put(list, "masq", &[], &[]),
     };
     list.nest(1, |element| {
         element.put_text(1, "immediate");

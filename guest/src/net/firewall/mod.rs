@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! rules     what the levels mean, as rules that can be read and tried without a kernel
+//! gateway   the same for a machine that passes packets on: the appliance
 //! message   the rules as the kernel takes them: nf_tables over netlink
 //! ```
 //!
 //! Nobody but a process with `CAP_NET_ADMIN` can change what is set.
 
+mod gateway;
 mod message;
 mod rules;
 #[cfg(test)]
@@ -19,6 +21,8 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use wire::spec::Endpoint;
 
+pub use self::gateway::{Leads, Side};
+use self::rules::Rule;
 use super::netlink::{NetlinkError, Socket};
 
 /// A firewall that is not as it was to be. One that was set before stays.
@@ -37,7 +41,16 @@ pub enum FirewallError {
 ///
 /// An interface need not be there yet: call it before one is taken up. Networks that share an interface share what any of them lets through.
 pub fn set(networks: &[(&str, &Endpoint)]) -> Result<(), FirewallError> {
-    let requests = message::replacement(&rules::rules(networks));
+    replace(&rules::rules(networks))
+}
+
+/// The same for a machine that passes packets on from some of its sides to others.
+pub fn set_gateway(sides: &[Side<'_>]) -> Result<(), FirewallError> {
+    replace(&gateway::rules(sides).0)
+}
+
+fn replace(rules: &[Rule<'_>]) -> Result<(), FirewallError> {
+    let requests = message::replacement(rules);
     let count = requests.len();
     let refused = |source: NetlinkError| match source.errno {
         // without netfilter's netlink, and without this part of it

@@ -18,6 +18,8 @@ pub(super) enum Chain {
     Forward,
     /// Packets of this machine.
     Output,
+    /// First packets of connections on their way out, when it is known through which interface. What no rule translates keeps its sender.
+    Translations,
 }
 
 /// What a packet must be.
@@ -52,6 +54,8 @@ pub(super) enum Verdict {
     Drop,
     /// It goes to this port of this machine.
     Redirect(u16),
+    /// Its sender is the machine itself, by the first address of the interface that it leaves through.
+    Masquerade,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,14 +70,13 @@ const ECHO6: u8 = 128;
 /// From a query for multicast listeners (RFC 2710) to a neighbour's redirect (RFC 4861): what a network asks of its members. The kernel takes it only from this
 /// link. It belongs to no connection, so it is no answer.
 const NEIGHBOUR: (u8, u8) = (130, 137);
-const DHCP_SERVER: u16 = 67;
-const DHCP_CLIENT: u16 = 68;
+pub(super) const DHCP_SERVER: u16 = 67;
+pub(super) const DHCP_CLIENT: u16 = 68;
 
 /// The rules for networks, each with its interface.
 pub(super) fn rules<'a>(networks: &[(&'a str, &'a Endpoint)]) -> Vec<Rule<'a>> {
-    let mut rules = Rules(Vec::new());
-    rules.accept(Chain::Input, &[Match::From("lo")]);
-    rules.accept(Chain::Output, &[Match::To("lo")]);
+    let mut rules = Rules::default();
+    rules.local();
     for &(interface, endpoint) in networks {
         rules.endpoint(interface, endpoint);
     }
@@ -90,15 +93,34 @@ pub(super) fn rules<'a>(networks: &[(&'a str, &'a Endpoint)]) -> Vec<Rule<'a>> {
     rules.0
 }
 
-struct Rules<'a>(Vec<Rule<'a>>);
+/// A list in the making.
+#[derive(Default)]
+pub(super) struct Rules<'a>(pub(super) Vec<Rule<'a>>);
 
 impl<'a> Rules<'a> {
-    fn add(&mut self, chain: Chain, matches: &[Match<'a>], verdict: Verdict) {
+    pub(super) fn add(&mut self, chain: Chain, matches: &[Match<'a>], verdict: Verdict) {
         self.0.push(Rule { chain, matches: matches.to_vec(), verdict });
     }
 
-    fn accept(&mut self, chain: Chain, matches: &[Match<'a>]) {
+    pub(super) fn accept(&mut self, chain: Chain, matches: &[Match<'a>]) {
         self.add(chain, matches, Verdict::Accept);
+    }
+
+    /// The machine speaks to itself.
+    pub(super) fn local(&mut self) {
+        self.accept(Chain::Input, &[Match::From("lo")]);
+        self.accept(Chain::Output, &[Match::To("lo")]);
+    }
+
+    /// What everybody hears who has asked, or is on a network.
+    pub(super) fn answers(&mut self, from: Match<'a>) {
+        self.accept(Chain::Input, &[from, Match::Answer]);
+        self.accept(Chain::Input, &[from, Match::Icmp6(NEIGHBOUR.0, NEIGHBOUR.1)]);
+    }
+
+    pub(super) fn pings(&mut self, from: Match<'a>) {
+        self.accept(Chain::Input, &[from, Match::Icmp(ECHO)]);
+        self.accept(Chain::Input, &[from, Match::Icmp6(ECHO6, ECHO6)]);
     }
 
     fn endpoint(&mut self, interface: &'a str, endpoint: &'a Endpoint) {
@@ -106,10 +128,7 @@ impl<'a> Rules<'a> {
         match endpoint.trust {
             Trust::Open => self.accept(Chain::Input, &[from]),
             Trust::Closed => {}
-            Trust::Outbound | Trust::Peers | Trust::Published => {
-                self.accept(Chain::Input, &[from, Match::Answer]);
-                self.accept(Chain::Input, &[from, Match::Icmp6(NEIGHBOUR.0, NEIGHBOUR.1)]);
-            }
+            Trust::Outbound | Trust::Peers | Trust::Published => self.answers(from),
         }
         if endpoint.dhcp && endpoint.trust != Trust::Open {
             self.accept(Chain::Input, &[from, Match::Dhcp(DHCP_SERVER, DHCP_CLIENT)]);
@@ -127,8 +146,7 @@ impl<'a> Rules<'a> {
                 }
             }
             Trust::Published => {
-                self.accept(Chain::Input, &[from, Match::Icmp(ECHO)]);
-                self.accept(Chain::Input, &[from, Match::Icmp6(ECHO6, ECHO6)]);
+                self.pings(from);
                 for port in &endpoint.ports {
                     self.publish(from, port);
                 }

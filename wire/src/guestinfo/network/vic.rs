@@ -25,7 +25,7 @@ pub(super) struct Old {
 }
 
 /// Where a network's keys are: VIC turned each `.` of a path into its separator, in names too.
-pub(super) fn path(name: &str) -> String {
+pub(crate) fn path(name: &str) -> String {
     format!("networks|{}", name.replace('.', "/"))
 }
 
@@ -86,7 +86,7 @@ impl Node<'_> {
     /// Whether it is a bridge; the key is one that a guest may write, and so holds dots.
     #[inline(never)]
     fn network_type(&self, name: &str) -> Result<bool, SpecError> {
-        let dotted = Node { keys: self.keys, path: format!("{}.", self.path.trim_end_matches('/')) };
+        let dotted = Node { keys: self.keys, path: format!("{}.", self.path.trim_end_matches('/').replace('/', ".")) };
         let key = format!("networks|{}.network.type", name.replace('/', "."));
         let is_bridge = |text: &str| match text {
             "bridge" => Some(true),

@@ -10,6 +10,11 @@ use super::{LEVELS, dump, network, rules};
 
 /// Runs one of the tests below in a network namespace.
 fn apart(test: &str) {
+    apart_in(module_path!(), test);
+}
+
+/// The same for a test of another module.
+pub(super) fn apart_in(module: &str, test: &str) {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let unshare = |with: &[&str]| {
         let mut command = Command::new("unshare");
@@ -24,7 +29,7 @@ fn apart(test: &str) {
         return;
     }
     let own = std::env::current_exe().unwrap();
-    let name = format!("{}::{test}_apart", module_path!().split_once("::").unwrap().1);
+    let name = format!("{}::{test}_apart", module.split_once("::").unwrap().1);
     let words = [own.to_str().unwrap(), "--exact", &name, "--ignored", "--test-threads=1"];
     let output = unshare(&words).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -32,7 +37,7 @@ fn apart(test: &str) {
 }
 
 /// What nft reads back from the kernel.
-fn listed() -> String {
+pub(super) fn listed() -> String {
     let output = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()

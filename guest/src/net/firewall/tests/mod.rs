@@ -1,5 +1,6 @@
 //! The firewall without packets: what it says, what it means, and whether the kernel and its own tool understand the same.
 
+mod gateway;
 mod kernel;
 mod promises;
 
@@ -38,11 +39,12 @@ fn dump(rules: &[Rule<'_>]) -> String {
         (Chain::Input, "filter hook input priority filter; policy drop"),
         (Chain::Forward, "filter hook forward priority filter; policy drop"),
         (Chain::Output, "filter hook output priority filter; policy drop"),
+        (Chain::Translations, "nat hook postrouting priority srcnat; policy accept"),
     ];
     let mut between = "";
     for (chain, kind) in chains {
         let mut lines = rules.iter().filter(|rule| rule.chain == chain).peekable();
-        if chain == Chain::Redirects && lines.peek().is_none() {
+        if matches!(chain, Chain::Redirects | Chain::Translations) && lines.peek().is_none() {
             continue;
         }
         write!(text, "{between}\tchain {} {{\n\t\ttype {kind};\n", name(chain)).unwrap();
@@ -83,6 +85,7 @@ fn decided(verdict: Verdict) -> String {
         Verdict::Accept => "accept".into(),
         Verdict::Drop => "drop".into(),
         Verdict::Redirect(port) => format!("redirect to :{port}"),
+        Verdict::Masquerade => "masquerade".into(),
     }
 }
 

@@ -9,35 +9,35 @@ use super::{LEVELS, network};
 
 /// What the rules look at. The addresses of both ends are of one version.
 #[derive(Clone, Copy, Debug)]
-struct Packet {
-    interface: &'static str,
-    sender: IpAddr,
-    what: What,
+pub(super) struct Packet {
+    pub(super) interface: &'static str,
+    pub(super) sender: IpAddr,
+    pub(super) what: What,
     /// A packet of a connection under way, or about one.
-    answer: bool,
-    redirected: bool,
+    pub(super) answer: bool,
+    pub(super) redirected: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     /// Protocol, from and to.
     Ports(Protocol, u16, u16),
     Icmp(u8),
     Icmp6(u8),
 }
 
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
+pub(super) const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 11));
 const CALLER: u16 = 40_000;
 
-fn tcp(port: u16) -> What {
+pub(super) fn tcp(port: u16) -> What {
     What::Ports(Protocol::Tcp, CALLER, port)
 }
 
-fn udp(port: u16) -> What {
+pub(super) fn udp(port: u16) -> What {
     What::Ports(Protocol::Udp, CALLER, port)
 }
 
-fn from(sender: IpAddr, what: What) -> Packet {
+pub(super) fn from(sender: IpAddr, what: What) -> Packet {
     Packet { interface: "eth0", sender, what, answer: false, redirected: false }
 }
 
@@ -60,13 +60,13 @@ fn holds(each: &Match<'_>, packet: &Packet, chain: Chain) -> bool {
     }
 }
 
-fn decide(rules: &[Rule<'_>], chain: Chain, packet: &Packet) -> Option<Verdict> {
+pub(super) fn decide(rules: &[Rule<'_>], chain: Chain, packet: &Packet) -> Option<Verdict> {
     let mut of_chain = rules.iter().filter(|rule| rule.chain == chain);
     of_chain.find(|rule| rule.matches.iter().all(|each| holds(each, packet, chain))).map(|rule| rule.verdict)
 }
 
 /// Where a packet from outside arrives, if it does: at which port, or 0.
-fn arrives(rules: &[Rule<'_>], mut packet: Packet) -> Option<u16> {
+pub(super) fn arrives(rules: &[Rule<'_>], mut packet: Packet) -> Option<u16> {
     if let (What::Ports(protocol, from, _), Some(Verdict::Redirect(to))) =
         (packet.what, decide(rules, Chain::Redirects, &packet))
     {
@@ -77,7 +77,7 @@ fn arrives(rules: &[Rule<'_>], mut packet: Packet) -> Option<u16> {
     (decide(rules, Chain::Input, &packet) == Some(Verdict::Accept)).then_some(port)
 }
 
-fn leaves(rules: &[Rule<'_>], packet: Packet) -> bool {
+pub(super) fn leaves(rules: &[Rule<'_>], packet: Packet) -> bool {
     decide(rules, Chain::Output, &packet) == Some(Verdict::Accept)
 }
 

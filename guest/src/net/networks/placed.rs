@@ -1,15 +1,15 @@
-//! One network of the container's, set up: its card, its addresses, and what DHCP gave.
+//! One network of the machine's, set up: its card, its addresses, and what DHCP gave.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use guest::net::card;
-use guest::net::dhcp::{Asker, Lease};
-use guest::net::netlink::NetlinkError;
-use guest::net::stack::{Link, Stack};
 use wire::spec::{Endpoint, Prefix, Route};
-use wire::status::{EndpointStatus, Failure};
+use wire::status::EndpointStatus;
 
-use crate::boot::machine;
+use super::{NetworksError, machine};
+use crate::net::card;
+use crate::net::dhcp::{Asker, Lease};
+use crate::net::netlink::NetlinkError;
+use crate::net::stack::{Link, Stack};
 
 /// A network whose card is there.
 pub(super) struct Placed {
@@ -25,7 +25,7 @@ impl Placed {
     }
 
     /// Takes the interface up with what is set. Nothing here waits.
-    pub(super) fn set_up(&self, stack: &mut Stack) -> Result<(), Failure> {
+    pub(super) fn set_up(&self, stack: &mut Stack) -> Result<(), NetworksError> {
         let (endpoint, index) = (&self.endpoint, self.link.index);
         if let Some(mtu) = endpoint.mtu {
             self.told(&format!("set an MTU of {mtu} bytes"), stack.set_mtu(index, mtu))?;
@@ -38,7 +38,7 @@ impl Placed {
     }
 
     /// Takes what DHCP gave in place of what it gave before.
-    pub(super) fn bind(&mut self, stack: &mut Stack, lease: Lease) -> Result<(), Failure> {
+    pub(super) fn bind(&mut self, stack: &mut Stack, lease: Lease) -> Result<(), NetworksError> {
         let index = self.link.index;
         let (own, mtu) = (lease.own, lease.mtu.filter(|_| self.endpoint.mtu.is_none()));
         let before = self.lease.replace(lease);
@@ -56,14 +56,14 @@ impl Placed {
     }
 
     /// Goes on without what DHCP gave.
-    pub(super) fn lose(&mut self, stack: &mut Stack) -> Result<(), Failure> {
+    pub(super) fn lose(&mut self, stack: &mut Stack) -> Result<(), NetworksError> {
         let Some(before) = self.lease.take() else { return Ok(()) };
         self.forget(stack, &before)?;
         self.add_routes(stack)
     }
 
     /// Removes what was given before and is not any more.
-    fn forget(&self, stack: &mut Stack, before: &Lease) -> Result<(), Failure> {
+    fn forget(&self, stack: &mut Stack, before: &Lease) -> Result<(), NetworksError> {
         let now = routes(&self.endpoint, self.lease.as_ref());
         for route in routes(&self.endpoint, Some(before)).iter().filter(|route| !now.contains(route)) {
             self.told("remove a route", stack.remove_route(self.link.index, route))?;
@@ -75,7 +75,7 @@ impl Placed {
         self.told("remove an address", stack.remove_address(self.link.index, &before.own))
     }
 
-    fn add_routes(&self, stack: &mut Stack) -> Result<(), Failure> {
+    fn add_routes(&self, stack: &mut Stack) -> Result<(), NetworksError> {
         // what is on the network itself first: a gateway may lie in it
         let mut routes = routes(&self.endpoint, self.lease.as_ref());
         routes.sort_by_key(|route| route.gateway.is_some());
@@ -85,7 +85,7 @@ impl Placed {
         })
     }
 
-    /// Every address that the container has through this network.
+    /// Every address that the machine has through this network.
     pub(super) fn addresses(&self) -> impl Iterator<Item = Prefix> {
         let given = self.lease.as_ref().map(|lease| lease.own).filter(|own| !self.endpoint.addresses.contains(own));
         self.endpoint.addresses.iter().copied().chain(given)
@@ -103,7 +103,7 @@ impl Placed {
         }
     }
 
-    fn told(&self, what: &str, result: Result<(), NetlinkError>) -> Result<(), Failure> {
+    fn told(&self, what: &str, result: Result<(), NetlinkError>) -> Result<(), NetworksError> {
         let name = format!("network {}: cannot {what} on {}", self.endpoint.name, self.link.name);
         result.map_err(|error| machine(&name, &error))
     }

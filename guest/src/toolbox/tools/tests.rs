@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use wire::handshake::LinkKey;
-use wire::spec::{LinkDevice, LinkSpec, Process, SPEED};
 
 use super::*;
 
@@ -82,9 +81,8 @@ impl Served for Machine {
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn spec() -> Spec {
-    let link = LinkSpec { device: LinkDevice::Serial, key: LinkKey::new([7; 32]), sealed: true, speed: SPEED };
-    Spec::new("c1", link, Process::new(vec!["true".into()]))
+fn toolbox() -> Toolbox {
+    Toolbox::new("c1", &LinkKey::new([7; 32]), concat!("tether ", env!("CARGO_PKG_VERSION")))
 }
 
 impl Machine {
@@ -94,7 +92,7 @@ impl Machine {
             true => Err(RpcError::Open),
             false => Ok(Channels { tclo: Box::new(vmx.clone()), rpci: Box::new(vmx.clone()) }),
         };
-        Tools::new(&spec(), Box::new(open))
+        Tools::new(toolbox(), Box::new(open))
     }
 
     fn ask(&self, question: &str) {
@@ -110,7 +108,7 @@ impl Machine {
 
 #[test]
 fn another_machine_has_no_tools() {
-    assert!(Tools::new(&spec(), Box::new(|| Err(RpcError::NotVmware))).is_none());
+    assert!(Tools::new(toolbox(), Box::new(|| Err(RpcError::NotVmware))).is_none());
 }
 
 #[test]

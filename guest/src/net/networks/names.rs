@@ -1,6 +1,7 @@
 //! The texts of `/etc/hosts` and `/etc/resolv.conf`: what the spec and the networks say, and what the image brought.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 
 /// What every machine knows without asking.
@@ -18,14 +19,24 @@ const MOST_SERVERS: usize = 3;
 
 /// The machine's own name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct HostName {
-    pub(super) name: String,
-    pub(super) domain: Option<String>,
+#[allow(missing_docs)]
+pub struct HostName {
+    pub name: String,
+    pub domain: Option<String>,
 }
 
 impl HostName {
+    /// Has the kernel know it. An error comes with what could not be done.
+    pub(super) fn set(&self) -> Result<(), (String, io::Error)> {
+        let HostName { name, domain } = self;
+        nix::unistd::sethostname(name).map_err(|errno| (format!("cannot name the host {name:?}"), errno.into()))?;
+        let Some(domain) = domain else { return Ok(()) };
+        std::fs::write("/proc/sys/kernel/domainname", domain)
+            .map_err(|error| (format!("cannot set the domain {domain:?}"), error))
+    }
+
     /// As `/etc/hostname` has it: docker writes the whole name.
-    pub(super) fn whole(&self) -> String {
+    pub fn whole(&self) -> String {
         match &self.domain {
             Some(domain) => format!("{}.{domain}", self.name),
             None => self.name.clone(),
@@ -52,8 +63,11 @@ pub(super) fn hosts(host: &HostName, own: &[(IpAddr, &str)], given: &[(IpAddr, S
     if own.is_empty() {
         line("127.0.1.1", &host.line());
     }
-    for (address, network) in own {
-        line(&address.to_string(), &host.line());
+    for (at, (address, network)) in own.iter().enumerate() {
+        // a network may have several names
+        if at == 0 || own[at - 1].0 != *address {
+            line(&address.to_string(), &host.line());
+        }
         line(&address.to_string(), &format!("{network}.localhost"));
     }
     given.iter().for_each(|(address, name)| line(&address.to_string(), name));
@@ -115,6 +129,9 @@ mod tests {
                         fd00::2\tweb.example.org web\nfd00::2\tfront.localhost\n10.0.0.9\tdb\n";
         assert_eq!(behind_local(&hosts(&host, &own, &[(ip("10.0.0.9"), "db".into())], "")), expected);
         assert_eq!(host.whole(), "web.example.org");
+        let own = [(ip("10.0.0.2"), "client"), (ip("10.0.0.2"), "public")];
+        let expected = "10.0.0.2\tweb.example.org web\n10.0.0.2\tclient.localhost\n10.0.0.2\tpublic.localhost\n";
+        assert_eq!(behind_local(&hosts(&host, &own, &[], "")), expected);
     }
 
     #[test]

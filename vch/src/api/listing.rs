@@ -1,0 +1,12 @@
+//! Docker ps and docker inspect.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::Api;
+
+/// Its paths.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+}

@@ -1,0 +1,178 @@
+//! The containers that this host knows: what docker calls a container is a VM whose link has authenticated, now or some time ago.
+//!
+//! ```text
+//! serve/vms   a VM has proved itself ──> Containers::arrived ──> keeper: its life, told as docker tells it
+//!                                              │                   ├─ recorder: its output, on disk
+//! api/        asks, by id, name or beginning ──┴─> Container ──────┴─ hub: the machine itself
+//! ```
+//!
+//! It decides what a container is called and found by, and when it is forgotten. How it lives is [`keeper`]'s; what it writes, [`crate::journal`]'s.
+
+mod container;
+mod events;
+mod keeper;
+mod record;
+mod state;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+pub(crate) use self::container::{AbsentError, Container, Life};
+pub(crate) use self::events::{Event, Events};
+pub(crate) use self::record::Told;
+pub(crate) use self::state::{Exited, Running, State, human};
+use crate::hub::Hub;
+use crate::lock::locked;
+use crate::state::make_dir;
+
+/// All containers of this host.
+#[derive(Debug)]
+pub(crate) struct Containers {
+    dir: PathBuf,
+    /// Bytes that a container's output may take on disk.
+    journal_limit: u64,
+    all: Mutex<BTreeMap<String, Arc<Container>>>,
+    pub(crate) events: Events,
+}
+
+/// Why there is no such container.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FindError {
+    #[error("No such container: {0}")]
+    Unknown(String),
+    #[error("multiple IDs found with provided prefix: {0}")]
+    Ambiguous(String),
+}
+
+/// Why a container cannot have a name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameError {
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Invalid(String),
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    Taken { name: String, id: String },
+}
+
+impl Containers {
+    /// Those that are remembered in `dir`, which is made if it does not exist.
+    pub(crate) fn open(dir: &Path, journal_limit: u64) -> Result<Arc<Containers>> {
+        make_dir(dir)?;
+        let containers =
+            Containers { dir: dir.to_owned(), journal_limit, all: Mutex::default(), events: Events::new() };
+        let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+        for entry in entries {
+            let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
+            let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            // what was begun, and never became a container
+            let Some(container) = Container::remembered(&id, &path, journal_limit)? else { continue };
+            locked(&containers.all).insert(id, Arc::new(container));
+        }
+        Ok(Arc::new(containers))
+    }
+
+    /// A VM has proved itself: it is a container, and kept as one from now on.
+    pub(crate) fn arrived(self: &Arc<Self>, vm: &str, hub: Hub) -> Result<Arc<Container>> {
+        let id = id_of(vm);
+        let known = locked(&self.all).get(&id).cloned();
+        let container = match known {
+            Some(container) => container,
+            None => {
+                let container = Arc::new(Container::new(&id, vm, &self.dir.join(&id), self.journal_limit)?);
+                locked(&self.all).insert(id, container.clone());
+                container
+            }
+        };
+        tokio::spawn(keeper::keep(self.clone(), container.clone(), hub));
+        Ok(container)
+    }
+
+    /// All of them, the latest first.
+    pub(crate) fn list(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = locked(&self.all).values().cloned().collect();
+        all.sort_by_key(|container| std::cmp::Reverse(container.created_ns()));
+        all
+    }
+
+    /// The container of this id, of this name, or the only one whose id begins so.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>, FindError> {
+        let all = locked(&self.all);
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        let exact = all.get(bare).or_else(|| all.values().find(|container| container.name() == bare));
+        if let Some(container) = exact {
+            return Ok(container.clone());
+        }
+        let mut fitting = all.iter().filter(|(id, _)| !bare.is_empty() && id.starts_with(bare));
+        match (fitting.next(), fitting.next()) {
+            (Some((_, only)), None) => Ok(only.clone()),
+            (None, _) => Err(FindError::Unknown(name.into())),
+            (Some(_), Some(_)) => Err(FindError::Ambiguous(name.into())),
+        }
+    }
+
+    /// Gives a container another name.
+    pub(crate) fn rename(&self, container: &Arc<Container>, name: &str) -> Result<(), NameError> {
+        let name = name.strip_prefix('/').unwrap_or(name);
+        if !is_name(name) {
+            return Err(NameError::Invalid(name.into()));
+        }
+        {
+            let all = locked(&self.all);
+            if let Some(other) = all.values().find(|other| other.name() == name) {
+                return Err(NameError::Taken { name: name.into(), id: other.id.clone() });
+            }
+            container.set_name(name);
+        }
+        container.save();
+        Ok(())
+    }
+
+    /// The name that a container asks for, if nobody has it, or else one that nobody can have asked for.
+    fn free_name(&self, container: &Container, wanted: &str) -> String {
+        let all = locked(&self.all);
+        let taken = |name: &str| all.values().any(|other| other.id != container.id && other.name() == name);
+        match is_name(wanted) && !taken(wanted) {
+            true => wanted.into(),
+            false => container.id[..container.id.len().min(SHORT_ID)].into(),
+        }
+    }
+
+    /// Forgets a container and all that it wrote. One whose machine still runs comes back when its link does: stop it first.
+    pub(crate) async fn remove(&self, container: &Arc<Container>) -> Result<()> {
+        let result = container.discard().await;
+        locked(&self.all).remove(&container.id);
+        self.events.container(container, "destroy", &[]);
+        // only now is its name free
+        container.removed();
+        result
+    }
+}
+
+/// Docker's form of a VM's id.
+fn id_of(vm: &str) -> String {
+    let is_id = vm.len() == ID && vm.chars().all(|char| matches!(char, '0'..='9' | 'a'..='f'));
+    match is_id {
+        true => vm.into(),
+        false => Sha256::digest(vm).iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+/// Docker's rule for names.
+fn is_name(name: &str) -> bool {
+    let first = name.starts_with(|char: char| char.is_ascii_alphanumeric());
+    first && name.len() > 1 && name.chars().all(|char| char.is_ascii_alphanumeric() || "_.-".contains(char))
+}
+
+/// Characters of an id.
+const ID: usize = 64;
+/// As many of them as docker shows.
+const SHORT_ID: usize = 12;
+
+#[cfg(test)]
+mod tests;

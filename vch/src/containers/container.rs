@@ -1,0 +1,273 @@
+//! One container: what is known of it, and the handles to its machine and its output.
+//!
+//! It decides what can be asked of a container in which state. What becomes of it: [`super::keeper`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::record::{Record, Told};
+use super::state::State;
+use crate::hub::{Hub, PipeState};
+use crate::journal::Journal;
+use crate::lock::locked;
+use crate::state::make_dir;
+use crate::timestamp::now_ns;
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    /// 64 hexadecimal digits.
+    pub(crate) id: String,
+    /// What it writes.
+    pub(crate) journal: Journal,
+    dir: PathBuf,
+    record: Mutex<Record>,
+    told: Mutex<Option<Arc<Told>>>,
+    hub: watch::Sender<Option<Hub>>,
+    life: watch::Sender<Life>,
+    /// One write of the record at a time: the last has what is newest.
+    saving: Mutex<()>,
+    /// Its process is started when it is held after a restart that a user asked for.
+    start_when_held: Mutex<bool>,
+}
+
+/// A container's state, and what has happened to it, for whoever waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) state: State,
+    /// How often it has ended while this program runs.
+    pub(crate) exits: u64,
+    /// It is forgotten.
+    pub(crate) removed: bool,
+}
+
+/// The machine cannot be asked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AbsentError {
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    /// It ran when it was last heard of.
+    #[error("the link to container {0} is not there: its machine is starting, or cannot reach this host")]
+    Unreachable(String),
+}
+
+impl Container {
+    /// One that nobody has heard of before.
+    pub(super) fn new(id: &str, vm: &str, dir: &Path, journal_limit: u64) -> Result<Container> {
+        make_dir(dir)?;
+        let record = Record {
+            vm: vm.into(),
+            name: vm.into(),
+            created_ns: now_ns(),
+            state: State::Created,
+            restarts: 0,
+            spec: None,
+        };
+        record.write(dir)?;
+        Container::with(id, dir, record, journal_limit)
+    }
+
+    /// One that is remembered; none if the directory holds no record.
+    pub(super) fn remembered(id: &str, dir: &Path, journal_limit: u64) -> Result<Option<Container>> {
+        match Record::read(dir)? {
+            Some(record) => Container::with(id, dir, record, journal_limit).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn with(id: &str, dir: &Path, record: Record, journal_limit: u64) -> Result<Container> {
+        let journal = Journal::open(&dir.join(JOURNAL), journal_limit)?;
+        let life = Life { state: record.state.clone(), exits: 0, removed: false };
+        if !life.state.is_running() {
+            journal.finish();
+        }
+        Ok(Container {
+            id: id.into(),
+            journal,
+            dir: dir.into(),
+            told: Mutex::new(record.spec.as_deref().and_then(Told::parse).map(Arc::new)),
+            record: Mutex::new(record),
+            hub: watch::Sender::new(None),
+            life: watch::Sender::new(life),
+            saving: Mutex::default(),
+            start_when_held: Mutex::default(),
+        })
+    }
+
+    // -- what is known
+
+    pub(crate) fn name(&self) -> String {
+        locked(&self.record).name.clone()
+    }
+
+    /// The VM's own id.
+    pub(crate) fn vm(&self) -> String {
+        locked(&self.record).vm.clone()
+    }
+
+    /// Nanoseconds since 1970.
+    pub(crate) fn created_ns(&self) -> u64 {
+        locked(&self.record).created_ns
+    }
+
+    pub(crate) fn restarts(&self) -> u32 {
+        locked(&self.record).restarts
+    }
+
+    /// Its spec, once its guest has told it.
+    pub(crate) fn told(&self) -> Option<Arc<Told>> {
+        locked(&self.told).clone()
+    }
+
+    /// The image's name as its user wrote it; empty where nobody told.
+    pub(crate) fn image(&self) -> String {
+        self.told().and_then(|told| told.about.image.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        self.told().map(|told| told.about.labels.clone()).unwrap_or_default()
+    }
+
+    /// Its process has a terminal.
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.told().is_some_and(|told| told.spec.main.terminal.is_some())
+    }
+
+    /// Its process reads standard input.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.told().is_some_and(|told| told.spec.main.stdin)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.life.borrow().state.clone()
+    }
+
+    /// Its life, now and from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
+    // -- its machine
+
+    /// The link to its machine, as long as that can be asked.
+    pub(crate) fn hub(&self) -> Result<Hub, AbsentError> {
+        let hub = self.hub.borrow().clone();
+        match (self.state(), hub) {
+            (State::Exited(_), _) => Err(AbsentError::NotRunning(self.id.clone())),
+            (_, Some(hub)) => Ok(hub),
+            (_, None) => Err(AbsentError::Unreachable(self.id.clone())),
+        }
+    }
+
+    /// The link to its machine. After a restart of this program it comes back in a moment: that is waited for.
+    pub(crate) async fn hub_soon(&self) -> Result<Hub, AbsentError> {
+        let mut hub = self.hub.subscribe();
+        match self.hub() {
+            Err(AbsentError::Unreachable(_)) => {
+                let _stays_away = timeout(RETURN_TIME, hub.wait_for(Option::is_some)).await;
+                self.hub()
+            }
+            now => now,
+        }
+    }
+
+    /// The link of a container whose process runs.
+    pub(crate) fn running(&self) -> Result<Hub, AbsentError> {
+        match self.state() {
+            State::Running(_) => self.hub(),
+            _ => Err(AbsentError::NotRunning(self.id.clone())),
+        }
+    }
+
+    /// Its link is open at this moment.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.hub.borrow().as_ref().is_some_and(|hub| hub.watch().borrow().pipe == PipeState::Open)
+    }
+
+    /// When its machine comes back after a restart, its process is to run.
+    pub(crate) fn start_when_held(&self) {
+        *locked(&self.start_when_held) = true;
+    }
+
+    pub(super) fn take_start_when_held(&self) -> bool {
+        std::mem::take(&mut *locked(&self.start_when_held))
+    }
+
+    pub(super) fn set_hub(&self, hub: Option<Hub>) {
+        self.hub.send_replace(hub);
+    }
+
+    // -- what becomes of it
+
+    pub(super) fn set_name(&self, name: &str) {
+        locked(&self.record).name = name.into();
+    }
+
+    /// Its guest has told what it was asked to be.
+    pub(super) fn set_told(&self, text: &str) {
+        let told = Told::parse(text);
+        let mut record = locked(&self.record);
+        if let Some(created) = told.as_ref().and_then(|told| u64::try_from(told.about.created_ns?).ok()) {
+            record.created_ns = created;
+        }
+        record.spec = Some(text.into());
+        *locked(&self.told) = told.map(Arc::new);
+    }
+
+    /// It is in another state from now on.
+    pub(super) fn set_state(&self, state: State) {
+        {
+            let mut record = locked(&self.record);
+            if state.is_running() && matches!(record.state, State::Exited(_)) {
+                record.restarts += 1;
+            }
+            record.state = state.clone();
+        }
+        self.life.send_modify(|life| {
+            life.exits += u64::from(matches!(state, State::Exited(_)));
+            life.state = state;
+        });
+    }
+
+    /// Has the record written, on another thread: disks are slow.
+    pub(crate) fn save(self: &Arc<Self>) {
+        let container = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _turn = locked(&container.saving);
+            let record = locked(&container.record).clone();
+            if !container.life.borrow().removed
+                && let Err(error) = record.write(&container.dir)
+            {
+                crate::serve::say(&format!("{}: {error}", record.name));
+            }
+        });
+    }
+
+    /// Removes all that is kept of it.
+    pub(super) async fn discard(self: &Arc<Self>) -> Result<()> {
+        let container = self.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            let _turn = locked(&container.saving);
+            fs::remove_dir_all(&container.dir)
+        });
+        removed.await?.with_context(|| format!("cannot remove {}", self.dir.display()))
+    }
+
+    pub(super) fn removed(&self) {
+        self.set_hub(None);
+        self.journal.finish();
+        self.life.send_modify(|life| life.removed = true);
+    }
+}
+
+/// How long a machine is waited for that was there when it was last heard of: QEMU and ESXi connect again within seconds.
+const RETURN_TIME: Duration = Duration::from_secs(3);
+/// In its directory.
+const JOURNAL: &str = "journal";

@@ -1,0 +1,80 @@
+//! What happens to containers, told to whoever listens: `docker events`.
+//!
+//! It keeps the latest events for those who ask for the past, and decides nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use tokio::sync::broadcast;
+
+use super::Container;
+use crate::lock::locked;
+use crate::timestamp::now_ns;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// `container`, `image`, `network`, `volume` or `daemon`.
+    pub(crate) kind: &'static str,
+    /// What happened, such as `start` or `exec_create: sh -c true`.
+    pub(crate) action: String,
+    /// Of what it happened to.
+    pub(crate) id: String,
+    pub(crate) attributes: BTreeMap<String, String>,
+    /// Nanoseconds since 1970; no two events have the same.
+    pub(crate) time_ns: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Events {
+    past: Mutex<VecDeque<Event>>,
+    listeners: broadcast::Sender<Event>,
+}
+
+impl Events {
+    pub(super) fn new() -> Events {
+        Events { past: Mutex::default(), listeners: broadcast::channel(MOST).0 }
+    }
+
+    /// Tells of a container.
+    pub(crate) fn container(&self, container: &Container, action: impl Into<String>, more: &[(&str, String)]) {
+        let mut attributes = container.labels();
+        attributes.insert("image".into(), container.image());
+        attributes.insert("name".into(), container.name());
+        attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        self.tell(Event {
+            kind: "container",
+            action: action.into(),
+            id: container.id.clone(),
+            attributes,
+            time_ns: now_ns(),
+        });
+    }
+
+    pub(crate) fn tell(&self, mut event: Event) {
+        let mut past = locked(&self.past);
+        if let Some(last) = past.back() {
+            event.time_ns = event.time_ns.max(last.time_ns + 1);
+        }
+        if past.len() == MOST {
+            past.pop_front();
+        }
+        past.push_back(event.clone());
+        // nobody may be there; and told under the lock, so that who asks for the past and what follows misses none
+        let _nobody = self.listeners.send(event);
+    }
+
+    /// What has happened, as far as it is still known, and what happens from then on.
+    pub(crate) fn listen(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let past = locked(&self.past);
+        (past.iter().cloned().collect(), self.listeners.subscribe())
+    }
+
+    /// How many listen.
+    pub(crate) fn listeners(&self) -> usize {
+        self.listeners.receiver_count()
+    }
+}
+
+/// Events that are kept for those who ask for the past, and for a listener that is slow: docker keeps 256.
+const MOST: usize = 256;

@@ -1,0 +1,88 @@
+//! What is remembered of a container beyond its machine's life and this program's: a file of its own, written whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use wire::spec::{About, Spec};
+use wire::vmx::Dictionary;
+
+use super::state::State;
+
+/// What is remembered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The VM's id, from which its link's key follows.
+    pub(crate) vm: String,
+    pub(crate) name: String,
+    /// Nanoseconds since 1970.
+    pub(crate) created_ns: u64,
+    pub(crate) state: State,
+    /// How often its process has begun after the first time.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    /// The guest's own spec, as the text of a VMX dictionary without the link's key. Its environment may hold secrets: the file is its owner's alone.
+    #[serde(default)]
+    pub(crate) spec: Option<String>,
+}
+
+/// What the guest was asked to be, read from its own words.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) spec: Spec,
+    pub(crate) about: About,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is no record of a container: {source}; remove its directory to forget the container")]
+    Malformed { path: PathBuf, source: serde_json::Error },
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl Record {
+    /// Reads the record of the container that has this directory; none where there is none.
+    pub(super) fn read(dir: &Path) -> Result<Option<Record>, RecordError> {
+        let path = dir.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(RecordError::Read { path, source }),
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| RecordError::Malformed { path, source })
+    }
+
+    /// Writes it. Whoever reads it, also after a loss of power, finds this one or the one before.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), RecordError> {
+        let path = dir.join(FILE);
+        let beside = dir.join(format!("{FILE}.part"));
+        let written = || {
+            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            File::open(dir)?.sync_all()
+        };
+        written().map_err(|source| RecordError::Write { path: path.clone(), source })
+    }
+}
+
+impl Told {
+    /// Reads a guest's own words. None where they are not understood: a later guest may know more than this host.
+    pub(super) fn parse(text: &str) -> Option<Told> {
+        let mut dictionary = Dictionary::parse(text).ok()?;
+        let about = wire::guestinfo::about(&dictionary);
+        // it is not told, and a spec without one is none
+        dictionary.set("guestinfo.vice./link/key", &"0".repeat(64));
+        let spec = wire::guestinfo::read(&dictionary).ok()?;
+        Some(Told { spec, about })
+    }
+}
+
+const FILE: &str = "container.json";
