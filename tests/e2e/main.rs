@@ -10,6 +10,8 @@ mod debian;
 mod dhcp;
 mod disk;
 mod disks;
+mod docker_attach;
+mod docker_exec;
 mod exit_code;
 mod ext4;
 mod failure;
