@@ -13,8 +13,8 @@
 //! much is read; with nobody to take it, it is read and dropped.
 //!
 //! Output is drained after the process has ended, because its last words are still in the pipes, and a grandchild may hold them open: until the end of
-//! file, or until nothing came for [`IDLE`], never longer than [`CAP`]. Time in which nobody takes anything counts for neither, unless the machine has
-//! been asked to power off: then [`STUCK`] is its bound. This file decides when a session ends and what moves between its descriptors and its channels; it
+//! file, or until nothing came for [`IDLE`], never longer than [`CAP`] beyond what the process itself has left there: a slow line may take longer for that.
+//! Time in which nobody takes anything counts for neither, unless the machine has been asked to power off: then [`STUCK`] is its bound. This file decides when a session ends and what moves between its descriptors and its channels; it
 //! does not wait.
 
 mod flow;
@@ -26,6 +26,7 @@ use guest::clock;
 use guest::events::Poller;
 use guest::log::Log;
 use guest::sys::{process, terminal};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use wire::link::Link;
 use wire::log::member;
@@ -42,7 +43,7 @@ use crate::syslog::Syslog;
 
 /// Silence after which the output of an ended process is complete.
 const IDLE: Duration = Duration::from_millis(300);
-/// The longest that output is drained after the process has ended.
+/// The longest that others' output is drained after the process has ended.
 const CAP: Duration = Duration::from_secs(10);
 /// How long a session that must end waits for somebody to take anything of its output.
 const STUCK: Duration = Duration::from_secs(30);
@@ -263,6 +264,7 @@ impl Session {
         let Phase::Running { pid, started, oom_kills: before } = self.phase else { return };
         let oom = matches!(ending, Ending::Signaled { signal: SIGKILL, .. }) && oom_kills > before;
         let exit = Exit { ending, started_us: clock::micros(started), ended_us: clock::micros(now), oom };
+        self.outputs.iter_mut().for_each(|output| output.left = capacity(output));
         self.phase = Phase::Draining(Drain { pid, exit, quiet_since: now, since: now, held_up: false });
     }
 
@@ -376,6 +378,12 @@ impl Session {
     }
 }
 
+/// The most bytes that an output holds before somebody reads them.
+fn capacity(output: &Stream) -> usize {
+    // a terminal is no pipe, and holds no more than this (the kernel's tty_buffer.c)
+    fcntl(&output.fd, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(64 * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -468,6 +476,26 @@ mod tests {
         assert_eq!((waiting(&rig), session.deadline()), (10, Some(IDLE * 3)));
         drop(process);
         assert!(session.poll_end(&mut rig.io(IDLE * 3)).is_some());
+    }
+
+    #[test]
+    fn a_slow_machine_reads_all_that_the_process_has_left_and_of_others_what_comes_in_their_time() {
+        let mut rig = Rig::new();
+        let (mut session, process) = rig.running(ID, true);
+        let left = nix::unistd::write(&process.stdout, &[7; 1 << 16]).unwrap();
+        session.exited(exited(0), 0, Duration::ZERO);
+        // nobody looks for so long each time, and the grandchild does not cease
+        let mut now = Duration::ZERO;
+        let exit = loop {
+            now += CAP;
+            if let Some(exit) = session.poll_end(&mut rig.io(now)) {
+                break exit;
+            }
+            nix::unistd::write(&process.stdout, &[8; 4096]).unwrap();
+            assert!(now < CAP * 40, "it does not end");
+        };
+        assert_eq!(exit.ending, exited(0));
+        assert!(waiting(&rig) >= left, "{} of {left} bytes", waiting(&rig));
     }
 
     #[test]

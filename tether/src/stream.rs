@@ -65,6 +65,8 @@ pub(crate) struct Stream {
     pub(crate) channel: ChannelId,
     /// The host does not take what comes.
     pub(crate) unwanted: bool,
+    /// The most bytes that its process, which has ended, can have left in it.
+    pub(crate) left: usize,
     token: u64,
     interest: Interest,
 }
@@ -74,7 +76,7 @@ impl Stream {
     pub(crate) fn new(fd: OwnedFd, which: Which, session: SessionId, poller: &Poller) -> io::Result<Stream> {
         let (channel, token) = (which.channel(session), which.token(session));
         poller.add(&fd, token, NOTHING)?;
-        Ok(Stream { fd, which, channel, unwanted: false, token, interest: NOTHING })
+        Ok(Stream { fd, which, channel, unwanted: false, left: 0, token, interest: NOTHING })
     }
 
     pub(crate) fn want_readable(&mut self, readable: bool, poller: &Poller) -> io::Result<()> {

@@ -8,17 +8,25 @@
 
 mod archive;
 mod attach;
+mod endpoints;
+#[cfg(test)]
+mod double;
 mod error;
 mod exec;
+mod filters;
 mod hijack;
 mod images;
 mod input;
+mod inspect;
+mod json;
 mod lifecycle;
 mod listing;
 mod logs;
+mod query;
 mod resources;
 mod stdcopy;
 mod system;
+mod wait;
 
 use std::sync::Arc;
 

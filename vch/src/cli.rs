@@ -4,17 +4,21 @@
 
 use clap::{Parser, Subcommand};
 
+mod certs;
 mod client;
+mod listen;
 mod machine;
 mod ova;
 pub mod run;
 mod serve;
 mod vmx;
 
+pub use certs::CertsArgs;
 pub use client::{
     AttachArgs, Control, CpArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
     WaitArgs,
 };
+pub use listen::ListenArgs;
 pub use machine::{KernelLogArgs, RebootArgs, ReloadArgs, StatusArgs, TrimArgs};
 pub use ova::OvaArgs;
 pub use run::{BootKind, ContainerArgs, DiskForm, LinkKind, RunArgs};
@@ -25,7 +29,7 @@ pub use vmx::{EsxiArgs, LinkUri, VmdkForm, VmxArgs};
 ///
 /// `vch run` starts one and stays with it. `vch serve` holds the links of many, which come and go; the other commands use what it holds. They are docker's, and
 /// so are their exit codes: 125 says that vch itself failed. `vch vmx` writes one for ESXi, and
-/// `vch ova` the appliance that holds their links there.
+/// `vch ova` the appliance that holds their links there; `vch certs` makes what its clients show to be let in.
 #[derive(Debug, Parser)]
 #[command(name = "vch", version, about, disable_help_subcommand = true)]
 #[command(after_help = "Example: vch run --rm -it docker-archive:alpine.tar sh\n`vch COMMAND --help` tells more.")]
@@ -56,4 +60,5 @@ pub enum Command {
     KernelLog(KernelLogArgs),
     Vmx(Box<VmxArgs>),
     Ova(OvaArgs),
+    Certs(CertsArgs),
 }

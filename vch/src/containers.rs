@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -36,6 +37,8 @@ pub(crate) struct Containers {
     dir: PathBuf,
     /// Bytes that a container's output may take on disk.
     journal_limit: u64,
+    /// From a cut until a machine that has not come back counts as gone.
+    lost_after: Duration,
     all: Mutex<BTreeMap<String, Arc<Container>>>,
     pub(crate) events: Events,
 }
@@ -62,9 +65,16 @@ pub(crate) enum NameError {
 
 impl Containers {
     /// Those that are remembered in `dir`, which is made if it does not exist.
+    #[cfg(test)]
     pub(crate) fn open(dir: &Path, journal_limit: u64) -> Result<Arc<Containers>> {
+        Containers::open_with(dir, journal_limit, Duration::from_secs(60))
+    }
+
+    /// The same; a machine that has been away for `lost_after` is gone, but may come back all the same.
+    pub(crate) fn open_with(dir: &Path, journal_limit: u64, lost_after: Duration) -> Result<Arc<Containers>> {
         make_dir(dir)?;
-        let containers = Containers { dir: dir.to_owned(), journal_limit, all: Mutex::default(), events: Events::new() };
+        let all = Mutex::default();
+        let containers = Containers { dir: dir.to_owned(), journal_limit, lost_after, all, events: Events::new() };
         let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
@@ -76,10 +86,23 @@ impl Containers {
         Ok(Arc::new(containers))
     }
 
+    /// From a cut until a machine that has not come back counts as gone.
+    pub(crate) fn lost_after(&self) -> Duration {
+        self.lost_after
+    }
+
+    /// Those that were there when an earlier serve ended are there still, or have gone meanwhile: their links tell, by coming or not.
+    pub(crate) fn expect_links(self: &Arc<Self>) {
+        for container in self.list() {
+            tokio::spawn(keeper::expect(self.clone(), container));
+        }
+    }
+
     /// A VM has proved itself: it is a container, and kept as one from now on.
     pub(crate) fn arrived(self: &Arc<Self>, vm: &str, hub: Hub) -> Result<Arc<Container>> {
         let id = id_of(vm);
         let known = locked(&self.all).get(&id).cloned();
+        let is_new = known.is_none();
         let container = match known {
             Some(container) => container,
             None => {
@@ -88,7 +111,7 @@ impl Containers {
                 container
             }
         };
-        tokio::spawn(keeper::keep(self.clone(), container.clone(), hub));
+        tokio::spawn(keeper::keep(self.clone(), container.clone(), hub, is_new));
         Ok(container)
     }
 
@@ -162,6 +185,16 @@ fn id_of(vm: &str) -> String {
     }
 }
 
+/// Docker's form of a network's id: its name is all that is known of it.
+pub(crate) fn network_id(name: &str) -> String {
+    Sha256::digest(format!("network {name}")).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What vSphere Integrated Containers called the networks that are not its own.
+pub(crate) fn network_driver(name: &str) -> &'static str {
+    if name == "bridge" { "bridge" } else { "external" }
+}
+
 /// Docker's rule for names.
 fn is_name(name: &str) -> bool {
     let first = name.starts_with(|char: char| char.is_ascii_alphanumeric());
@@ -174,4 +207,4 @@ const ID: usize = 64;
 const SHORT_ID: usize = 12;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -231,6 +231,11 @@ impl Hub {
         self.status.clone()
     }
 
+    /// Both are handles to one hub.
+    pub(crate) fn is_same(&self, other: &Hub) -> bool {
+        self.commands.same_channel(&other.commands)
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, HubError> {
         let (answer, answered) = oneshot::channel();
         self.tell(command(answer));
@@ -244,4 +249,4 @@ impl Hub {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,6 +14,7 @@
 //!
 //! serve     `vch serve`: many links   hub         one link and its clients
 //! control   how clients reach serve   client      ps, exec, attach, cp ...     detach    keys that leave a session
+//! listen    where docker clients connect     certs    their certificates         notify    what serve's own keeper is told
 //! logs      `vch logs`                timestamp   times as docker writes them
 //!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
@@ -24,6 +25,7 @@
 
 mod api;
 pub mod assets;
+pub mod certs;
 pub mod cli;
 pub mod client;
 pub mod console;
@@ -36,9 +38,11 @@ pub mod hub;
 pub mod images;
 pub mod inputs;
 mod journal;
+pub mod listen;
 mod lock;
 pub mod logs;
 pub mod master_key;
+mod notify;
 pub mod ova;
 pub mod pipe;
 pub mod plan;

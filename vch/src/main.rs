@@ -10,7 +10,7 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use vch::cli::run::refused;
 use vch::cli::{Cli, Command};
-use vch::{client, logs, ova, run, serve, vmx};
+use vch::{certs, client, logs, ova, run, serve, vmx};
 
 /// What docker says when it, and not the container, failed.
 const VCH_FAILED: u8 = 125;
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Logs(args) => logs::run(args),
         Command::Vmx(args) => vmx::run(args),
         Command::Ova(args) => ova::run(args),
+        Command::Certs(args) => certs::run(args),
         command => client::run(command),
     };
     match result {

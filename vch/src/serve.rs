@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
@@ -24,7 +24,10 @@ use crate::api::{self, Api};
 use crate::cli::{Hypervisor, ServeArgs};
 use crate::containers::Containers;
 use crate::execs::Execs;
-use crate::pipe::{Address, Listener, Pipe};
+use crate::listen::Listeners;
+use crate::notify::Supervisor;
+use crate::pipe::{Address, Listener, Pipe, VmwareNames};
+use crate::signals::SIGHUP;
 use crate::{master_key, signals, state};
 
 use self::vms::Vms;
@@ -52,28 +55,42 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         Some(dir) => dir.clone(),
         None => state::state_dir()?,
     };
-    let containers = Containers::open(&state.join(STATE), JOURNAL_LIMIT)?;
+    let lost_after = Duration::from_secs(args.lost_after.into());
+    let containers = Containers::open_with(&state.join(STATE), JOURNAL_LIMIT, lost_after)?;
+    containers.expect_links();
     let vms = Arc::new(Vms::new(key, containers.clone()));
     let app = api::router(Arc::new(Api { containers, execs: Execs::default() }));
-    for address in &args.host {
-        let Address::Unix(path) = address else { bail!("--host {address}: docker connects by unix://PATH so far") };
-        let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
-        say(&format!("docker connects at unix://{}", path.display()));
-        tokio::spawn(axum::serve(listener, app.clone()).into_future());
-    }
+    // what is wrong with the options is told before a VM connects
+    let api = Listeners::open(&args.listen, &state)?;
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
-        say(&format!("links connect at {address}"));
+        say(&format!("links connect at {}", listener.shown(address)));
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    tokio::select! {
-        never = accept_clients(&clients.listener, vms) => never,
-        signal = signals::ending(&mut caught) => {
-            say(&format!("ends, by signal {signal}; what runs goes on"));
-            Ok(())
+    api.lines().iter().for_each(|line| say(line));
+    let api = api.serve(&app);
+    let supervisor = Supervisor::from_environment();
+    supervisor.ready("links and clients connect");
+    let until_told = async {
+        loop {
+            let signal = signals::ending(&mut caught).await;
+            match if signal == SIGHUP { api.reload() } else { Ok(false) } {
+                Ok(false) => return signal,
+                Ok(true) => say("the certificates were read again"),
+                Err(error) => say(&format!("the certificates stay as they are: {error:#}")),
+            }
         }
-    }
+    };
+    let signal = tokio::select! {
+        never = accept_clients(&clients.listener, vms) => return never,
+        () = supervisor.watch() => unreachable!("it watches for ever"),
+        signal = until_told => signal,
+    };
+    say(&format!("ends, by signal {signal}; what runs goes on"));
+    supervisor.stopping("lets clients end");
+    api.stop().await;
+    Ok(())
 }
 
 /// One line on standard error for each event.
@@ -104,12 +121,27 @@ async fn accept_links(mut listener: Listener, address: Address, vms: Arc<Vms>) {
 }
 
 async fn enter(door: &door::Door, pipe: Pipe, vms: &Arc<Vms>) {
+    let names = pipe.vmware_names();
     let (reader, writer) = pipe.split();
     match door.ask(reader, writer).await {
-        Ok(guest) => vms.arrive(guest, door.tuning()).await,
+        Ok(guest) => {
+            if let Some(names) = names {
+                spawn_local(tell_names(guest.vm.clone(), names));
+            }
+            vms.arrive(guest, door.tuning()).await;
+        }
         Err(reason) => {
             say(&format!("{}: closed a connection: {reason} ({} so far)", door.address(), door.turned_away()))
         }
+    }
+}
+
+/// Who looks for a VM in vSphere's client knows it by its name there.
+async fn tell_names(vm: String, mut names: watch::Receiver<VmwareNames>) {
+    if let Ok(told) = names.wait_for(|names| names.name.is_some() && names.instance_uuid.is_some()).await {
+        let VmwareNames { name, instance_uuid, .. } = &*told;
+        let (name, uuid) = (name.as_deref().unwrap_or_default(), instance_uuid.as_deref().unwrap_or_default());
+        say(&format!("{vm}: it says that vSphere knows it as {name:?}, {uuid}"));
     }
 }
 

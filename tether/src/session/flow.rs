@@ -44,7 +44,8 @@ impl Session {
     /// Process to host.
     pub(super) fn drain(&mut self, which: Which, io: &mut Io<'_>) {
         let Some(at) = self.outputs.iter().position(|output| output.which == which) else { return };
-        let output = &self.outputs[at];
+        let number = self.number();
+        let output = &mut self.outputs[at];
         let room = room(self.id, self.attached, output, io);
         if room == 0 {
             return;
@@ -70,10 +71,16 @@ impl Session {
                 if member(self.id).is_some()
                     && let Some(syslog) = &mut io.syslog
                 {
-                    syslog.write(self.id, self.number(), which, &io.buffer[..count]);
+                    syslog.write(self.id, number, which, &io.buffer[..count]);
                 }
                 if let Phase::Draining(drain) = &mut self.phase {
                     drain.quiet_since = io.now;
+                    if output.left > 0 {
+                        drain.since = io.now;
+                    }
+                    // a pipe gives all that is asked for, if it has it
+                    let emptied = count < room && self.terminal.is_none();
+                    output.left = if emptied { 0 } else { output.left.saturating_sub(count) };
                 }
             }
             Err(_) => {}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Control;
+use super::{Control, ListenArgs};
 use crate::pipe::Address;
 
 /// Hold the links of containerVMs, for the other commands to use.
@@ -20,15 +20,16 @@ pub struct ServeArgs {
     #[arg(long, value_enum)]
     pub hypervisor: Hypervisor,
 
-    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vsock://PORT, or a device, serial://DEVICE?speed=BAUD
+    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vspc://ADDRESS[:PORT], vsock://PORT, or a device, serial://DEVICE?speed=BAUD
     ///
-    /// On tcp and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
+    /// On vspc, which is telnet with VMware's extension, ESXi connects serial ports that have this host as their concentrator (port 2377), and can move their VMs.
+    /// On tcp, vspc and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
     #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
     pub link_listen: Vec<Address>,
 
-    /// Where docker connects: unix://PATH
-    #[arg(short = 'H', long, value_name = "ADDRESS")]
-    pub host: Vec<Address>,
+    /// A machine whose link has been away for so many seconds counts as gone: its container shows as exited, until it comes back
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub lost_after: u32,
 
     /// The master key: a file with 64 hexadecimal digits that only its owner can read; made if it does not exist [default: master.key in the state directory]
     #[arg(long, value_name = "FILE")]
@@ -40,6 +41,10 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     pub control: Control,
+
+    // behind the others: its heading stays for what follows
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -47,7 +47,12 @@ pub fn run(command: &Command) -> Result<u8> {
             Command::KernelLog(args) => machine::kernel_log(args).await,
             Command::Reboot(args) => machine::reboot(args).await,
             Command::Status(args) => machine::status(args).await,
-            Command::Run(_) | Command::Serve(_) | Command::Logs(_) | Command::Vmx(_) | Command::Ova(_) => {
+            Command::Run(_)
+            | Command::Serve(_)
+            | Command::Logs(_)
+            | Command::Vmx(_)
+            | Command::Ova(_)
+            | Command::Certs(_) => {
                 bail!("this command needs no serve")
             }
         }

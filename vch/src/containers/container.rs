@@ -11,10 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use wire::message::{Reply, Request};
+use wire::status::Status;
 
 use super::record::{Record, Told};
-use super::state::State;
-use crate::hub::{Hub, PipeState};
+use super::state::{Exited, State};
+use crate::hub::{Hub, HubError, PipeState};
 use crate::journal::Journal;
 use crate::lock::locked;
 use crate::state::make_dir;
@@ -36,6 +38,8 @@ pub(crate) struct Container {
     saving: Mutex<()>,
     /// Its process is started when it is held after a restart that a user asked for.
     start_when_held: Mutex<bool>,
+    /// Docker tells of an end that was asked for by two events.
+    stop_asked: Mutex<bool>,
 }
 
 /// A container's state, and what has happened to it, for whoever waits.
@@ -44,8 +48,17 @@ pub(crate) struct Life {
     pub(crate) state: State,
     /// How often it has ended while this program runs.
     pub(crate) exits: u64,
+    /// How it ended last, also when it runs again.
+    pub(crate) last: Option<Exited>,
     /// It is forgotten.
     pub(crate) removed: bool,
+}
+
+impl Life {
+    /// It runs, or may yet.
+    pub(crate) fn is_over(&self) -> bool {
+        self.removed || matches!(self.state, State::Exited(_))
+    }
 }
 
 /// The machine cannot be asked.
@@ -84,7 +97,11 @@ impl Container {
 
     fn with(id: &str, dir: &Path, record: Record, journal_limit: u64) -> Result<Container> {
         let journal = Journal::open(&dir.join(JOURNAL), journal_limit)?;
-        let life = Life { state: record.state.clone(), exits: 0, removed: false };
+        let last = match &record.state {
+            State::Exited(exited) => Some(exited.clone()),
+            State::Created | State::Running(_) => None,
+        };
+        let life = Life { state: record.state.clone(), exits: 0, last, removed: false };
         if !life.state.is_running() {
             journal.finish();
         }
@@ -98,6 +115,7 @@ impl Container {
             life: watch::Sender::new(life),
             saving: Mutex::default(),
             start_when_held: Mutex::default(),
+            stop_asked: Mutex::default(),
         })
     }
 
@@ -166,18 +184,6 @@ impl Container {
         }
     }
 
-    /// The link to its machine. After a restart of this program it comes back in a moment: that is waited for.
-    pub(crate) async fn hub_soon(&self) -> Result<Hub, AbsentError> {
-        let mut hub = self.hub.subscribe();
-        match self.hub() {
-            Err(AbsentError::Unreachable(_)) => {
-                let _stays_away = timeout(RETURN_TIME, hub.wait_for(Option::is_some)).await;
-                self.hub()
-            }
-            now => now,
-        }
-    }
-
     /// The link of a container whose process runs.
     pub(crate) fn running(&self) -> Result<Hub, AbsentError> {
         match self.state() {
@@ -186,14 +192,58 @@ impl Container {
         }
     }
 
+    /// The link of a container whose process has not ended. After a restart of this host, guests come back within seconds: they are waited for.
+    pub(crate) async fn reach(&self) -> Result<Hub, AbsentError> {
+        let (mut life, mut hub) = (self.watch(), self.hub.subscribe());
+        let here = async {
+            tokio::select! {
+                biased;
+                _ = life.wait_for(Life::is_over) => {}
+                _ = hub.wait_for(Option::is_some) => {}
+            }
+        };
+        // what is there now is told in any case
+        let _late = timeout(RETURN_TIME, here).await;
+        self.hub()
+    }
+
+    /// Asks its guest. A guest that has ended, or stays away for so long that it counts as gone, is not waited for.
+    pub(crate) async fn ask(&self, hub: &Hub, request: Request) -> Result<Reply, HubError> {
+        let mut life = self.watch();
+        tokio::select! {
+            biased;
+            reply = hub.request(request) => reply,
+            _ = life.wait_for(Life::is_over) => Err(HubError::Lost(format!("container {} is not running", self.id))),
+        }
+    }
+
+    /// What its guest told last about its machine; none when that is gone.
+    pub(crate) fn machine(&self) -> Option<Status> {
+        self.hub.borrow().as_ref().and_then(|hub| hub.watch().borrow().machine.clone())
+    }
+
+    /// Where its output is kept.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.dir.join(JOURNAL)
+    }
+
     /// Its link is open at this moment.
     pub(crate) fn is_connected(&self) -> bool {
         self.hub.borrow().as_ref().is_some_and(|hub| hub.watch().borrow().pipe == PipeState::Open)
     }
 
-    /// When its machine comes back after a restart, its process is to run.
-    pub(crate) fn start_when_held(&self) {
-        *locked(&self.start_when_held) = true;
+    /// When its machine comes back after a restart, its process is to run, or is not any more.
+    pub(crate) fn start_when_held(&self, is_to_run: bool) {
+        *locked(&self.start_when_held) = is_to_run;
+    }
+
+    /// Its end will have been asked for by docker stop.
+    pub(crate) fn stop_asked(&self) {
+        *locked(&self.stop_asked) = true;
+    }
+
+    pub(super) fn take_stop_asked(&self) -> bool {
+        std::mem::take(&mut *locked(&self.stop_asked))
     }
 
     pub(super) fn take_start_when_held(&self) -> bool {
@@ -202,6 +252,15 @@ impl Container {
 
     pub(super) fn set_hub(&self, hub: Option<Hub>) {
         self.hub.send_replace(hub);
+    }
+
+    /// This boot of its machine is over. The next one may have a hub already.
+    pub(super) fn unset_hub(&self, hub: &Hub) {
+        self.hub.send_if_modified(|now| now.take_if(|now| now.is_same(hub)).is_some());
+    }
+
+    pub(super) fn has_hub(&self) -> bool {
+        self.hub.borrow().is_some()
     }
 
     // -- what becomes of it
@@ -231,7 +290,10 @@ impl Container {
             record.state = state.clone();
         }
         self.life.send_modify(|life| {
-            life.exits += u64::from(matches!(state, State::Exited(_)));
+            if let State::Exited(exited) = &state {
+                life.exits += 1;
+                life.last = Some(exited.clone());
+            }
             life.state = state;
         });
     }
@@ -267,7 +329,7 @@ impl Container {
     }
 }
 
-/// How long a machine is waited for that was there when it was last heard of: QEMU and ESXi connect again within seconds.
-const RETURN_TIME: Duration = Duration::from_secs(3);
 /// In its directory.
 const JOURNAL: &str = "journal";
+/// After a restart of this host: more than the seconds in which QEMU and ESXi connect again.
+const RETURN_TIME: Duration = Duration::from_secs(10);

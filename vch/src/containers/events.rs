@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use tokio::sync::broadcast;
 
-use super::Container;
+use super::{Container, network_driver, network_id};
 use crate::lock::locked;
 use crate::timestamp::now_ns;
 
@@ -49,6 +49,22 @@ impl Events {
             attributes,
             time_ns: now_ns(),
         });
+    }
+
+    /// Tells of each network that a container is on: `connect` or `disconnect`.
+    pub(super) fn networks(&self, container: &Container, action: &str) {
+        let Some(told) = container.told() else { return };
+        for endpoint in &told.spec.networks {
+            let name = endpoint.name.as_str();
+            let attributes = [("container", container.id.as_str()), ("name", name), ("type", network_driver(name))];
+            self.tell(Event {
+                kind: "network",
+                action: action.into(),
+                id: network_id(name),
+                attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                time_ns: now_ns(),
+            });
+        }
     }
 
     pub(crate) fn tell(&self, mut event: Event) {

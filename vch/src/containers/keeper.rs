@@ -9,74 +9,104 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use wire::message::{Reply, Request};
 
-use super::container::Container;
-use super::state::{Exited, Running, State};
 use super::Containers;
+use super::container::{Container, Life};
+use super::state::{Exited, Running, State};
 use crate::hub::{GuestStatus, Hub, MainState, PipeState};
 use crate::serve::say;
 use crate::timestamp::now_ns;
 
 /// Sees a machine through one boot.
-pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>, hub: Hub) {
-    container.set_hub(Some(hub.clone()));
+pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>, hub: Hub, is_new: bool) {
     container.journal.resume();
-    learn(&containers, &container, &hub).await;
-    let recorder = tokio::spawn(crate::recorder::record(hub.clone(), container.journal.clone(), container.name()));
-    let mut status = hub.watch();
+    let seen = async {
+        learn(&containers, &container, &hub, is_new).await;
+        let main = hub.watch().borrow().main.clone();
+        tell(&containers, &container, next(&container.state(), &main, now_ns()));
+        // not before: whoever finds it is to know how the container is, and whether its process has a terminal
+        container.set_hub(Some(hub.clone()));
+        // what was written is read to its end
+        tokio::join!(
+            follow(&containers, &container, &hub),
+            crate::recorder::record(hub.clone(), container.journal.clone(), container.name()),
+        )
+    };
+    let patience = containers.lost_after;
+    let watchdog = async {
+        stays_away(hub.watch(), patience).await;
+        // whoever waits for an answer, or for output, waits no longer; a machine that comes back all the same gets another hub
+        hub.machine_ended(&lost_because(patience));
+        std::future::pending::<()>().await;
+    };
     let mut life = container.watch();
-    let mut cut_at = None;
+    tokio::select! {
+        _ = seen => {}
+        () = watchdog => {}
+        _ = life.wait_for(|life| life.removed) => {}
+    }
+    container.unset_hub(&hub);
+}
+
+/// Waits for the link of a container that an earlier serve has left; without one, its machine went while nobody looked.
+pub(super) async fn expect(containers: Arc<Containers>, container: Arc<Container>) {
+    let mut life = container.watch();
+    tokio::select! {
+        () = sleep(containers.lost_after) => {}
+        _ = life.wait_for(Life::is_over) => return,
+    }
+    if !container.has_hub() {
+        let why = lost_because(containers.lost_after);
+        tell(&containers, &container, next(&container.state(), &MainState::Lost(why), now_ns()));
+    }
+}
+
+/// Tells what becomes of the process, until nothing more will.
+async fn follow(containers: &Containers, container: &Arc<Container>, hub: &Hub) {
+    let mut status = hub.watch();
     loop {
         let now = status.borrow_and_update().clone();
-        cut_at = match now.pipe {
-            PipeState::Open => None,
-            PipeState::Awaited | PipeState::Down | PipeState::Unproved => cut_at.or_else(|| Some(Instant::now())),
-        };
         if now.main == MainState::Waiting && container.take_start_when_held() {
             hub.post(Request::Start);
         }
-        tell(&containers, &container, next(&container.state(), &now.main, now_ns()));
-        if is_last(&now) {
-            break;
-        }
-        let given_up = async {
-            match cut_at {
-                Some(cut) if !now.main.is_over() => sleep_until(cut + GIVEN_UP_AFTER).await,
-                _ => std::future::pending().await,
-            }
-        };
-        let removed = async { life.wait_for(|life| life.removed).await.is_ok() };
-        tokio::select! {
-            changed = status.changed() => if changed.is_err() { break },
-            () = given_up => {
-                tell(&containers, &container, lost(&container.state(), now_ns()));
-                // whoever comes back is still the one
-                if status.changed().await.is_err() { break }
-                cut_at = None;
-            }
-            _ = removed => break,
+        tell(containers, container, next(&container.state(), &now.main, now_ns()));
+        if is_last(&now) || status.changed().await.is_err() {
+            return;
         }
     }
-    // what was written is read to its end
-    let _ended = recorder.await;
+}
+
+/// Returns when a link has been away for so long, at once.
+async fn stays_away(mut status: watch::Receiver<GuestStatus>, patience: Duration) {
+    let is_there = |status: &GuestStatus| status.pipe == PipeState::Open;
+    // a hub that is gone tells nothing more
+    while status.wait_for(|status| !is_there(status)).await.is_ok() {
+        match timeout(patience, status.wait_for(is_there)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
 }
 
 /// Asks the guest what it was asked to be.
-async fn learn(containers: &Containers, container: &Arc<Container>, hub: &Hub) {
+async fn learn(containers: &Containers, container: &Arc<Container>, hub: &Hub, is_new: bool) {
     let first = container.told().is_none();
     match hub.request(Request::Spec).await {
         Ok(Reply::Spec(text)) => container.set_told(&text.0),
-        Ok(_) => say(&format!("{}: its guest does not tell its spec: docker inspect shows little of it", container.name())),
-        // it is gone already
-        Err(_) => return,
-    }
-    if first {
-        // a name that a user gave it since stays
-        if let Some(name) = container.told().and_then(|told| told.about.name.clone()) {
-            container.set_name(&containers.free_name(container, &name));
+        Ok(_) => {
+            say(&format!("{}: its guest does not tell its spec: docker inspect shows little of it", container.name()))
         }
+        // it is gone already, and what follows tells why
+        Err(_) => {}
+    }
+    // a name that a user gave it since stays
+    if let Some(name) = container.told().filter(|_| first).and_then(|told| told.about.name.clone()) {
+        container.set_name(&containers.free_name(container, &name));
+    }
+    if is_new {
         containers.events.container(container, "create", &[]);
     }
     container.save();
@@ -110,7 +140,7 @@ fn next(state: &State, main: &MainState, now_ns: u64) -> Option<State> {
         (State::Running(_) | State::Created, MainState::Failed(failure)) => {
             exited(failure.kind.code(), false, failure.to_string())
         }
-        (State::Running(_), MainState::Lost(reason)) => exited(LOST, false, reason.clone()),
+        (State::Running(_) | State::Created, MainState::Lost(reason)) => exited(LOST, false, reason.clone()),
         (State::Running(_), MainState::Closed(why)) => exited(LOST, false, why.to_string()),
         // its machine has booted again
         (State::Exited(_), MainState::Waiting) => Some(State::Created),
@@ -118,34 +148,36 @@ fn next(state: &State, main: &MainState, now_ns: u64) -> Option<State> {
     }
 }
 
-/// The link has not come back.
-fn lost(state: &State, now_ns: u64) -> Option<State> {
-    let State::Running(Running { started_ns, .. }) = *state else { return None };
-    let error = format!(
-        "its link has been away for {} s: its machine is gone, or cannot reach this host",
-        GIVEN_UP_AFTER.as_secs()
-    );
-    Some(State::Exited(Exited { started_ns, finished_ns: now_ns, code: LOST, oom: false, error }))
+/// Why a machine counts as gone.
+fn lost_because(patience: Duration) -> String {
+    format!("its link has been away for {} s: its machine is gone, or cannot reach this host", patience.as_secs())
 }
 
 /// Takes a container to its next state, and tells.
 fn tell(containers: &Containers, container: &Arc<Container>, next: Option<State>) {
     let Some(state) = next else { return };
-    container.set_state(state.clone());
-    container.save();
-    match state {
+    match &state {
         State::Created => {}
-        State::Running(_) => containers.events.container(container, "start", &[]),
+        State::Running(_) => {
+            containers.events.networks(container, "connect");
+            containers.events.container(container, "start", &[]);
+        }
         State::Exited(exited) => {
             let seconds = exited.finished_ns.saturating_sub(exited.started_ns) / 1_000_000_000;
+            let seconds = if exited.started_ns == 0 { 0 } else { seconds };
             let attributes = [("execDuration", seconds.to_string()), ("exitCode", exited.code.to_string())];
+            containers.events.networks(container, "disconnect");
+            if container.take_stop_asked() {
+                containers.events.container(container, "stop", &[]);
+            }
             containers.events.container(container, "die", &attributes);
         }
     }
+    // who waits for it finds its events told
+    container.set_state(state);
+    container.save();
 }
 
-/// From a cut until a machine that has not come back counts as gone. ESXi and QEMU connect again within seconds; one that does come back later runs again.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 /// The exit code of a container of which nobody knows how it ended.
 const LOST: u8 = 255;
 

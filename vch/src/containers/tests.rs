@@ -1,16 +1,28 @@
+use wire::vmx::Dictionary;
+
 use super::*;
+
+impl Containers {
+    /// One that a guest has told so much of.
+    pub(crate) fn add(&self, vm: &str, told: Option<&Told>) -> Arc<Container> {
+        let id = id_of(vm);
+        let container = Container::new(&id, vm, &self.dir.join(&id), self.journal_limit).unwrap();
+        if let Some(Told { spec, about }) = told {
+            let mut keys: Dictionary = wire::guestinfo::write(spec);
+            wire::guestinfo::write_about(about, &mut keys);
+            container.set_told(&keys.to_string());
+        }
+        let container = Arc::new(container);
+        locked(&self.all).insert(id, container.clone());
+        container
+    }
+}
 
 #[tokio::test]
 async fn a_container_is_found_by_name_id_and_beginning() {
     let dir = tempfile::tempdir().unwrap();
     let containers = Containers::open(dir.path(), 1 << 20).unwrap();
-    let add = |vm: &str| {
-        let id = id_of(vm);
-        let container = Arc::new(Container::new(&id, vm, &dir.path().join(&id), 1 << 20).unwrap());
-        locked(&containers.all).insert(id, container.clone());
-        container
-    };
-    let (web, long) = (add("web"), add(&"ab".repeat(32)));
+    let (web, long) = (containers.add("web", None), containers.add(&"ab".repeat(32), None));
     assert_eq!((web.id.len(), long.id.as_str()), (64, "ab".repeat(32).as_str()));
     let found = |name: &str| containers.find(name).map(|container| container.id.clone());
     assert_eq!(found("web"), Ok(web.id.clone()));
@@ -19,7 +31,10 @@ async fn a_container_is_found_by_name_id_and_beginning() {
     assert_eq!(found("nosuch").unwrap_err().to_string(), "No such container: nosuch");
     assert!(found("").is_err());
     assert_eq!(containers.rename(&web, "we!").unwrap_err(), NameError::Invalid("we!".into()));
-    assert_eq!(containers.rename(&long, "web").unwrap_err(), NameError::Taken { name: "web".into(), id: web.id.clone() });
+    assert_eq!(
+        containers.rename(&long, "web").unwrap_err(),
+        NameError::Taken { name: "web".into(), id: web.id.clone() }
+    );
     containers.rename(&web, "db").unwrap();
     assert_eq!((found("db"), found("web").is_err()), (Ok(web.id.clone()), true));
     // it is remembered

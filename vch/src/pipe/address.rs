@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use wire::spec::{SPEED, SPEEDS};
 
+use super::vspc;
+
 /// Where to listen for pipes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -13,6 +15,8 @@ pub enum Address {
     Unix(PathBuf),
     /// `ADDRESS:PORT`; IPv6 in brackets.
     Tcp(String),
+    /// `ADDRESS:PORT`, where telnet with VMware's extension is spoken.
+    Vspc(String),
     /// A serial line or pseudo-terminal, with its speed in baud.
     Serial { device: PathBuf, speed: u32 },
     /// A port for this host's guests; without a CID at all that the host has.
@@ -46,6 +50,17 @@ fn parse(text: &str) -> Result<Address, String> {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Address::Tcp(rest.to_owned())),
             _ => Err("it lacks an address and a port up to 65535, as in tcp://0.0.0.0:8080".into()),
         },
+        "vspc" => {
+            let (host, port) = match rest.rsplit_once(':') {
+                Some((host, port)) if !rest.ends_with(']') => (host, port.parse().ok()),
+                _ => (rest, Some(vspc::PORT)),
+            };
+            let is_host = !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
+            match port.filter(|_: &u16| is_host) {
+                Some(port) => Ok(Address::Vspc(format!("{host}:{port}"))),
+                None => Err("it lacks an address, or has no port up to 65535, as in vspc://0.0.0.0:2377".into()),
+            }
+        }
         "serial" => serial(rest),
         "vsock" => {
             let number = |text: &str| text.parse::<u32>().ok();
@@ -58,7 +73,7 @@ fn parse(text: &str) -> Result<Address, String> {
                 _ => Err("CID and port are numbers, as in vsock://29797 or vsock://2:29797".into()),
             }
         }
-        _ => Err("it begins with unix://, tcp://, serial:// or vsock://".into()),
+        _ => Err("it begins with unix://, tcp://, vspc://, serial:// or vsock://".into()),
     }
 }
 
@@ -83,6 +98,7 @@ impl fmt::Display for Address {
         match self {
             Address::Unix(path) => write!(f, "unix://{}", path.display()),
             Address::Tcp(at) => write!(f, "tcp://{at}"),
+            Address::Vspc(at) => write!(f, "vspc://{at}"),
             Address::Serial { device, speed } => write!(f, "serial://{}?speed={speed}", device.display()),
             Address::Vsock { cid: Some(cid), port } => write!(f, "vsock://{cid}:{port}"),
             Address::Vsock { cid: None, port } => write!(f, "vsock://{port}"),
@@ -100,6 +116,8 @@ mod tests {
             ("unix:///run/a.sock", Address::Unix("/run/a.sock".into())),
             ("unix://a.sock", Address::Unix("a.sock".into())),
             ("tcp://0.0.0.0:8080", Address::Tcp("0.0.0.0:8080".into())),
+            ("vspc://0.0.0.0:2377", Address::Vspc("0.0.0.0:2377".into())),
+            ("vspc://[::1]:0", Address::Vspc("[::1]:0".into())),
             ("tcp://[::1]:0", Address::Tcp("[::1]:0".into())),
             ("serial:///dev/ttyS1?speed=9600", Address::Serial { device: "/dev/ttyS1".into(), speed: 9600 }),
             ("vsock://29797", Address::Vsock { cid: None, port: 29797 }),
@@ -110,17 +128,24 @@ mod tests {
         }
         let slow = Address::Serial { device: "/dev/pts/3".into(), speed: 115_200 };
         assert_eq!("serial:///dev/pts/3".parse(), Ok(slow));
+        for (text, at) in [("vspc://0.0.0.0", "0.0.0.0:2377"), ("vspc://[::]", "[::]:2377")] {
+            assert_eq!(text.parse(), Ok(Address::Vspc(at.into())));
+        }
     }
 
     #[test]
     fn what_is_no_address_gets_a_way_out() {
         for (text, part) in [
-            ("/run/a.sock", "unix://, tcp://, serial:// or vsock://"),
-            ("http://a:80", "unix://, tcp://, serial:// or vsock://"),
+            ("/run/a.sock", "unix://, tcp://, vspc://, serial:// or vsock://"),
+            ("http://a:80", "unix://, tcp://, vspc://, serial:// or vsock://"),
             ("unix://", "lacks a path"),
             ("tcp://8080", "tcp://0.0.0.0:8080"),
             ("tcp://:8080", "tcp://0.0.0.0:8080"),
             ("tcp://a:99999", "up to 65535"),
+            ("vspc://", "vspc://0.0.0.0:2377"),
+            ("vspc://:2377", "vspc://0.0.0.0:2377"),
+            ("vspc://a:b", "up to 65535"),
+            ("vspc://::1", "vspc://0.0.0.0:2377"),
             ("serial://ttyS0", "path of a device"),
             ("serial:///dev/ttyS0?speed=300", "115200"),
             ("serial:///dev/ttyS0?parity=odd", "the one option"),

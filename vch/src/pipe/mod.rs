@@ -3,6 +3,7 @@
 //! ```text
 //! unix://PATH                    QEMU, or vhost-device-vsock, connects
 //! tcp://ADDRESS:PORT             ESXi connects its VMs' serial ports
+//! vspc://ADDRESS[:PORT]          the same by telnet with VMware's extension: the pipe stays when the VM moves to another host
 //! serial://DEVICE[?speed=BAUD]   a line or pseudo-terminal: nobody connects, it is there, and is opened anew when it was lost
 //! vsock://[CID:]PORT             guests of this host's kernel connect
 //! ```
@@ -22,18 +23,22 @@ use rustix::net::sockopt;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
 pub use self::address::{Address, AddressError};
 use self::descriptor::Half;
 use self::serial::{Line, Serial};
+use self::vspc::Concentrator;
 
 mod address;
 mod awaited;
 mod descriptor;
 mod serial;
+mod vspc;
 
 pub use self::awaited::awaited;
+pub use self::vspc::VmwareNames;
 
 /// The half of a pipe that is read.
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -59,6 +64,7 @@ enum Kind {
     Tcp(TcpListener),
     Serial(Serial),
     Vsock(AsyncFd<VsockListener>),
+    Vspc(Concentrator),
 }
 
 /// One connection, or one opening of a device.
@@ -71,14 +77,16 @@ enum Stream {
     Tcp(TcpStream),
     Serial(Arc<AsyncFd<Line>>),
     Vsock(Arc<AsyncFd<VsockStream>>),
+    Vspc(vspc::Port),
 }
 
 impl Listener {
     /// Listens there, or opens the device that is there.
     pub fn bind(address: &Address) -> Result<Listener, PipeError> {
         let kind = match address {
-            Address::Unix(path) => listen_unix(path),
+            Address::Unix(path) => unix_listener(path).map(|(listener, path)| Kind::Unix { listener, _path: path }),
             Address::Tcp(at) => listen_tcp(at).map(Kind::Tcp),
+            Address::Vspc(at) => listen_tcp(at).map(|listener| Kind::Vspc(Concentrator::new(listener))),
             Address::Serial { device, speed } => Serial::open(device, *speed).map(Kind::Serial),
             Address::Vsock { cid, port } => listen_vsock(cid.unwrap_or(VMADDR_CID_ANY), *port).map(Kind::Vsock),
         };
@@ -101,6 +109,7 @@ impl Listener {
                 Stream::Tcp(stream)
             }
             Kind::Serial(serial) => Stream::Serial(serial.next().await),
+            Kind::Vspc(concentrator) => Stream::Vspc(concentrator.accept().await?),
             Kind::Vsock(listener) => {
                 let (stream, _) = loop {
                     let mut ready = listener.readable().await?;
@@ -115,11 +124,21 @@ impl Listener {
         Ok(Pipe(stream))
     }
 
+    /// The address that it was bound at, with the port that it was given.
+    pub fn shown(&self, address: &Address) -> Address {
+        match (address, self.tcp_address()) {
+            (Address::Tcp(_), Some(at)) => Address::Tcp(at.to_string()),
+            (Address::Vspc(_), Some(at)) => Address::Vspc(at.to_string()),
+            (address, _) => address.clone(),
+        }
+    }
+
     /// Where it listens by TCP: the port that it was given if it asked for port 0.
     pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
         match &self.0 {
             Kind::Tcp(listener) => listener.local_addr().ok(),
-            _ => None,
+            Kind::Vspc(concentrator) => concentrator.address(),
+            Kind::Unix { .. } | Kind::Serial(_) | Kind::Vsock(_) => None,
         }
     }
 }
@@ -132,6 +151,15 @@ impl Pipe {
             Stream::Tcp(stream) => halves(stream.into_split()),
             Stream::Serial(line) => halves((Half(line.clone()), Half(line))),
             Stream::Vsock(stream) => halves((Half(stream.clone()), Half(stream))),
+            Stream::Vspc(port) => halves(tokio::io::split(port.bytes)),
+        }
+    }
+
+    /// What vSphere calls the VM at the other end, as it is told, where its host speaks of it.
+    pub fn vmware_names(&self) -> Option<watch::Receiver<VmwareNames>> {
+        match &self.0 {
+            Stream::Vspc(port) => Some(port.names.clone()),
+            _ => None,
         }
     }
 
@@ -154,7 +182,7 @@ where
 
 /// The file of a socket; it goes with its listener.
 #[derive(Debug)]
-struct SocketPath(std::path::PathBuf);
+pub(crate) struct SocketPath(std::path::PathBuf);
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
@@ -163,7 +191,8 @@ impl Drop for SocketPath {
     }
 }
 
-fn listen_unix(path: &Path) -> io::Result<Kind> {
+/// Listens at a path that only its owner may connect to.
+pub(crate) fn unix_listener(path: &Path) -> io::Result<(UnixListener, SocketPath)> {
     let listener = StdUnixListener::bind(path).or_else(|error| match error.kind() {
         // what a host that was killed has left is in nobody's way; a socket that somebody answers at is
         io::ErrorKind::AddrInUse if is_left_over(path) => {
@@ -175,7 +204,7 @@ fn listen_unix(path: &Path) -> io::Result<Kind> {
     let own = SocketPath(path.to_owned());
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
-    Ok(Kind::Unix { listener: UnixListener::from_std(listener)?, _path: own })
+    Ok((UnixListener::from_std(listener)?, own))
 }
 
 fn is_left_over(path: &Path) -> bool {
@@ -190,7 +219,7 @@ fn listen_tcp(at: &str) -> io::Result<TcpListener> {
 }
 
 /// Keys are small and wanted at once. A host that lost its power says nothing: it is asked from time to time.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
@@ -213,10 +242,15 @@ fn way_out(address: &Address, error: &io::Error) -> &'static str {
         (Address::Unix(_), NotFound) => "its directory does not exist: make it",
         (Address::Unix(_), PermissionDenied) => "give a path in a directory that you may write to",
         (Address::Unix(_), _) => "give a path of at most 107 bytes on a file system that has sockets",
-        (Address::Tcp(_), AddrInUse) => "another program listens there: stop it, or give another port",
-        (Address::Tcp(_), PermissionDenied) => "give a port from 1024 up, or run as root",
-        (Address::Tcp(_), AddrNotAvailable) => "give an address of this host, or 0.0.0.0 for all of them",
+        (Address::Tcp(_) | Address::Vspc(_), AddrInUse) => {
+            "another program listens there: stop it, or give another port"
+        }
+        (Address::Tcp(_) | Address::Vspc(_), PermissionDenied) => "give a port from 1024 up, or run as root",
+        (Address::Tcp(_) | Address::Vspc(_), AddrNotAvailable) => {
+            "give an address of this host, or 0.0.0.0 for all of them"
+        }
         (Address::Tcp(_), _) => "give an address of this host and a port, as in tcp://0.0.0.0:8080",
+        (Address::Vspc(_), _) => "give an address of this host and a port, as in vspc://0.0.0.0:2377",
         (Address::Serial { .. }, NotFound) => "give the device as in serial:///dev/ttyUSB0",
         (Address::Serial { .. }, PermissionDenied) => "you may not use it: join the group that owns it, often dialout",
         (Address::Serial { .. }, _) => "give a serial device that nobody else uses, and a speed that it can do",

@@ -69,7 +69,7 @@ impl Door {
     pub(super) fn tuning(&self) -> Tuning {
         match self.address {
             Address::Serial { .. } => Tuning::SERIAL,
-            Address::Unix(_) | Address::Tcp(_) | Address::Vsock { .. } => Tuning::FAST,
+            Address::Unix(_) | Address::Tcp(_) | Address::Vspc(_) | Address::Vsock { .. } => Tuning::FAST,
         }
     }
 
@@ -117,7 +117,7 @@ impl Door {
         if vm.is_empty() || vm.len() > LONGEST_ID || !vm.chars().all(plain) {
             return Err(TurnedAway::Name(vm.chars().take(LONGEST_ID).collect()));
         }
-        if !sealed && matches!(self.address, Address::Tcp(_) | Address::Serial { .. }) {
+        if !sealed && matches!(self.address, Address::Tcp(_) | Address::Vspc(_) | Address::Serial { .. }) {
             return Err(TurnedAway::Unsealed(vm));
         }
         // a knock that was cut would spoil what the link says first: it begins with a delimiter
@@ -186,6 +186,7 @@ mod tests {
             assert_eq!(ask(address, said, closes).await.unwrap_err(), expected);
         };
         check("tcp://127.0.0.1:0", &[&open], false, TurnedAway::Unsealed("web".into())).await;
+        check("vspc://127.0.0.1", &[&open], false, TurnedAway::Unsealed("web".into())).await;
         check("unix:///x", &[&hello("../x", true)], false, TurnedAway::Name("../x".into())).await;
         check("unix:///x", &[b"mumble"], true, TurnedAway::Closed).await;
         check("unix:///x", &[b"mumble"], false, TurnedAway::Late).await;

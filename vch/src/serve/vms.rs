@@ -16,10 +16,10 @@ use wire::message::{MAIN, Reply, Request, SessionId};
 
 use super::door::Guest;
 use super::say;
-use crate::containers::Containers;
+use crate::containers::{Containers, Life};
 use crate::control::{Problem, ProblemKind, Vm, VmState};
-use crate::lock::locked;
 use crate::hub::{GuestStatus, Hub, HubError, Identity, MainState, PipeState};
+use crate::lock::locked;
 
 pub(super) struct Vms {
     key: MasterKey,
@@ -106,9 +106,13 @@ impl Vms {
         }
         locked(&self.known).insert(known.vm.clone(), known.clone());
         say(&format!("{}: its link is open", known.vm));
-        if let Err(error) = self.containers.arrived(&known.vm, known.hub.clone()) {
-            say(&format!("{}: docker does not see it: {error:#}", known.vm));
-        }
+        let mut removed = match self.containers.arrived(&known.vm, known.hub.clone()) {
+            Ok(container) => Some(container.watch()),
+            Err(error) => {
+                say(&format!("{}: docker does not see it: {error:#}", known.vm));
+                None
+            }
+        };
         self.proved.send_modify(|count| *count += 1);
         spawn_local(adopt(known.clone()));
         let mut pipe = PipeState::Open;
@@ -127,13 +131,20 @@ impl Vms {
                 // its guest connects again, to a hub that begins anew
                 return self.forget(&known);
             }
-            let changed = match now.main.is_over() && now.pipe == PipeState::Down {
-                true => timeout(KNOWN_AFTER, status.changed()).await,
-                false => Ok(status.changed().await),
+            let known_for = match now.main.is_over() && now.pipe == PipeState::Down {
+                true => KNOWN_AFTER,
+                false => Duration::MAX,
             };
-            match changed {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return self.forget(&known),
+            let changed = tokio::select! {
+                changed = timeout(known_for, status.changed()) => changed.is_ok_and(|changed| changed.is_ok()),
+                () = is_removed(&mut removed) => {
+                    // its guest may have something to say yet, and is told that it is heard
+                    let _silent = timeout(PROOF_TIME, status.wait_for(|status| status.pipe == PipeState::Down)).await;
+                    false
+                }
+            };
+            if !changed {
+                return self.forget(&known);
             }
         }
     }
@@ -248,6 +259,16 @@ impl Drop for Use {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Returns when docker's users have removed the container.
+async fn is_removed(container: &mut Option<watch::Receiver<Life>>) {
+    if let Some(life) = container
+        && life.wait_for(|life| life.removed).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Sessions of an earlier serve: their clients may come back, or not.
