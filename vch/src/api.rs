@@ -9,6 +9,8 @@
 mod archive;
 mod attach;
 mod endpoints;
+#[cfg(test)]
+mod double;
 mod error;
 mod exec;
 mod filters;
