@@ -67,8 +67,8 @@ pub(crate) struct Appliance {
     goal: Goal,
     ending: Ending,
     store: Option<Box<dyn Store>>,
-    /// As it was told last.
-    status: Status,
+    /// The number of the status that was told last, and what it was made of.
+    told: (u64, Option<(Goal, u64)>),
     /// None on a machine that is not VMware's.
     tools: Option<Tools>,
     clock: Option<HardwareClock>,
@@ -109,7 +109,7 @@ impl Appliance {
             goal: Goal::Serve,
             ending: Ending::default(),
             store,
-            status: Status::default(),
+            told: (0, None),
             tools: toolbox::tools(),
             clock_at: clock::now() + CLOCK_LOOK,
             clock,
@@ -229,19 +229,24 @@ impl Appliance {
     /// Tells how the appliance is, if that is news and the host has a place for it.
     fn tell(&mut self) {
         let Some(store) = self.store.as_mut().filter(|store| store.is_writable()) else { return };
+        let made_of = Some((self.goal, self.networks.changes()));
+        if self.told.1 == made_of {
+            return;
+        }
+        self.told = (self.told.0 + 1, made_of);
         let state = match (self.goal, &self.failure) {
             (_, Some(_)) => MachineState::Failed,
             (Goal::Serve, None) => MachineState::Running,
             (Goal::Stop, None) => MachineState::Stopping,
         };
-        let generation = self.status.generation;
-        let networks = self.networks.status();
-        let status = Status { generation, state, failure: self.failure.clone(), networks, ..Status::default() };
-        if generation > 0 && status == self.status {
-            return;
-        }
-        self.status = Status { generation: generation + 1, ..status };
-        if let Err(error) = store.set(STATUS, &self.status.to_json()) {
+        let status = Status {
+            generation: self.told.0,
+            state,
+            failure: self.failure.clone(),
+            networks: self.networks.status(),
+            ..Status::default()
+        };
+        if let Err(error) = store.set(STATUS, &status.to_json()) {
             say!(Warn, "{}", reason(&error));
         }
     }

@@ -1,8 +1,10 @@
 //! End to end: real images, real kernels, real QEMU. One file for each promise to the user.
 
 mod appliance;
+mod appliance_services;
 mod astray;
 mod boot;
+mod changes;
 mod commands;
 mod copies;
 mod copy;
@@ -10,6 +12,7 @@ mod debian;
 mod dhcp;
 mod disk;
 mod disks;
+mod docker_logs;
 mod exit_code;
 mod ext4;
 mod failure;
@@ -46,6 +49,7 @@ mod reproducible;
 mod restart;
 mod resume;
 mod rights;
+mod run_vch;
 mod serve;
 mod services;
 mod sessions;
@@ -56,6 +60,7 @@ mod stop;
 mod syslog;
 mod terminal;
 mod tidy;
+mod tls;
 mod toolbox;
 mod user;
 mod view;
@@ -63,6 +68,7 @@ mod vmdk;
 mod vmware;
 mod vmx;
 mod volumes;
+mod vspc;
 
 /// Says that a test could not run here. `./dev test` counts these lines.
 fn skip(name: &str, reason: &str) {

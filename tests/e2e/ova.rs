@@ -44,7 +44,7 @@ fn the_package_is_whole_and_its_medium_boots() {
     machine.extra.extend(["-drive".into(), format!("if=none,id=d,format=vmdk,file={}", at("data.vmdk").display())]);
     machine.extra.extend(["-device", "pvscsi,id=scsi", "-device", "scsi-hd,bus=scsi.0,drive=d"].map(String::from));
     let mut powered = machine.power_on();
-    powered.wait_for_console("appliance-init: up");
+    powered.wait_for_console("appliance-init: info life: up,");
     powered.press_power_button();
     powered.wait();
 }

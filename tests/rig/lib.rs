@@ -21,4 +21,5 @@ pub mod terminal;
 pub mod vch;
 pub mod vmware;
 pub mod vsock;
+pub mod vspc;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -10,6 +11,8 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use wire::handshake::MasterKey;
 use wire::spec::Spec;
@@ -26,15 +29,23 @@ const MASTER_KEY: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee
 pub struct Serve {
     dir: TempDir,
     child: Option<Child>,
+    options: Vec<String>,
 }
 
 impl Serve {
     pub fn start() -> Serve {
+        Serve::start_with(&[])
+    }
+
+    /// With more options; `STATE` in them is its directory of what must last.
+    pub fn start_with(options: &[&str]) -> Serve {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let key = dir.path().join("master.key");
         fs::write(&key, format!("{MASTER_KEY}\n")).expect("a file");
         fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a file of ours");
-        let mut serve = Serve { dir, child: None };
+        let state = dir.path().join("state").display().to_string();
+        let options = options.iter().map(|option| option.replace("STATE", &state)).collect();
+        let mut serve = Serve { dir, child: None, options };
         serve.start_again();
         serve
     }
@@ -68,6 +79,33 @@ impl Serve {
         vch::docker(&self.docker_host()).args(args)
     }
 
+    /// Docker's own client, of what this serve has at another address.
+    pub fn docker_at(&self, host: &str, args: &[&str]) -> Run {
+        vch::docker(host).args(args)
+    }
+
+    /// Where it listens, by the first address of that kind that it tells: `scheme` with `://`.
+    pub fn address(&self, scheme: &str) -> SocketAddr {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            let end = |char: char| char.is_whitespace() || char == ',';
+            // a line that is not whole may hold half an address
+            let whole = &log[..log.rfind('\n').unwrap_or(0)];
+            let told = whole.split(scheme).nth(1).and_then(|rest| rest.split(end).next()?.parse().ok());
+            if let Some(address) = told {
+                return address;
+            }
+            assert!(Instant::now() < deadline, "serve does not tell of {scheme}: {log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn send(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a child of ours");
+    }
+
     fn control(&self) -> String {
         format!("unix://{}", self.path("control.sock").display())
     }
@@ -84,6 +122,7 @@ impl Serve {
             .arg("--state")
             .arg(self.path("state"))
             .args(["--host", &self.docker_host()])
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
@@ -84,6 +84,15 @@ impl Vmware {
 
     /// The machine, as it finds itself on this host: to be powered on once.
     pub fn machine(&self, machine: Machine, medium: Medium) -> Machine {
+        let boot = boot(medium);
+        self.plug(match medium {
+            Medium::Initramfs => Machine { initramfs: boot, iso: None, ..machine },
+            Medium::Iso => Machine { iso: Some(boot), ..machine },
+        })
+    }
+
+    /// The same for a machine whose init is [`shim`]'s.
+    pub fn plug(&self, machine: Machine) -> Machine {
         let path = |name: &str| self.dir.path().join(name);
         fs::write(
             path("options"),
@@ -101,14 +110,7 @@ impl Vmware {
             "-device".to_owned(),
             "isa-serial,index=2,chardev=double".to_owned(),
         ];
-        let boot = boot(medium);
-        Machine {
-            guestinfo: None,
-            initramfs: if medium == Medium::Initramfs { boot.clone() } else { machine.initramfs },
-            iso: (medium == Medium::Iso).then_some(boot),
-            extra: machine.extra.into_iter().chain(words).collect(),
-            ..machine
-        }
+        Machine { guestinfo: None, extra: machine.extra.into_iter().chain(words).collect(), ..machine }
     }
 
     /// Every line that the guest has made the double write: `rpci REQUEST`, `tclo ANSWER`.
@@ -144,6 +146,12 @@ fn listen(listener: &UnixListener, heard: &Mutex<Heard>) {
     }
 }
 
+/// Makes an init of one of our programs that is PID 1 of a machine of the double's.
+pub fn shim(program: &str, init: &Path) {
+    let [double, program] = ["vmx-double", program].map(|name| fs::read(artifacts::program(name)).expect("a program"));
+    fs::write(init, become_init(&double, &program)).expect("a file");
+}
+
 /// What a machine boots from, with the shim in front of tether: made once a run of the tests.
 fn boot(medium: Medium) -> PathBuf {
     static INITRAMFS: OnceLock<PathBuf> = OnceLock::new();
@@ -151,9 +159,7 @@ fn boot(medium: Medium) -> PathBuf {
     let make = |name: &str, recipe: &[&str]| {
         let target = artifacts::root().join("target");
         let (init, made) = (target.join(format!("{name}.init")), target.join(name));
-        let [double, tether] =
-            ["vmx-double", "tether"].map(|name| fs::read(artifacts::program(name)).expect("a program"));
-        fs::write(&init, become_init(&double, &tether)).expect("a file");
+        shim("tether", &init);
         let mut command = Command::new(artifacts::program("iso-builder"));
         run(command.args(recipe).arg("--init").arg(&init).arg("-o").arg(&made));
         made

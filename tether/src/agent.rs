@@ -287,16 +287,16 @@ impl Agent {
     }
 
     fn handle_message(&mut self, bytes: &[u8]) {
-        match Message::decode(bytes) {
-            Ok(Message::Request { id, request }) => {
+        match Message::decode_request(bytes) {
+            Ok(Some(Message::Request { id, request })) => {
                 say!(Trace, "the host asks"; request = request.name(), id = id);
                 // of what takes time, the answer comes later
                 if let Some(reply) = self.serve(id, request) {
                     self.reply(id, reply);
                 }
             }
-            Ok(Message::UnknownRequest { id }) => self.reply(id, Reply::Unsupported),
-            Ok(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) => {}
+            Ok(Some(Message::UnknownRequest { id })) => self.reply(id, Reply::Unsupported),
+            Ok(Some(Message::Reply { .. } | Message::Event(_) | Message::UnknownEvent) | None) => {}
             Err(error) => say!(Warn, "a message of the host cannot be read: {error}"),
         }
     }

@@ -13,7 +13,9 @@ mod error;
 mod events;
 mod exec;
 mod filters;
+mod hijack;
 mod images;
+mod input;
 mod inspect;
 mod json;
 mod lifecycle;
@@ -23,6 +25,7 @@ mod networks;
 mod query;
 mod refused;
 mod resources;
+mod stdcopy;
 mod system;
 mod versions;
 mod wait;
@@ -34,11 +37,13 @@ use axum::middleware::from_fn;
 
 use self::error::ApiError;
 use crate::containers::Containers;
+use crate::execs::Execs;
 
 /// What every request may use.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) containers: Arc<Containers>,
+    pub(crate) execs: Execs,
 }
 
 /// The newest version that is spoken; a client that speaks a newer one speaks this one then.

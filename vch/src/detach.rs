@@ -20,6 +20,13 @@ impl Default for Keys {
     }
 }
 
+impl Keys {
+    /// What a terminal sends for them, in order.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl FromStr for Keys {
     type Err = NoKey;
 

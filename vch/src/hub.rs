@@ -102,6 +102,16 @@ impl HubError {
     }
 }
 
+/// A session that was made.
+#[derive(Debug)]
+pub struct Created {
+    pub session: SessionId,
+    /// Of its process, by the guest's count.
+    pub pid: u32,
+    /// The client, if one was asked for.
+    pub attachment: Option<Attachment>,
+}
+
 type Answer<T> = oneshot::Sender<Result<T, HubError>>;
 
 /// What handles and clients tell the hub.
@@ -116,7 +126,7 @@ enum Command {
     Create {
         work: Work,
         options: Option<AttachOptions>,
-        answer: Answer<(SessionId, Option<Attachment>)>,
+        answer: Answer<Created>,
     },
     Attach {
         session: SessionId,
@@ -183,8 +193,7 @@ impl Hub {
 
     /// Makes a session without a client.
     pub async fn create(&self, work: Work) -> Result<SessionId, HubError> {
-        let (session, _) = self.ask(|answer| Command::Create { work, options: None, answer }).await?;
-        Ok(session)
+        Ok(self.begin(work, None).await?.session)
     }
 
     /// Makes a session with a client that is there from its first byte.
@@ -193,9 +202,13 @@ impl Hub {
         work: Work,
         options: AttachOptions,
     ) -> Result<(SessionId, Attachment), HubError> {
-        let options = Some(options);
-        let (session, attachment) = self.ask(|answer| Command::Create { work, options, answer }).await?;
+        let Created { session, attachment, .. } = self.begin(work, Some(options)).await?;
         Ok((session, attachment.ok_or(HubError::Stopped)?))
+    }
+
+    /// Makes a session, with a client that is there from its first byte if there are options for one.
+    pub async fn begin(&self, work: Work, options: Option<AttachOptions>) -> Result<Created, HubError> {
+        self.ask(|answer| Command::Create { work, options, answer }).await
     }
 
     /// Becomes a client of a session.

@@ -102,9 +102,15 @@ impl Image {
             user: config.user.clone(),
             stop_signal: config.stop_signal.clone(),
             volumes: config.volumes.iter().cloned().collect(),
+            exposed_ports: config.exposed_ports.iter().cloned().collect(),
             labels: config.labels.clone(),
             healthcheck: config.healthcheck.clone(),
         }
+    }
+
+    /// `sha256:` and 64 hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        &self.image.digest
     }
 
     /// The serial numbers of its layers' disks, the lowest first.

@@ -29,7 +29,7 @@ use self::segment::Segment;
 use crate::hub::Offsets;
 use crate::lock::locked;
 
-pub(crate) use self::reader::{Reader, Record, Selection};
+pub(crate) use self::reader::{Reader, Selection};
 
 /// A container's journal: a handle, of which there may be many.
 #[derive(Clone, Debug)]
@@ -239,6 +239,11 @@ impl Journal {
             Some(last) => Position { segment: last.number, byte: last.len() },
             None => Position { segment: state.next_number, byte: 0 },
         }
+    }
+
+    /// Where its segments begin, the oldest first.
+    pub(crate) fn starts(&self) -> Vec<Position> {
+        self.state().segments.iter().map(|segment| Position { segment: segment.number, byte: 0 }).collect()
     }
 
     /// Entries in order.

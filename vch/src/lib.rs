@@ -32,6 +32,7 @@ pub mod console;
 mod containers;
 pub mod control;
 pub mod detach;
+mod execs;
 pub mod guest_link;
 pub mod hub;
 pub mod images;

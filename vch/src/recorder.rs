@@ -104,7 +104,10 @@ impl Recorder {
     async fn begin(&mut self, at: Offsets) -> Result<(), Gone> {
         loop {
             match self.journal.begin(self.boot, Offsets { stdin: 0, ..at }).await {
-                Ok(()) => return Ok(self.relieve()),
+                Ok(()) => {
+                    self.relieve();
+                    return Ok(());
+                }
                 Err(error) => self.wait_out(error).await?,
             }
         }
@@ -199,7 +202,10 @@ impl Recorder {
         let time_ns = now_ns();
         loop {
             match self.journal.append(stream, time_ns, bytes) {
-                Ok(()) => return Ok(self.relieve()),
+                Ok(()) => {
+                    self.relieve();
+                    return Ok(());
+                }
                 Err(error) => self.wait_out(error).await?,
             }
         }

@@ -1,7 +1,7 @@
 //! `vch run`: an image's disk, a machine over it, and the conversation with its guest, one after the other.
 //!
 //! It decides the order, what a signal means before the guest can have it, and the exit code. Nothing of a container that was to leave no trace is left,
-//! whichever way this ends.
+//! whichever way this ends. Where the link leads to another VCH, there is no conversation: [`elsewhere`].
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -18,6 +18,7 @@ use wire::link::Tuning;
 use wire::spec::{LinkDevice, Spec};
 
 mod assemble;
+mod elsewhere;
 
 use self::assemble::{Parts, RootDisks};
 use crate::cli::{DiskForm, RunArgs};
@@ -31,12 +32,12 @@ use crate::signals::{self, Caught, SIGWINCH};
 use crate::state::{self, About, Container};
 use crate::verdict::Verdict;
 use crate::vm::vsock::Vsock;
-use crate::vm::{Accel, Machine, accel, qemu};
-use crate::{assets, plan, terminal};
+use crate::vm::{Accel, LinkEnd, Machine, accel, qemu};
+use crate::{assets, master_key, plan, terminal, timestamp};
 
 /// Runs a container; its exit code is the result.
 pub fn run(args: &RunArgs) -> Result<u8> {
-    if args.container.tty && args.container.interactive && !io::stdin().is_terminal() {
+    if args.vch.is_none() && args.container.tty && args.container.interactive && !io::stdin().is_terminal() {
         bail!("the input device is not a TTY: leave out -t, or give a terminal on standard input");
     }
     // One thread drives everything: QEMU is told to die with the thread that started it.
@@ -63,7 +64,7 @@ async fn container(args: &RunArgs) -> Result<u8> {
             return Ok(128 + signal);
         }
     };
-    let Prepared { plan, root, about } = prepared?;
+    let Prepared { plan, root, about, told } = prepared?;
     let accel = tokio::select! {
         accel = accel::choose(&qemu, &boot, &cache) => accel?,
         signal = signals::ending(&mut caught) => return Ok(128 + signal),
@@ -71,21 +72,32 @@ async fn container(args: &RunArgs) -> Result<u8> {
 
     let sockets = state::socket_dir()?;
     let link_socket = sockets.path().join("link");
-    let (vsock, listener) = match plan.spec.link.device {
-        LinkDevice::Vsock => {
+    let (vsock, listener) = match (&args.vch, plan.spec.link.device) {
+        (Some(_), _) => (None, None),
+        (None, LinkDevice::Vsock) => {
             let (vsock, listener) = Vsock::choose(sockets.path())?;
-            (Some(vsock), listener)
+            (Some(vsock), Some(listener))
         }
-        LinkDevice::Serial | LinkDevice::Virtio => (None, Listener::bind(&Address::Unix(link_socket.clone()))?),
+        (None, LinkDevice::Serial | LinkDevice::Virtio) => {
+            (None, Some(Listener::bind(&Address::Unix(link_socket.clone()))?))
+        }
     };
+    let link_end = args.vch.clone().map_or(LinkEnd::Own(link_socket), LinkEnd::Elsewhere);
+    let orders = args.vch.as_ref().map(|_| sockets.path().join("orders"));
     let container = Container::create(&id, args.rm)?;
-    let assembled = Parts { args, plan: &plan, root, about, boot, accel, vsock, link_socket }.assemble(&container)?;
+    let parts = Parts { args, plan: &plan, root, about, boot, accel, vsock, link_end, orders, told };
+    let assembled = parts.assemble(&container)?;
     if let Some(file) = &args.cidfile {
         write_id(file, &id)?;
     }
 
-    let verdict = match attend(args, &plan.spec, &qemu, &assembled.machine, listener, caught).await {
-        Ok(report) => {
+    let attended = match listener {
+        Some(listener) => attend(args, &plan.spec, &qemu, &assembled.machine, listener, caught).await.map(Ok),
+        None => elsewhere::attend(&id, &qemu, &assembled.machine, &mut caught).await.map(Err),
+    };
+    let verdict = match attended {
+        Ok(Err(verdict)) => verdict,
+        Ok(Ok(report)) => {
             if let Some(text) = report.kernel_log.as_ref().filter(|_| args.debug) {
                 eprint!("{text}");
             }
@@ -114,12 +126,18 @@ struct Prepared {
     plan: Plan,
     root: RootDisks,
     about: About,
+    /// What a VCH is told.
+    told: wire::spec::About,
 }
 
 /// Reads the image, plans, and makes the image's disk, on a thread of its own: it is work, and a signal may come.
 async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished) -> Result<Prepared> {
     let inputs = Inputs::read(&args.container)?;
-    let key = LinkKey::new(state::random()?);
+    let key = match args.vch {
+        None => LinkKey::new(state::random()?),
+        Some(_) => master_key::at(&master_key::path(args.master_key.as_deref(), None)?)?.link_key(id),
+    };
+    let created_ns = i64::try_from(timestamp::now_ns()).unwrap_or(i64::MAX);
     let (args, id, cache, size) = (args.clone(), id.to_owned(), cache.to_owned(), terminal::size());
     let work = move || {
         let wishes = &args.container;
@@ -131,7 +149,7 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
         let asked = Asked {
             id: &id,
             args: wishes,
-            link: args.link,
+            link: args.link(),
             transient: args.rm,
             variables: &inputs.variables,
             seccomp: inputs.seccomp.as_deref(),
@@ -139,7 +157,8 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
             size,
         };
         let config = image.config();
-        let plan = plan::plan(key, asked, &config)?;
+        let mut plan = plan::plan(key, asked, &config)?;
+        plan.spec.hold = args.hold;
         let root = match layers.is_empty() {
             true => RootDisks::Merged(image.disk()?),
             false => RootDisks::Layers {
@@ -147,15 +166,22 @@ async fn prepare(args: &RunArgs, id: &str, cache: &Path, unfinished: Unfinished)
                 top: image.top_disk()?,
             },
         };
+        let labels = inputs.labels(config.labels.clone());
+        let told = wire::spec::About {
+            image_id: Some(image.digest().to_owned()),
+            created_ns: Some(created_ns),
+            labels: labels.clone(),
+            ..plan::about(wishes, &config)
+        };
         let about = About {
             id,
             name: wishes.name.clone(),
             image: wishes.image().to_owned(),
             command: plan.spec.main.argv.clone(),
-            labels: inputs.labels(config.labels),
+            labels,
             ..About::default()
         };
-        Ok(Prepared { plan, root, about })
+        Ok(Prepared { plan, root, about, told })
     };
     tokio::task::spawn_blocking(work).await.context("reading the image went wrong")?
 }

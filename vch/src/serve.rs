@@ -23,6 +23,7 @@ use tokio::time::sleep;
 use crate::api::{self, Api};
 use crate::cli::{Hypervisor, ServeArgs};
 use crate::containers::Containers;
+use crate::execs::Execs;
 use crate::listen::Listeners;
 use crate::notify::Supervisor;
 use crate::pipe::{Address, Listener, Pipe, VmwareNames};
@@ -58,14 +59,15 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let containers = Containers::open_with(&state.join(STATE), JOURNAL_LIMIT, lost_after)?;
     containers.expect_links();
     let vms = Arc::new(Vms::new(key, containers.clone()));
-    let app = api::router(Arc::new(Api { containers }));
+    let app = api::router(Arc::new(Api { containers, execs: Execs::default() }));
+    // what is wrong with the options is told before a VM connects
+    let api = Listeners::open(&args.listen, &state)?;
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
-        say(&format!("links connect at {address}"));
+        say(&format!("links connect at {}", listener.shown(address)));
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    let api = Listeners::open(&args.listen, args.state.as_deref())?;
     api.lines().iter().for_each(|line| say(line));
     let api = api.serve(&app);
     let supervisor = Supervisor::from_environment();

@@ -24,7 +24,7 @@ use crate::cli::{BootKind, DiskForm, LinkKind, VmxArgs};
 use crate::images::{self, Unfinished};
 use crate::inputs::Inputs;
 use crate::plan::{self, Asked, Plan};
-use crate::{assets, master_key, signals, state};
+use crate::{assets, master_key, signals, state, timestamp};
 
 /// Writes the directory; the exit code is the result.
 pub fn run(args: &VmxArgs) -> Result<u8> {
@@ -91,7 +91,13 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
     };
     let config = image.config();
     let Plan { spec, volumes, card } = plan::plan(key, asked, &config)?;
-    let labels = inputs.labels(config.labels);
+    let labels = inputs.labels(config.labels.clone());
+    let told = wire::spec::About {
+        image_id: Some(image.digest().to_owned()),
+        created_ns: i64::try_from(timestamp::now_ns()).ok(),
+        labels: labels.clone(),
+        ..plan::about(container, &config)
+    };
 
     // beside the output, so that a rename is all that is left
     let dir = tempfile::Builder::new()
@@ -109,6 +115,8 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
         (None, Some(iso)) => files.medium(&iso)?,
         (None, None) => bail!("there is no bootstrap.iso"),
     };
+    let mut guestinfo = wire::guestinfo::write(&spec);
+    wire::guestinfo::write_about(&told, &mut guestinfo);
     let machine = text::Machine {
         name: &name,
         note: note(container.image(), labels),
@@ -121,7 +129,7 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
         logs: spec.log.is_some(),
         card: spec::card(&spec, esxi),
         guarded: !esxi.open_guestinfo,
-        guestinfo: wire::guestinfo::write(&spec),
+        guestinfo,
     };
     let text = machine.text()?;
     private(&dir.path().join(format!("{name}.vmx")), &text)?;

@@ -350,17 +350,30 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
         let (head, body) = codec::decode(bytes)?;
         match head {
-            Head::Request(id) => match codec::decode_all(body) {
-                Ok(request) => Ok(Message::Request { id, request }),
-                Err(DecodeError::UnknownKind) => Ok(Message::UnknownRequest { id }),
-                Err(error) => Err(error),
-            },
+            Head::Request(id) => Message::request(id, body),
             Head::Reply(id) => Ok(Message::Reply { id, reply: codec::decode_all(body)? }),
             Head::Event => match codec::decode_all(body) {
                 Ok(event) => Ok(Message::Event(event)),
                 Err(DecodeError::UnknownKind) => Ok(Message::UnknownEvent),
                 Err(error) => Err(error),
             },
+        }
+    }
+
+    /// Parses a message as a guest does: `None` for replies and events, which are not for it. A program that calls this and not [`Message::decode`] has no code for
+    /// these, 20 KB of it.
+    pub fn decode_request(bytes: &[u8]) -> Result<Option<Message>, DecodeError> {
+        match codec::decode(bytes)? {
+            (Head::Request(id), body) => Message::request(id, body).map(Some),
+            (Head::Reply(_) | Head::Event, _) => Ok(None),
+        }
+    }
+
+    fn request(id: u64, body: &[u8]) -> Result<Message, DecodeError> {
+        match codec::decode_all(body) {
+            Ok(request) => Ok(Message::Request { id, request }),
+            Err(DecodeError::UnknownKind) => Ok(Message::UnknownRequest { id }),
+            Err(error) => Err(error),
         }
     }
 }

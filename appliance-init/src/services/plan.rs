@@ -58,7 +58,7 @@ fn shell(terminal: &Path) -> Result<Service, String> {
         restart: Restart::Always,
         // shells take no SIGTERM
         stop_signal: 9,
-        grace: Some(Duration::ZERO),
+        grace: None,
     };
     Ok(Service { name: "shell".into(), program, terms, terminal: Some(terminal.into()) })
 }

@@ -1,12 +1,281 @@
-//! Docker attach: a container's streams, hijacked or by websocket.
+//! Docker attach: a container's streams, over a connection of the client's own or a websocket.
+//!
+//! ```text
+//! journal (from its end, or its beginning) ── frames ──> client ── input ──> hub ══> the process
+//! ```
+//!
+//! Output is read from the disk, so a client that does not read holds up nobody but itself. Input goes straight to the guest, and waits where the process does.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use futures_util::FutureExt;
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+use wire::message::{self, MAIN};
+use wire::spec::TermSize;
 
 use super::Api;
+use super::error::ApiError;
+use super::hijack::{self, Connection, Hijack, Reader, Writer};
+use super::input::{Mouth, Said};
+use super::stdcopy::{Framing, Source};
+use crate::containers::{Container, State as ContainerState};
+use crate::detach::Keys;
+use crate::hub::{AttachOptions, Hub, Stream};
+use crate::journal::{self, Selection};
 
 /// Its paths.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
+        .route("/containers/{id}/attach", post(attach))
+        .route("/containers/{id}/attach/ws", get(attach_by_websocket))
+        .route("/containers/{id}/resize", post(resize))
 }
+
+/// What a client asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    stdin: Flag,
+    stdout: Flag,
+    stderr: Flag,
+    /// What comes from now on.
+    stream: Flag,
+    /// What was written before.
+    logs: Flag,
+    #[serde(rename = "detachKeys")]
+    detach_keys: String,
+}
+
+/// A truth as docker's clients write it in a query: `1`, `true`, and others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+struct Flag(bool);
+
+impl From<String> for Flag {
+    fn from(text: String) -> Flag {
+        let lower = text.trim().to_ascii_lowercase();
+        Flag(!["", "0", "no", "false", "none"].contains(&lower.as_str()))
+    }
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Deserialize)]
+pub(super) struct Size {
+    h: u16,
+    w: u16,
+}
+
+impl From<Size> for TermSize {
+    fn from(Size { h, w }: Size) -> TermSize {
+        TermSize { rows: h, columns: w }
+    }
+}
+
+type Parsed<T> = Result<Query<T>, QueryRejection>;
+
+async fn attach(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    query: Parsed<Asked>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let container = api.containers.find(&name)?;
+    let framing = Framing::of(container.has_terminal());
+    let visit = Visit::prepare(api, container, &query?.0, framing).await?;
+    let (_, hijack) = Hijack::of(request);
+    Ok(hijack.answer(framing, |connection| visit.serve(connection)))
+}
+
+async fn attach_by_websocket(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    query: Parsed<Asked>,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let container = api.containers.find(&name)?;
+    let socket = socket.map_err(|rejection| ApiError::bad_parameter(rejection.body_text()))?;
+    // messages have no sources in them: docker's have none either
+    let visit = Visit::prepare(api, container, &query?.0, Framing::Raw).await?;
+    Ok(socket.on_upgrade(|socket| visit.serve(Connection::of_websocket(socket))))
+}
+
+async fn resize(State(api): State<Arc<Api>>, Path(name): Path<String>, size: Parsed<Size>) -> Result<(), ApiError> {
+    let container = api.containers.find(&name)?;
+    let Query(size) = size?;
+    let hub = container.running()?;
+    let more = [("height", size.h.to_string()), ("width", size.w.to_string())];
+    // one without a terminal has no size, and docker does not mind
+    if container.has_terminal() {
+        hub.request(message::Request::Resize { session: MAIN, size: size.into() }).await?;
+    }
+    api.containers.events.container(&container, "resize", &more);
+    Ok(())
+}
+
+/// Keys that leave, as a client names them; docker's if it names none.
+pub(super) fn detach_keys(text: &str) -> Result<Keys, ApiError> {
+    match text {
+        "" => Ok(Keys::default()),
+        text => text.parse().map_err(|error| ApiError::bad_parameter(format!("Invalid detach keys: {error}"))),
+    }
+}
+
+/// A client's stay with a container.
+struct Visit {
+    api: Arc<Api>,
+    container: Arc<Container>,
+    framing: Framing,
+    /// None: nothing was asked for.
+    records: Option<journal::Reader>,
+    stdout: bool,
+    stderr: bool,
+    /// The input goes there.
+    hub: Option<Hub>,
+    keys: Keys,
+}
+
+/// Why a client hears no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    All,
+    /// The client has gone.
+    Gone,
+}
+
+impl Visit {
+    async fn prepare(
+        api: Arc<Api>,
+        container: Arc<Container>,
+        asked: &Asked,
+        framing: Framing,
+    ) -> Result<Visit, ApiError> {
+        let keys = detach_keys(&asked.detach_keys)?;
+        let (stream, logs) = (asked.stream.0, asked.logs.0);
+        let has_ended = matches!(container.state(), ContainerState::Exited(_));
+        if has_ended && !logs {
+            return Err(ApiError::conflict("You cannot attach to a stopped container, start it first"));
+        }
+        let end = container.journal.end();
+        let selection = match (logs, stream) {
+            (true, true) => Some(Selection::default()),
+            (true, false) => Some(Selection { to: Some(end), ..Selection::default() }),
+            (false, true) => Some(Selection { from: end, to: None }),
+            (false, false) => None,
+        };
+        let reads = stream && !has_ended && asked.stdin.0 && container.reads_stdin();
+        let is_held = matches!(container.state(), ContainerState::Created);
+        // one that runs writes on, also while its link is away; one that is held is to be there
+        let hub = if reads || (stream && is_held) { Some(container.reach().await?) } else { None };
+        let records = selection.map(|selection| container.journal.read(selection));
+        api.containers.events.container(&container, "attach", &[]);
+        let (stdout, stderr) = (asked.stdout.0, asked.stderr.0);
+        Ok(Visit { api, container, framing, records, stdout, stderr, hub: hub.filter(|_| reads), keys })
+    }
+
+    async fn serve(self, Connection { mut reader, mut writer }: Connection) {
+        let Visit { api, container, framing, records, stdout, stderr, hub, keys } = self;
+        let Some(records) = records else { return hijack::close(reader, writer).await };
+        let heard = {
+            let hearing = hear(records, &mut writer, framing, [stdout, stderr]);
+            let saying = say(&container, hub, keys, &mut reader);
+            tokio::pin!(hearing, saying);
+            tokio::select! {
+                heard = &mut hearing => {
+                    if heard == Heard::Gone {
+                        // what it said before it went still counts, and so does its end
+                        saying.await;
+                    }
+                    heard
+                }
+                said = &mut saying => match said {
+                    Said::All => hearing.await,
+                    Said::Left => Heard::All,
+                    Said::Detached => {
+                        api.containers.events.container(&container, "detach", &[]);
+                        Heard::All
+                    }
+                },
+            }
+        };
+        if heard == Heard::All {
+            hijack::close(reader, writer).await;
+        }
+    }
+}
+
+/// Gives the client's input to the main process.
+async fn say(container: &Container, hub: Option<Hub>, keys: Keys, reader: &mut Reader) -> Said {
+    let Some(hub) = hub else { return Said::All };
+    let options = AttachOptions { stdin: true, ..AttachOptions::default() };
+    let terminal = container.has_terminal();
+    match hub.attach(MAIN, options).await {
+        Ok(attachment) => {
+            let client = attachment.client.clone();
+            let mouth = Mouth { client, ends_with_client: !terminal, keys: terminal.then_some(keys) };
+            let said = mouth.speak(reader).await;
+            // a client that has left can say nothing more
+            drop(attachment);
+            said
+        }
+        // it ended meanwhile, and that is what the client hears
+        Err(_) => Said::All,
+    }
+}
+
+/// Writes what is in the journal, and what comes, until the container has ended.
+async fn hear(mut records: journal::Reader, writer: &mut Writer, framing: Framing, wanted: [bool; 2]) -> Heard {
+    let mut bytes = Vec::new();
+    loop {
+        let mut next = Some(records.next().await);
+        let mut is_last = false;
+        // what is there already goes along
+        while let Some(result) = next {
+            match result {
+                Ok(Some(record)) => {
+                    let is_wanted = match record.stream {
+                        Stream::Stdout => wanted[0],
+                        Stream::Stderr => wanted[1],
+                    };
+                    if is_wanted {
+                        framing.encode(record.stream.into(), &record.bytes, &mut bytes);
+                    }
+                }
+                Ok(None) => is_last = true,
+                Err(error) => {
+                    framing.encode(Source::Daemon, error.to_string().as_bytes(), &mut bytes);
+                    is_last = true;
+                }
+            }
+            next = if is_last || bytes.len() >= AT_ONCE { None } else { records.next().now_or_never() };
+        }
+        if write(writer, &bytes).await.is_err() {
+            return Heard::Gone;
+        }
+        if is_last {
+            return Heard::All;
+        }
+        bytes.clear();
+    }
+}
+
+async fn write(writer: &mut Writer, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    writer.write_all(bytes).await?;
+    writer.flush().await
+}
+
+/// Bytes that are written at once, and a piece more.
+const AT_ONCE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::containers::{AbsentError, FindError, NameError};
+use crate::execs::ExecError;
 use crate::hub::HubError;
 
 /// Why a request is not met.
@@ -77,6 +78,17 @@ impl From<AbsentError> for ApiError {
         match error {
             AbsentError::NotRunning(_) => ApiError::conflict(error.to_string()),
             AbsentError::Unreachable(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        }
+    }
+}
+
+impl From<ExecError> for ApiError {
+    fn from(error: ExecError) -> ApiError {
+        match error {
+            ExecError::Unknown(_) => ApiError::not_found(error.to_string()),
+            ExecError::Running(_) | ExecError::Ended(_) | ExecError::NotRunning(_) => {
+                ApiError::conflict(error.to_string())
+            }
         }
     }
 }

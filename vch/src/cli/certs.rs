@@ -13,15 +13,16 @@ use clap::Args;
 #[command(after_help = "Examples:
   vch certs ~/.local/state/tether/certs --san 192.0.2.10 --san vch.example
   vch serve --hypervisor none --link-listen tcp://0.0.0.0:8080 -H tcp://0.0.0.0:2376 --tlsverify
-  cp ca.pem cert.pem key.pem ~/.docker/ && docker -H tcp://192.0.2.10:2376 --tlsverify ps     # at a client, which needs no more than these three
-
-  vch certs ~/.local/state/tether/certs --san 192.0.2.10 --force     # anew, when they expire; then send serve a SIGHUP")]
+With ca.pem, cert.pem and key.pem in ~/.docker of a client:
+  docker -H tcp://192.0.2.10:2376 --tlsverify ps
+Anew, when they expire, and then a SIGHUP to serve:
+  vch certs ~/.local/state/tether/certs --san 192.0.2.10 --san vch.example --force")]
 pub struct CertsArgs {
     /// The directory, which is made if it does not exist
     pub dir: PathBuf,
 
-    /// An address or a name by which clients reach the host; *.example stands for all names right below
-    #[arg(long, value_name = "IP|NAME", required = true, num_args = 1.., value_parser = san)]
+    /// An address or a name by which clients reach the host; may be given more than once. *.example stands for all names right below
+    #[arg(long, value_name = "IP|NAME", required = true, value_parser = san)]
     pub san: Vec<String>,
 
     /// How long the host's and the clients' certificate are valid, from now on; the CA is ten years, or as long

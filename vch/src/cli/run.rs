@@ -16,6 +16,7 @@ use self::disks::DiskArgs;
 use self::machine::MachineArgs;
 use self::network::NetworkArgs;
 use self::process::ProcessArgs;
+use crate::pipe::{Address, AddressError};
 
 /// Run a command of an image in a virtual machine of its own.
 ///
@@ -39,6 +40,19 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = LinkKind::Virtio)]
     pub link: LinkKind,
 
+    /// Lead the link, a serial port, to a VCH that runs elsewhere, at unix://PATH or tcp://HOST:PORT of its --link-listen: `docker` and `vch attach` talk to the
+    /// container there. This command prints the id, waits until the machine is off, and presses its power button when it is told to end
+    #[arg(long, value_name = "ADDRESS", value_parser = elsewhere, conflicts_with = "link")]
+    pub vch: Option<Address>,
+
+    /// The master key of that VCH; made if it does not exist [default: master.key in the state directory]
+    #[arg(long, value_name = "FILE", requires = "vch")]
+    pub master_key: Option<PathBuf>,
+
+    /// Start the command only when the VCH says so (`docker start`): none of its output is missed
+    #[arg(long, requires = "vch")]
+    pub hold: bool,
+
     /// Boot the kernel directly, or bootstrap.iso through the firmware
     #[arg(long, value_enum, default_value_t = BootKind::Kernel)]
     pub boot: BootKind,
@@ -58,6 +72,13 @@ pub struct RunArgs {
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+impl RunArgs {
+    /// The device of the link: the one that can lead elsewhere is the one that ESXi has.
+    pub fn link(&self) -> LinkKind {
+        if self.vch.is_some() { LinkKind::Serial } else { self.link }
+    }
 }
 
 /// A container, wherever its machine runs.
@@ -161,6 +182,16 @@ pub enum DiskForm {
     Layers,
 }
 
+/// Where QEMU can connect a serial port to.
+fn elsewhere(text: &str) -> Result<Address, String> {
+    match text.parse().map_err(|error: AddressError| error.to_string())? {
+        // a comma would begin another of QEMU's options
+        Address::Tcp(place) if !place.contains(',') => Ok(Address::Tcp(place)),
+        Address::Unix(path) => Ok(Address::Unix(path)),
+        _ => Err("write unix://PATH or tcp://HOST:PORT".into()),
+    }
+}
+
 /// As docker names containers.
 fn name(text: &str) -> Result<String, String> {
     let plain = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
@@ -212,6 +243,26 @@ mod tests {
         let args = parse("vch run -e A=1 --env B=2 -e C -m 1g --cpus 2 img").unwrap().container;
         assert_eq!(args.env, ["A=1", "B=2", "C"]);
         assert_eq!((args.machine.memory.mebibytes(), args.machine.cpus.processors()), (1024, 2));
+    }
+
+    #[test]
+    fn a_vch_elsewhere() {
+        let args = parse("vch run --vch tcp://192.0.2.1:8080 --hold img").unwrap();
+        assert_eq!(
+            (args.vch.clone(), args.hold, args.link()),
+            (Some(Address::Tcp("192.0.2.1:8080".into())), true, LinkKind::Serial)
+        );
+        assert_eq!(parse("vch run img").unwrap().link(), LinkKind::Virtio);
+        for odd in [
+            "--hold",
+            "--master-key f",
+            "--vch vsock://1",
+            "--vch tcp://x",
+            "--vch tcp://a,b:1",
+            "--vch unix:///s --link virtio",
+        ] {
+            assert!(parse(&format!("vch run {odd} img")).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -40,10 +40,11 @@ pub struct ServeArgs {
     pub state: Option<PathBuf>,
 
     #[command(flatten)]
-    pub listen: ListenArgs,
-
-    #[command(flatten)]
     pub control: Control,
+
+    // behind the others: its heading stays for what follows
+    #[command(flatten)]
+    pub listen: ListenArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -21,7 +21,7 @@ use super::pipes::Pipes;
 use super::requests::{Asked, Requests};
 use super::session::Session;
 use super::status::{GuestStatus, MainState, PipeState};
-use super::{Command, HubError, Identity};
+use super::{Command, Created, HubError, Identity};
 
 pub(super) struct Actor {
     link: Link,
@@ -235,7 +235,7 @@ impl Actor {
             Asked::Anyone(answer) => drop(answer.send(Ok(reply))),
             Asked::List => self.listed(reply),
             Asked::Create { session, attachment, answer } => match reply {
-                Reply::Started { .. } => drop(answer.send(Ok((session, attachment)))),
+                Reply::Started { pid } => drop(answer.send(Ok(Created { session, pid, attachment }))),
                 reply => {
                     self.remove(session, "it could not be made");
                     drop(answer.send(Err(refusal(reply))));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use wire::link::Link;
 use wire::message::{Message, Reply, Request, SessionId};
 
-use super::{Answer, Attachment, HubError};
+use super::{Answer, Attachment, Created, HubError};
 
 /// Who waits for a reply.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) enum Asked {
     Create {
         session: SessionId,
         attachment: Option<Attachment>,
-        answer: Answer<(SessionId, Option<Attachment>)>,
+        answer: Answer<Created>,
     },
     Attach(SessionId),
     Detach,

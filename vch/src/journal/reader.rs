@@ -48,9 +48,12 @@ pub(crate) struct Reader {
     segment: Option<Arc<Segment>>,
     file: Option<Arc<File>>,
     /// Bytes on their way to the buffer.
-    reading: Option<JoinHandle<io::Result<(Arc<File>, Vec<u8>)>>>,
+    reading: Option<JoinHandle<io::Result<Read>>>,
     entries: log::Reader,
 }
+
+/// A file, and what was read from it.
+type Read = (Arc<File>, Vec<u8>);
 
 /// What there is for a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +107,11 @@ impl Reader {
     pub(crate) fn is_at_end(&mut self) -> bool {
         let has_entry = memchr::memchr(wire::frame::DELIMITER, &self.buffer[self.looked_at..]).is_some();
         !has_entry && self.reading.is_none() && matches!(self.find(), Next::Nothing | Next::End)
+    }
+
+    /// It follows no more: it ends here, or before.
+    pub(crate) fn end_at(&mut self, to: Position) {
+        self.to = Some(to);
     }
 
     /// The next entry of the buffer.
@@ -192,8 +200,14 @@ impl Reader {
                 Ok(())
             }
             // cut off or dropped before it was read
-            Ok(_) => Ok(self.skip()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.skip()),
+            Ok(_) => {
+                self.skip();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.skip();
+                Ok(())
+            }
             Err(source) => {
                 let path = self.segment.as_ref().map(|segment| segment.path.clone()).unwrap_or_default();
                 Err(JournalError::Read { path, source })

@@ -45,6 +45,13 @@ impl Journal {
         before.try_clone().unwrap()
     }
 
+    /// Waits until nobody else has it: what a killed program had under way ends with it.
+    pub(crate) async fn until_alone(&self) {
+        while Arc::strong_count(&self.0) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Its last file, and how much of it must be there after a crash.
     pub(crate) fn must_last(&self) -> Option<(PathBuf, u64)> {
         self.state().open.as_ref().map(|open| (open.segment.path.clone(), open.synced.0))

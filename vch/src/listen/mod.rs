@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::cli::ListenArgs;
 use crate::pipe::{SocketPath, prepare, unix_listener};
-use crate::state;
 
 use self::passed::Passed;
 use self::tls::{Certificates, Files};
@@ -70,11 +69,11 @@ const RECOVER: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(3);
 
 impl Listeners {
-    /// Opens what was asked for; `state` is the directory that `--state` names. Must be called within tokio.
-    pub(crate) fn open(args: &ListenArgs, state: Option<&Path>) -> Result<Listeners> {
+    /// Opens what was asked for; certificates that no option names lie in the directory `state`. Must be called within tokio.
+    pub(crate) fn open(args: &ListenArgs, state: &Path) -> Result<Listeners> {
         let certificates = match args.uses_tls() {
             true => {
-                let [ca, certificate, key] = args.files(&certificates_dir(state)?);
+                let [ca, certificate, key] = args.files(&state.join("certs"));
                 let ca = args.tlsverify.then_some(ca);
                 Some(Arc::new(Certificates::load(Files { certificate, key, ca })?))
             }
@@ -124,14 +123,6 @@ impl Serving {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }
-}
-
-/// Where certificates lie that no option names.
-fn certificates_dir(state: Option<&Path>) -> Result<PathBuf> {
-    Ok(match state {
-        Some(dir) => dir.join("certs"),
-        None => state::state_dir()?.join("certs"),
-    })
 }
 
 impl Listener {

@@ -50,7 +50,7 @@ async fn echo(mut request: Request) -> Response {
 }
 
 fn open(line: &str, state: &Path) -> (Serving, SocketAddr) {
-    let listeners = Listeners::open(&args(line), Some(state)).unwrap();
+    let listeners = Listeners::open(&args(line), state).unwrap();
     let address = match &listeners.all[0].socket {
         Socket::Tcp(listener) => listener.local_addr().unwrap(),
         Socket::Unix { .. } => ([0, 0, 0, 0], 0).into(),
@@ -237,7 +237,7 @@ async fn the_end_closes_the_idle_at_once_and_lets_the_busy_end() {
 #[tokio::test]
 async fn who_opens_a_door_is_told_who_can_come_in() {
     let state = state();
-    let lines = |line: &str| Listeners::open(&args(line), Some(state.path())).map(|listeners| listeners.lines());
+    let lines = |line: &str| Listeners::open(&args(line), state.path()).map(|listeners| listeners.lines());
     let [line, warning] = &lines("-H tcp://127.0.0.1:0").unwrap()[..] else { panic!("two lines") };
     assert!(line.starts_with("docker clients connect at tcp://127.0.0.1:") && !line.ends_with(":0"), "{line}");
     assert!(warning.contains("no encryption") && warning.contains("every user and program of this host"), "{warning}");

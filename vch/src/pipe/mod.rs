@@ -124,6 +124,15 @@ impl Listener {
         Ok(Pipe(stream))
     }
 
+    /// The address that it was bound at, with the port that it was given.
+    pub fn shown(&self, address: &Address) -> Address {
+        match (address, self.tcp_address()) {
+            (Address::Tcp(_), Some(at)) => Address::Tcp(at.to_string()),
+            (Address::Vspc(_), Some(at)) => Address::Vspc(at.to_string()),
+            (address, _) => address.clone(),
+        }
+    }
+
     /// Where it listens by TCP: the port that it was given if it asked for port 0.
     pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
         match &self.0 {

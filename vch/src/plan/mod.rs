@@ -2,6 +2,7 @@
 //!
 //! Everything here is a function of its arguments. Where files lie and how QEMU is started is decided elsewhere.
 
+mod about;
 mod disks;
 mod machine;
 mod network;
@@ -13,6 +14,7 @@ use iso_builder::oci::Healthcheck;
 use wire::handshake::LinkKey;
 use wire::spec::{LinkDevice, LinkSpec, Root, SPEED, Spec, TermSize};
 
+pub use about::about;
 pub use disks::{MOST_MOUNTS, TOP_SERIAL, Volume};
 pub use network::Card;
 pub use process::{capabilities, env_file, resolve};
@@ -30,6 +32,8 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
     /// Where it wants volumes.
     pub volumes: Vec<String>,
+    /// Where it listens: `80/tcp`.
+    pub exposed_ports: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub healthcheck: Option<Healthcheck>,
 }

@@ -14,7 +14,8 @@ use crate::cli::run::process::{ProcessArgs, SecurityOpt};
 /// The process, whose environment names the host `hostname`.
 pub(super) fn process(asked: &Asked<'_>, image: &ImageConfig, hostname: &str) -> Result<Process, PlanError> {
     let Asked { args, variables, .. } = asked;
-    let argv = command(args.entrypoint.as_deref(), args.command(), image);
+    let (entrypoint, cmd) = parts(args.entrypoint.as_deref(), args.command(), image);
+    let argv = [entrypoint, cmd].concat();
     if argv.first().is_none_or(String::is_empty) {
         return Err(PlanError::NoCommand);
     }
@@ -124,15 +125,14 @@ pub fn resolve(entry: &str, host: impl Fn(&str) -> Option<String>) -> Result<Str
     }
 }
 
-/// A command replaces the image's; an entrypoint replaces the image's and its command; an empty one takes both away.
-fn command(entrypoint: Option<&str>, command: &[String], image: &ImageConfig) -> Vec<String> {
-    let (first, rest) = match entrypoint {
-        Some("") => (Vec::new(), command),
-        Some(program) => (vec![program.to_owned()], command),
-        None if command.is_empty() => (image.entrypoint.clone(), &image.cmd[..]),
-        None => (image.entrypoint.clone(), command),
-    };
-    first.into_iter().chain(rest.iter().cloned()).collect()
+/// Entrypoint and command. A command replaces the image's; an entrypoint replaces the image's and its command; an empty one takes both away.
+pub(super) fn parts(entrypoint: Option<&str>, command: &[String], image: &ImageConfig) -> (Vec<String>, Vec<String>) {
+    match entrypoint {
+        Some("") => (Vec::new(), command.to_vec()),
+        Some(program) => (vec![program.to_owned()], command.to_vec()),
+        None if command.is_empty() => (image.entrypoint.clone(), image.cmd.clone()),
+        None => (image.entrypoint.clone(), command.to_vec()),
+    }
 }
 
 fn environment(hostname: &str, tty: bool, image: &[String], asked: &[String]) -> Result<Environment, PlanError> {

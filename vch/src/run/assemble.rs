@@ -11,7 +11,7 @@ use crate::cli::run::disks::Backing;
 use crate::plan::{Plan, TOP_SERIAL};
 use crate::state::{About, Container};
 use crate::vm::vsock::Vsock;
-use crate::vm::{Accel, Boot, Card, Disk, Format, Machine, overlay, ports, qemu};
+use crate::vm::{Accel, Boot, Card, Disk, Format, LinkEnd, Machine, overlay, ports, qemu};
 use crate::volumes::{self, Attached};
 
 /// The disks that an image's files are on.
@@ -34,7 +34,10 @@ pub(super) struct Parts<'a> {
     pub(super) boot: Boot,
     pub(super) accel: Accel,
     pub(super) vsock: Option<Vsock>,
-    pub(super) link_socket: PathBuf,
+    pub(super) link_end: LinkEnd,
+    pub(super) orders: Option<PathBuf>,
+    /// What a VCH is told.
+    pub(super) told: wire::spec::About,
 }
 
 /// A machine, and what it holds on to.
@@ -53,6 +56,7 @@ impl Parts<'_> {
                 let forwards = ports::choose(&card.publish)?;
                 eprint!("{}", ports::tell(&card.publish, &forwards));
                 self.about.ports = forwards.iter().map(shown).collect();
+                self.told.published = forwards.iter().map(published).collect();
                 Some(Card { mac: card.mac, forwards })
             }
         };
@@ -71,7 +75,7 @@ impl Parts<'_> {
             memory_mib: self.args.container.machine.memory.mebibytes(),
             cpus: self.args.container.machine.cpus.processors(),
             link: spec.link.device,
-            link_socket: self.link_socket,
+            link_end: self.link_end,
             vsock: self.vsock,
             console: container.console(),
             log: spec.log.map(|_| container.log()),
@@ -79,11 +83,14 @@ impl Parts<'_> {
             root,
             disks,
             card,
+            orders: self.orders,
         };
         for file in [Some(&machine.console), machine.log.as_ref()].into_iter().flatten() {
             container.create_file(file, |_| Ok(()))?;
         }
-        container.create_file(&machine.guestinfo, |file| write!(file, "{}", wire::guestinfo::write(spec)))?;
+        let mut keys = wire::guestinfo::write(spec);
+        wire::guestinfo::write_about(&self.told, &mut keys);
+        container.create_file(&machine.guestinfo, |file| write!(file, "{keys}"))?;
         Ok(Assembled { machine, _volumes: attached })
     }
 
@@ -138,4 +145,10 @@ fn root(root: &RootDisks, container: &Container) -> Result<(Option<Disk>, Vec<Di
 fn shown(forward: &ports::Forward) -> String {
     let ports::Forward { protocol, address, host, guest } = forward;
     format!("{address}:{host}->{guest}/{}", ports::name(*protocol))
+}
+
+/// As a VCH is told.
+fn published(forward: &ports::Forward) -> String {
+    let ports::Forward { protocol, address, host, guest } = forward;
+    format!("{address}:{host}:{guest}/{}", ports::name(*protocol))
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, sleep};
 use wire::spec::LinkDevice;
 
-use super::{Accel, Boot, Machine, qemu};
+use super::{Accel, Boot, LinkEnd, Machine, qemu};
 
 /// Decides, and boots a probe if nobody has done so before.
 pub async fn choose(program: &Path, boot: &Boot, cache: &Path) -> Result<Accel> {
@@ -74,7 +74,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         memory_mib: 256,
         cpus: 1,
         link: LinkDevice::Serial,
-        link_socket: dir.path().join("link"),
+        link_end: LinkEnd::Own(dir.path().join("link")),
         vsock: None,
         console: console.clone(),
         log: None,
@@ -82,6 +82,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         root: None,
         disks: Vec::new(),
         card: None,
+        orders: None,
     };
     let mut process = qemu::Process::start(program, &machine)?;
     let give_up = Instant::now() + PROBE_TIME;

@@ -1,4 +1,4 @@
-//! What a containerVM needs of a hypervisor. [`qemu`] is the one there is; [`accel`] decides how it computes, [`overlay`] writes its disk,
+//! What a containerVM needs of a hypervisor. [`qemu`] is the one there is; [`accel`] decides how it computes, [`overlay`] writes its disk, [`orders`] speaks to it,
 //! [`ports`] finds those of the host that lead to it, [`vsock`] finds the other end of its vsock device.
 
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use wire::spec::LinkDevice;
 pub use crate::assets::Boot;
 
 pub mod accel;
+pub mod orders;
 pub mod overlay;
 pub mod ports;
 pub mod qemu;
@@ -15,6 +16,7 @@ pub mod vsock;
 
 use self::ports::Forward;
 use self::vsock::Vsock;
+use crate::pipe::Address;
 
 /// How the processor's instructions are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,7 @@ pub struct Machine {
     pub memory_mib: u64,
     pub cpus: u8,
     pub link: LinkDevice,
-    /// The unix socket at which vch waits for QEMU's end of the link.
-    pub link_socket: PathBuf,
+    pub link_end: LinkEnd,
     /// The other end of the link, if it is a vsock.
     pub vsock: Option<Vsock>,
     /// A file that takes the console's output.
@@ -49,6 +50,17 @@ pub struct Machine {
     /// All other disks. One controller holds them: each device of its own would cost a tenth of a second of every start.
     pub disks: Vec<Disk>,
     pub card: Option<Card>,
+    /// The unix socket at which QEMU takes orders, and tells why it ends: QMP.
+    pub orders: Option<PathBuf>,
+}
+
+/// What the link's device is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The unix socket at which vch itself waits, from before the machine is on. Without vch the machine has nothing to run for: it ends when it would boot again.
+    Own(PathBuf),
+    /// A VCH elsewhere, at a unix socket or by TCP, which may come and go while the machine runs.
+    Elsewhere(Address),
 }
 
 /// A disk.

@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use wire::spec::{LOG_PORT, LinkDevice, VIRTIO_PORT};
 
 use super::ports::{self, Forward};
-use super::{Accel, Boot, Disk, Format, Machine, Vsock};
+use super::{Accel, Boot, Disk, Format, LinkEnd, Machine, Vsock};
+use crate::pipe::Address;
 
 /// The program, as the user names it or as it is found in `PATH`.
 pub fn find() -> Result<PathBuf> {
@@ -33,7 +34,14 @@ pub fn quick_firmware() -> Option<PathBuf> {
 /// The arguments that make a machine.
 pub fn arguments(machine: &Machine) -> Vec<OsString> {
     let mut line = Line(Vec::new());
-    line.words("-nodefaults -no-user-config -no-reboot -display none -vga none -nic none -monitor none");
+    line.words("-nodefaults -no-user-config -display none -vga none -nic none -monitor none");
+    if let LinkEnd::Own(_) = machine.link_end {
+        line.words("-no-reboot");
+    }
+    if let Some(orders) = &machine.orders {
+        line.option("-chardev", "socket,id=orders,server=on,wait=off,path=", orders);
+        line.words("-qmp chardev:orders");
+    }
     line.words(match machine.accel {
         // programs of today want more than QEMU's own default
         Accel::Tcg => EMULATED,
@@ -62,11 +70,11 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     }
     match machine.link {
         LinkDevice::Serial => {
-            line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
+            line.link(&machine.link_end);
             line.words("-device isa-serial,index=0,chardev=link");
         }
         LinkDevice::Virtio => {
-            line.option("-chardev", "socket,id=link,path=", &machine.link_socket);
+            line.link(&machine.link_end);
             line.words(&format!("-device virtserialport,chardev=link,name={VIRTIO_PORT}"));
         }
         // the device below
@@ -190,6 +198,25 @@ impl Line {
 
     fn pair(&mut self, option: &str, value: impl AsRef<OsStr>) {
         self.0.extend([option.into(), value.as_ref().to_owned()]);
+    }
+
+    /// The host's side of the link. One that leads elsewhere is tried again every second; the machine waits for nobody.
+    fn link(&mut self, end: &LinkEnd) {
+        match end {
+            LinkEnd::Own(path) => self.option("-chardev", "socket,id=link,path=", path),
+            LinkEnd::Elsewhere(Address::Tcp(place)) => {
+                let (host, port) = place.rsplit_once(':').unwrap_or((place, ""));
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                self.words(&format!("-chardev socket,id=link,reconnect=1,port={port},host={host}"));
+            }
+            LinkEnd::Elsewhere(Address::Unix(path)) => {
+                self.option("-chardev", "socket,id=link,reconnect=1,path=", path);
+            }
+            // QEMU connects to nothing else; the options take no such address
+            LinkEnd::Elsewhere(Address::Serial { .. } | Address::Vsock { .. } | Address::Vspc(_)) => {
+                self.words("-chardev null,id=link");
+            }
+        }
     }
 
     /// The host's side of a disk.

@@ -159,7 +159,9 @@ fn golden_messages() {
         let bytes = message.encode();
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex.join(" "), golden, "{message:?}");
-        assert_eq!(Message::decode(&bytes), Ok(message));
+        assert_eq!(Message::decode(&bytes), Ok(message.clone()));
+        let asked = Some(message).filter(|message| matches!(message, Message::Request { .. }));
+        assert_eq!(Message::decode_request(&bytes), Ok(asked));
     }
 }
 
@@ -247,6 +249,7 @@ fn event_number(event: &Event) -> usize {
 #[test]
 fn what_a_later_version_says_is_told_from_garbage() {
     assert_eq!(Message::decode(&[0, 7, 0x63]), Ok(Message::UnknownRequest { id: 7 }));
+    assert_eq!(Message::decode_request(&[0, 7, 0x63]), Ok(Some(Message::UnknownRequest { id: 7 })));
     assert_eq!(Message::decode(&[2, 0x63]), Ok(Message::UnknownEvent));
     assert_eq!(Message::decode(&[9]), Err(DecodeError::UnknownKind));
     assert!(Message::decode(&[0, 7, 1, 0]).is_err());

@@ -9,7 +9,7 @@ pub struct About {
     pub name: Option<String>,
     /// The image, as the user named it.
     pub image: Option<String>,
-    /// The digest of the image's configuration: `sha256:` and 64 hexadecimal digits.
+    /// The image's digest: `sha256:` and 64 hexadecimal digits.
     pub image_id: Option<String>,
     /// When it was made: nanoseconds since 1970.
     pub created_ns: Option<i64>,

@@ -11,7 +11,7 @@ use super::{Actor, Stage};
 use crate::hub::attachment::{AttachOptions, Attachment, ClientId};
 use crate::hub::requests::Asked;
 use crate::hub::session::{Session, Wish};
-use crate::hub::{Answer, Command, HubError};
+use crate::hub::{Answer, Command, Created, HubError};
 
 impl Actor {
     pub(super) fn command(&mut self, command: Command) {
@@ -84,7 +84,7 @@ impl Actor {
         &mut self,
         mut work: Work,
         options: Option<AttachOptions>,
-        answer: Answer<(SessionId, Option<Attachment>)>,
+        answer: Answer<Created>,
     ) {
         if let Some(why) = &self.over {
             return drop(answer.send(Err(why.clone())));

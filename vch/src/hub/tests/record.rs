@@ -79,7 +79,7 @@ async fn a_host_that_is_killed_again_and_again_has_every_byte_once() {
             let recorder = start(&hub, &journal);
             for _ in 0..(rounds * 37 + seed * 101) % 400 {
                 tokio::task::yield_now().await;
-                if rounds % 3 == 0 {
+                if rounds.is_multiple_of(3) {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
@@ -89,6 +89,7 @@ async fn a_host_that_is_killed_again_and_again_has_every_byte_once() {
             cut_off(&guest);
             recorder.abort();
             let _aborted = recorder.await;
+            journal.until_alone().await;
             if let Some((path, least)) = journal.must_last() {
                 let file = OpenOptions::new().write(true).open(path).unwrap();
                 let len = file.metadata().unwrap().len();

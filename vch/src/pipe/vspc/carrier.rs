@@ -25,13 +25,13 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 /// Where the VM is.
 enum Phase {
     Here,
-    Away { way: Move, peer: Option<Line>, until: Option<Instant> },
-    Arriving { peer: Line, until: Instant },
+    Away { way: Move, peer: Option<Box<Line>>, until: Option<Instant> },
+    Arriving { peer: Box<Line>, until: Instant },
 }
 
 /// What happens beside the connection.
 enum Turn {
-    Arrived(Line),
+    Arrived(Box<Line>),
     Peer(Vec<Event>),
     Late,
 }
@@ -85,7 +85,7 @@ pub(super) async fn carry(
             }
             Phase::Away { way, peer, until } => Phase::Away { way, peer: peer.filter(|peer| !peer.ended), until },
             Phase::Arriving { peer, .. } if gone || (late && data.is_empty()) => {
-                line = peer;
+                line = *peer;
                 Phase::Here
             }
             phase @ (Phase::Here | Phase::Arriving { .. }) => phase,

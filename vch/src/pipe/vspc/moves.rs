@@ -14,14 +14,14 @@ use super::line::Line;
 
 /// All moves at one address.
 #[derive(Debug, Default)]
-pub(super) struct Moves(Mutex<HashMap<Vec<u8>, mpsc::Sender<Line>>>);
+pub(super) struct Moves(Mutex<HashMap<Vec<u8>, mpsc::Sender<Box<Line>>>>);
 
 /// One VM's move. Dropped, nobody can come by it any more.
 #[derive(Debug)]
 pub(super) struct Move {
     key: Vec<u8>,
     moves: Arc<Moves>,
-    arrivals: mpsc::Receiver<Line>,
+    arrivals: mpsc::Receiver<Box<Line>>,
 }
 
 impl Moves {
@@ -44,17 +44,17 @@ impl Moves {
         let Some(mover) = self.lock().get(key).cloned() else { return false };
         line.welcome(key);
         // one that waits already is the same VM's
-        mover.try_send(line).is_ok()
+        mover.try_send(Box::new(line)).is_ok()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, mpsc::Sender<Line>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, mpsc::Sender<Box<Line>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Move {
     /// The connection from the other host. It may be dropped while it waits.
-    pub(super) async fn arrival(&mut self) -> Line {
+    pub(super) async fn arrival(&mut self) -> Box<Line> {
         match self.arrivals.recv().await {
             Some(line) => line,
             None => std::future::pending().await,

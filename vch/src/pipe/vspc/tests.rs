@@ -215,7 +215,7 @@ fn nonsense_is_survived_and_takes_little() {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     // mostly what means something
                     let choice =
-                        [255, 255, 250, 240, 232, 251, 252, 253, 254, 0, 40, 44, 46, 48, 82, (random >> 40) as u8];
+                        [255, 255, 250, 240, 232, 251, 252, 253, 254, 0, 40, 44, 46, 48, 82, random.to_be_bytes()[2]];
                     choice[(random >> 33) as usize % choice.len()]
                 })
                 .collect();

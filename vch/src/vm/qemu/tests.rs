@@ -13,7 +13,7 @@ fn machine() -> Machine {
         memory_mib: 512,
         cpus: 2,
         link: LinkDevice::Virtio,
-        link_socket: "/s/link".into(),
+        link_end: LinkEnd::Own("/s/link".into()),
         vsock: None,
         console: "/c/console.log".into(),
         log: None,
@@ -21,6 +21,7 @@ fn machine() -> Machine {
         root: Some(root(true)),
         disks: Vec::new(),
         card: None,
+        orders: None,
     }
 }
 
@@ -62,6 +63,26 @@ fn a_machine_by_direct_boot() {
         ],
         &["index=0", "cdrom", "scsi", "netdev"],
     );
+}
+
+#[test]
+fn a_machine_whose_link_leads_elsewhere() {
+    let elsewhere = |address: &str| Machine {
+        link: LinkDevice::Serial,
+        link_end: LinkEnd::Elsewhere(address.parse().unwrap()),
+        orders: Some("/s/orders".into()),
+        ..machine()
+    };
+    let orders = "-chardev socket,id=orders,server=on,wait=off,path=/s/orders -qmp chardev:orders";
+    let port = "-device isa-serial,index=0,chardev=link";
+    for (address, expected) in [
+        ("tcp://192.0.2.1:8080", "-chardev socket,id=link,reconnect=1,port=8080,host=192.0.2.1 "),
+        ("tcp://[2001:db8::1]:80", "-chardev socket,id=link,reconnect=1,port=80,host=2001:db8::1 "),
+        ("unix:///run/a,b", "-chardev socket,id=link,reconnect=1,path=/run/a,,b "),
+    ] {
+        check(&elsewhere(address), &[expected, orders, port], &["-no-reboot"]);
+    }
+    check(&machine(), &["-no-reboot"], &["orders"]);
 }
 
 #[test]

@@ -51,6 +51,21 @@ fn each_side_is_open_where_it_was_said_and_nowhere_else() {
     assert!(arrives(&rules, Packet { interface: "lo", ..nobodys }).is_some());
 }
 
+/// The example of the documentation.
+#[test]
+fn a_bridge_is_three_rules() {
+    let sides = [
+        side("eth0", Leads::Aside, false, &[2375, 2378]),
+        side("eth1", Leads::Out, true, &[]),
+        side("eth2", Leads::Bridge, false, &[]),
+    ];
+    let text = dump(&rules(&sides).0);
+    let shown = include_str!("../../../../../docs/firewall.md");
+    let block: String = text.lines().map(|line| format!("    {}\n", line.replace('\t', "  "))).collect();
+    let block = block.replace("    \n", "\n");
+    assert!(shown.contains(&block), "docs/firewall.md shows other rules than\n{block}");
+}
+
 /// What is passed on from one interface to another, and whether its sender is translated.
 fn passes(sides: &[Side<'_>], came: &str, goes: &str, answer: bool) -> (bool, bool) {
     use super::super::rules::{Match, Rule};
