@@ -15,6 +15,8 @@ mod disks;
 mod docker_cp;
 mod docker_logs;
 mod docker_py;
+mod docker_attach;
+mod docker_exec;
 mod exit_code;
 mod ext4;
 mod failure;
