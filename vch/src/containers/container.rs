@@ -172,6 +172,12 @@ impl Container {
         self.life.subscribe()
     }
 
+    /// How many wait for something of it.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        self.life.receiver_count()
+    }
+
     // -- its machine
 
     /// The link to its machine, as long as that can be asked.
@@ -281,7 +287,7 @@ impl Container {
     }
 
     /// It is in another state from now on.
-    pub(super) fn set_state(&self, state: State) {
+    pub(crate) fn set_state(&self, state: State) {
         {
             let mut record = locked(&self.record);
             if state.is_running() && matches!(record.state, State::Exited(_)) {

@@ -114,8 +114,9 @@ async fn learn(containers: &Containers, container: &Arc<Container>, hub: &Hub, i
 
 /// The guest says no more.
 fn is_last(status: &GuestStatus) -> bool {
-    let closed = matches!(status.main, MainState::Closed(_) | MainState::Lost(_));
-    closed || (status.main.is_over() && status.pipe == PipeState::Down)
+    status.closed.is_some()
+        || matches!(status.main, MainState::Lost(_))
+        || (status.main.is_over() && status.pipe == PipeState::Down)
 }
 
 /// What follows from the guest's word; none if nothing does.
