@@ -36,7 +36,9 @@ fn main() -> Result<()> {
         Some("link") => return link::bench(scratch.path()),
         Some("images") => return images::bench(scratch.path(), std::env::args().nth(2).as_deref()),
         Some(other) => {
-            bail!("no benchmark {other:?}: there are `boot`, `docker`, `guest`, `images` and `link`, and all without an argument")
+            bail!(
+                "no benchmark {other:?}: there are `boot`, `docker`, `guest`, `images` and `link`, and all without an argument"
+            )
         }
         None => {}
     }
