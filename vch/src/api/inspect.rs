@@ -37,6 +37,10 @@ async fn inspect(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Pa
         whole["SizeRw"] = 0.into();
         whole["SizeRootFs"] = 0.into();
     }
+    let execs = api.execs.of(&container);
+    if !execs.is_empty() {
+        whole["ExecIDs"] = execs.into();
+    }
     Ok(json::json(&whole))
 }
 
