@@ -8,6 +8,10 @@
 
 mod archive;
 mod attach;
+mod carried;
+mod changes;
+#[cfg(test)]
+mod double;
 mod endpoints;
 mod error;
 mod events;
@@ -56,6 +60,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     let routes = Router::new()
         .merge(archive::routes())
         .merge(attach::routes())
+        .merge(changes::routes())
         .merge(exec::routes())
         .merge(images::routes())
         .merge(lifecycle::routes())
