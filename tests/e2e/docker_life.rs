@@ -77,14 +77,16 @@ fn a_held_vm_is_started_stopped_and_removed() {
     fails(docker(&["inspect", "--type", "container", "web"]), 1, &["No such container: web"]);
     assert_eq!(docker(&["ps", "-aq"]).success(), "");
 
-    // in docker's order
+    // in docker's order; the client says the time in whole seconds
+    let soon = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1;
+    let soon = soon.to_string();
     let words =
-        ["events", "--since", "1", "--until", "0s", "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"];
+        ["events", "--since", "1", "--until", &soon, "--format", "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"];
     let told = docker(&words).success();
     let expected = ["create web", "start web", "kill web", "stop web", "die web", "rename old", "destroy old"];
     let expected: Vec<String> = expected.iter().map(|event| format!("container {event}")).collect();
     assert_eq!(told.lines().collect::<Vec<_>>(), expected);
-    let die = docker(&["events", "--since", "1", "--until", "0s", "--filter", "event=die"]).success();
+    let die = docker(&["events", "--since", "1", "--until", &soon, "--filter", "event=die"]).success();
     assert!(die.contains("exitCode=7") && die.contains("image=busybox:1") && die.contains("tier=web"), "{die}");
 }
 
@@ -129,20 +131,14 @@ fn trap_16_signals_have_names_and_numbers_and_winch_harms_nobody() {
 }
 
 #[test]
-fn a_container_is_restarted_renamed_and_removed_by_force() {
+fn a_container_is_removed_by_force() {
     let (_dir, disk) = busybox_disk();
     let serve = Serve::start();
     let docker = |args: &[&str]| serve.docker(args).output();
     let mut spec = script(LinkDevice::Virtio, "exec sleep 100000");
-    let mut vm = machine(&serve, "web", &mut spec, &disk);
-    vm.reboots = true;
+    let vm = machine(&serve, "web", &mut spec, &disk);
     let mut powered = vm.power_on();
     wait_until(&serve, "web", STATUS, "running");
-    let started = || docker(&["inspect", "-f", "{{.State.StartedAt}}", "web"]).success();
-    let before = started();
-    assert_eq!(docker(&["restart", "-t", "0", "web"]).success(), "web\n");
-    assert_eq!(docker(&["inspect", "-f", STATUS, "web"]).success(), "running\n");
-    assert_ne!(before, started());
     fails(docker(&["rename", "web", "w!"]), 1, &["Invalid container name (w!)"]);
     let waiting = serve.docker(&["wait", "web"]).start();
     assert_eq!(docker(&["rm", "-f", "web"]).success(), "web\n");
