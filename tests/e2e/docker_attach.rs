@@ -1,6 +1,5 @@
 //! Docker attach: who hears a container's own process, who speaks to it, and who is in nobody's way.
 
-
 use rig::engine::Demultiplexed;
 use rig::images::busybox_disk;
 use rig::machine::{Powered, script};

@@ -119,7 +119,8 @@ fn fifty_clients_are_served_at_once() {
         for n in 0..CLIENTS {
             scope.spawn(move || {
                 let code = n % 7;
-                let path = exec(serve, &of(&["sh", "-c", &format!("echo {n}; cat /etc/passwd | wc -c >&2; exit {code}")]));
+                let path =
+                    exec(serve, &of(&["sh", "-c", &format!("echo {n}; cat /etc/passwd | wc -c >&2; exit {code}")]));
                 let (_, mut connection) = serve.hijack(&format!("{path}/start"), "{}", b"");
                 let heard = Demultiplexed::of(&connection.read_to_end());
                 assert_eq!(heard.stdout, format!("{n}\n").as_bytes());
