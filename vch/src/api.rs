@@ -11,6 +11,8 @@ mod attach;
 mod carried;
 mod changes;
 mod endpoints;
+#[cfg(test)]
+mod double;
 mod error;
 mod events;
 mod exec;

@@ -80,7 +80,6 @@ impl Container {
             name: vm.into(),
             created_ns: now_ns(),
             state: State::Created,
-            restarts: 0,
             spec: None,
         };
         record.write(dir)?;
@@ -133,10 +132,6 @@ impl Container {
     /// Nanoseconds since 1970.
     pub(crate) fn created_ns(&self) -> u64 {
         locked(&self.record).created_ns
-    }
-
-    pub(crate) fn restarts(&self) -> u32 {
-        locked(&self.record).restarts
     }
 
     /// Its spec, once its guest has told it.
@@ -288,13 +283,7 @@ impl Container {
 
     /// It is in another state from now on.
     pub(crate) fn set_state(&self, state: State) {
-        {
-            let mut record = locked(&self.record);
-            if state.is_running() && matches!(record.state, State::Exited(_)) {
-                record.restarts += 1;
-            }
-            record.state = state.clone();
-        }
+        locked(&self.record).state = state.clone();
         self.life.send_modify(|life| {
             if let State::Exited(exited) = &state {
                 life.exits += 1;
@@ -323,6 +312,8 @@ impl Container {
         let container = self.clone();
         let removed = tokio::task::spawn_blocking(move || {
             let _turn = locked(&container.saving);
+            // whoever reads or writes it comes to an end first
+            container.journal.clone().remove()?;
             fs::remove_dir_all(&container.dir)
         });
         removed.await?.with_context(|| format!("cannot remove {}", self.dir.display()))

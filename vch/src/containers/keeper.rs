@@ -22,10 +22,13 @@ use crate::timestamp::now_ns;
 
 /// Sees a machine through one boot.
 pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>, hub: Hub, is_new: bool) {
-    container.set_hub(Some(hub.clone()));
     container.journal.resume();
     let seen = async {
         learn(&containers, &container, &hub, is_new).await;
+        let main = hub.watch().borrow().main.clone();
+        tell(&containers, &container, next(&container.state(), &main, now_ns()));
+        // not before: whoever finds it is to know how the container is, and whether its process has a terminal
+        container.set_hub(Some(hub.clone()));
         // what was written is read to its end
         tokio::join!(
             follow(&containers, &container, &hub),
