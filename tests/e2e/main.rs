@@ -12,6 +12,8 @@ mod debian;
 mod dhcp;
 mod disk;
 mod disks;
+mod docker_attach;
+mod docker_exec;
 mod docker_logs;
 mod exit_code;
 mod ext4;

@@ -7,6 +7,7 @@ pub mod artifacts;
 pub mod cable;
 pub mod dhcp;
 pub mod disks;
+pub mod engine;
 pub mod host;
 pub mod images;
 pub mod layers;
