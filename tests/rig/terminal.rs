@@ -33,6 +33,13 @@ pub struct Session {
 impl Session {
     /// Starts `vch run ARGS…` on a terminal of that size.
     pub fn start<S: AsRef<OsStr>>(rows: u16, columns: u16, args: impl IntoIterator<Item = S>) -> Session {
+        let run = [artifacts::program("vch").into_os_string(), "run".into()];
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        Session::of(rows, columns, run.into_iter().chain(args))
+    }
+
+    /// Starts any program on a terminal of that size.
+    pub fn of<S: AsRef<OsStr>>(rows: u16, columns: u16, command: impl IntoIterator<Item = S>) -> Session {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(Some(&size), None).expect("a terminal");
         let clone = || slave.try_clone().expect("a descriptor");
@@ -40,10 +47,9 @@ impl Session {
         // util-linux's setsid makes it the controlling terminal, so that Ctrl-C is a signal
         let child = Command::new("setsid")
             .args(["--ctty", "--wait"])
-            .arg(artifacts::program("vch"))
-            .arg("run")
-            .args(args)
+            .args(command)
             .env("XDG_STATE_HOME", state.path())
+            .env("DOCKER_CONFIG", state.path())
             .stdin(clone())
             .stdout(clone())
             .stderr(clone())
