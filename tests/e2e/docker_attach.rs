@@ -6,6 +6,7 @@ use rig::images::busybox_disk;
 use rig::machine::{Powered, script};
 use rig::serve::Serve;
 use rig::stream::Pattern;
+use rig::terminal::Session;
 use tempfile::TempDir;
 use wire::spec::{LinkDevice, Spec, TermSize};
 
@@ -22,6 +23,7 @@ fn held(text: &str, change: impl FnOnce(&mut Spec)) -> (Serve, Powered, TempDir)
     change(&mut spec);
     let machine = serve.machine("web1", &mut spec, disk).power_on();
     serve.wait_for("web1", &["held", "up"]);
+    rig::engine::until("docker sees it", || serve.ask("GET", "/containers/web1/json", "").status == 200);
     (serve, machine, dir)
 }
 
@@ -71,7 +73,7 @@ fn who_does_not_read_is_in_nobodys_way() {
 fn keys_leave_a_terminal_and_the_container_goes_on() {
     let terminal = Some(TermSize { rows: 24, columns: 80 });
     let (serve, _machine, _dir) =
-        held("trap 'stty size' WINCH; echo ready; while read line; do echo \"[$line]\"; done", |spec| {
+        held("trap 'stty size' WINCH; echo ready; while :; do read line && echo \"[$line]\"; done", |spec| {
             spec.main.terminal = terminal;
         });
     let (head, mut connection) = serve.hijack(ALL, "", b"");
@@ -131,4 +133,39 @@ fn output_is_complete_over_a_serve_that_is_killed() {
     connection.read_to_end();
     let logs = serve.ask("POST", "/containers/web1/attach?stdout=1&stderr=1&logs=1", "");
     assert!(Demultiplexed::of(&logs.body).stdout == noise, "{} bytes are logged", logs.body.len());
+}
+
+#[test]
+fn dockers_own_client_attaches() {
+    let (serve, _machine, _dir) = held("read first; echo \"[$first]\"; cat >/dev/null; exit 7", |_| ());
+    // its client attaches only to what runs
+    start(&serve);
+    rig::engine::until("docker sees it run", || {
+        serve.ask("GET", "/containers/web1/json", "").json()["State"]["Status"] == "running"
+    });
+    let (_, mut watcher) = serve.hijack(STREAMS, "", b"");
+    let ran = serve.docker(&["attach", "web1"]).stdin("hello\n").output();
+    assert_eq!((ran.code, ran.text().as_str()), (7, "[hello]\n"), "{ran:?}");
+    assert_eq!(Demultiplexed::of(&watcher.read_to_end()).stdout, b"[hello]\n");
+    let ran = serve.docker(&["attach", "web1"]).output();
+    assert!(ran.code == 1 && ran.stderr.contains("You cannot attach to a stopped container"), "{ran:?}");
+}
+
+#[test]
+fn dockers_own_client_leaves_by_keys() {
+    let (serve, _machine, _dir) = held("echo ready; while :; do read line && echo \"[$line]\"; done", |spec| {
+        spec.main.terminal = Some(TermSize { rows: 24, columns: 80 });
+    });
+    start(&serve);
+    rig::engine::until("docker sees it run", || {
+        serve.ask("GET", "/containers/web1/json", "").json()["State"]["Status"] == "running"
+    });
+    let host = serve.docker_host();
+    let mut session = Session::of(24, 80, ["docker", "--host", &host, "attach", "web1"]);
+    session.press_until("one\r", "[one]");
+    session.type_text("\x10\x11");
+    session.expect("read escape sequence");
+    session.finish();
+    let (_, mut connection) = serve.hijack(ALL, "", b"two\r");
+    connection.expect("[two]\r\n");
 }

@@ -9,6 +9,7 @@ use rig::images::busybox_disk;
 use rig::machine::{Powered, script};
 use rig::serve::Serve;
 use rig::stream::Pattern;
+use rig::terminal::Session;
 use serde_json::json;
 use tempfile::TempDir;
 use wire::spec::LinkDevice;
@@ -29,6 +30,7 @@ fn container(disk: PathBuf, text: &str) -> (Serve, Powered) {
     let mut spec = script(LinkDevice::Virtio, text);
     let machine = serve.machine("web1", &mut spec, disk).power_on();
     serve.wait_for("web1", &["running", "up"]);
+    rig::engine::until("docker sees it run", || serve.ask("POST", "/containers/web1/resize?h=1&w=1", "").status == 200);
     (serve, machine)
 }
 
@@ -148,4 +150,68 @@ fn much_goes_through_in_both_directions() {
         Demultiplexed::of(&connection.read_to_end())
     });
     assert!(heard.stdout == noise, "{} bytes came back", heard.stdout.len());
+}
+
+#[test]
+fn dockers_own_client_runs_programs() {
+    let (serve, _machine, _dir) = idle();
+    let run = |args: &[&str]| serve.docker(&[&["exec"], args].concat()).output();
+
+    // output and codes
+    let ran = run(&["web1", "sh", "-c", "echo o; echo e >&2; exit 6"]);
+    assert_eq!((ran.code, ran.text().as_str(), ran.stderr.as_str()), (6, "o\n", "e\n"));
+    for (code, command) in [(0, "true"), (3, "exit 3"), (137, "kill -9 $$")] {
+        assert_eq!(run(&["web1", "sh", "-c", command]).code, code, "{command}");
+    }
+    for (program, code, words) in
+        [("nosuchcmd", 127, "executable file not found in $PATH"), ("/etc/passwd", 126, "permission denied")]
+    {
+        let ran = run(&["web1", program]);
+        assert!(ran.code == code && ran.text().contains(words), "{ran:?}");
+    }
+
+    // as whom, where, with what
+    let ran = run(&["-u", "1:2", "-w", "/tmp", "-e", "A=b", "web1", "sh", "-c", "id -u; id -g; pwd; echo $A"]);
+    assert_eq!(ran.success(), "1\n2\n/tmp\nb\n");
+
+    // input, and its end
+    let noise = Pattern(6).bytes(0, MUCH);
+    let ran = run_with(&serve, &["exec", "-i", "web1", "sh", "-c", "cat; exit 4"], &noise);
+    assert!(ran.code == 4 && ran.stdout == noise, "{}, {} bytes, {}", ran.code, ran.stdout.len(), ran.stderr);
+    assert_eq!(run_with(&serve, &["exec", "-i", "web1", "wc", "-c"], b"").success().trim(), "0");
+
+    // without a client
+    assert_eq!(run(&["-d", "web1", "sh", "-c", "echo here >/tmp/detached"]).success(), "");
+    rig::engine::until("it has run", || run(&["web1", "cat", "/tmp/detached"]).text() == "here\n");
+    let ran = run(&["-d", "web1", "nosuchcmd"]);
+    assert!(ran.code == 1 && ran.stderr.contains("executable file not found"), "{ran:?}");
+}
+
+fn run_with(serve: &Serve, args: &[&str], input: &[u8]) -> rig::vch::Output {
+    serve.docker(args).stdin(input).output()
+}
+
+#[test]
+fn dockers_own_client_has_a_terminal() {
+    let (serve, _machine, _dir) = idle();
+    let host = serve.docker_host();
+    let docker = |args: &[&'static str]| {
+        let words = ["docker", "--host"].into_iter().chain([host.as_str()]).chain(args.iter().copied());
+        Session::of(24, 80, words.map(str::to_owned).collect::<Vec<_>>())
+    };
+    let mut session = docker(&["exec", "-it", "web1", "sh"]);
+    session.type_text("stty size\r");
+    session.expect("24 80");
+    session.resize(40, 120);
+    session.press_until("stty size\r", "40 120");
+    session.type_text("exit 9\r");
+    assert_eq!(session.finish().0, 9);
+
+    // the keys leave it, and it goes on
+    let mut session = docker(&["exec", "-it", "web1", "sh", "-c", "echo ready; read x; echo $x >/tmp/left; sleep 100000"]);
+    session.expect("ready");
+    session.type_text("\x10\x11");
+    assert_eq!(session.finish().0, 1);
+    let count = serve.docker(&["exec", "web1", "sh", "-c", "ps | grep -c '[s]h -c echo ready'"]).output();
+    assert_eq!(count.text().trim(), "1", "{count:?}");
 }

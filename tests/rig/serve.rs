@@ -106,6 +106,16 @@ impl Serve {
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a child of ours");
     }
 
+    /// Waits until docker knows a container by this name, and its process runs.
+    pub fn wait_for_docker(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let running = ["ps", "--format", "{{.Names}}", "--filter", "status=running"];
+        while !self.docker(&running).output().text().lines().any(|line| line == name) {
+            assert!(Instant::now() < deadline, "no container {name} runs: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn control(&self) -> String {
         format!("unix://{}", self.path("control.sock").display())
     }

@@ -8,8 +8,13 @@
 
 mod archive;
 mod attach;
+mod carried;
+mod changes;
 mod endpoints;
+#[cfg(test)]
+mod double;
 mod error;
+mod events;
 mod exec;
 mod filters;
 mod hijack;
@@ -20,19 +25,19 @@ mod json;
 mod lifecycle;
 mod listing;
 mod logs;
+mod networks;
 mod query;
+mod refused;
 mod resources;
 mod stdcopy;
 mod system;
+mod versions;
 mod wait;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::Uri;
-use axum::http::uri::PathAndQuery;
-use tower::ServiceExt as _;
+use axum::middleware::from_fn;
 
 use self::error::ApiError;
 use crate::containers::Containers;
@@ -55,6 +60,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     let routes = Router::new()
         .merge(archive::routes())
         .merge(attach::routes())
+        .merge(changes::routes())
         .merge(exec::routes())
         .merge(images::routes())
         .merge(lifecycle::routes())
@@ -66,43 +72,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
         .with_state(api);
     // before it is routed: what is nested under a prefix would have it among its parameters
-    Router::new().fallback_service(routes.map_request(without_version))
-}
-
-/// `/v1.50/containers/json` is `/containers/json`.
-fn without_version(mut request: Request) -> Request {
-    let uri = request.uri();
-    let Some(rest) = unversioned(uri.path()) else { return request };
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    if let Ok(path) = PathAndQuery::try_from(format!("{rest}{query}")) {
-        let mut parts = uri.clone().into_parts();
-        parts.path_and_query = Some(path);
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
-}
-
-/// The path behind a version's prefix; none if there is none.
-fn unversioned(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("/v")?;
-    let (version, _) = rest.split_once('/')?;
-    let (major, minor) = version.split_once('.')?;
-    let is_number = |text: &str| !text.is_empty() && text.chars().all(|char| char.is_ascii_digit());
-    (is_number(major) && is_number(minor)).then(|| &rest[version.len()..])
+    Router::new().fallback_service(routes).layer(from_fn(versions::spoken))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_version_has_the_same_paths() {
-        assert_eq!(unversioned("/v1.24/containers/json"), Some("/containers/json"));
-        assert_eq!(unversioned("/v1.50/_ping"), Some("/_ping"));
-        for path in ["/_ping", "/volumes/x", "/v1/x", "/version", "/v1.x/y", "/v1.44"] {
-            assert_eq!(unversioned(path), None, "{path}");
-        }
-    }
-}
+mod tests;

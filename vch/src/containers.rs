@@ -26,7 +26,9 @@ use sha2::{Digest, Sha256};
 pub(crate) use self::container::{AbsentError, Container, Life};
 pub(crate) use self::events::{Event, Events};
 pub(crate) use self::record::Told;
-pub(crate) use self::state::{Exited, Running, State, human};
+#[cfg(test)]
+pub(crate) use self::state::Running;
+pub(crate) use self::state::{Exited, State, human};
 use crate::hub::Hub;
 use crate::lock::locked;
 use crate::state::make_dir;
@@ -84,6 +86,11 @@ impl Containers {
             locked(&containers.all).insert(id, Arc::new(container));
         }
         Ok(Arc::new(containers))
+    }
+
+    /// Where they are remembered.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// From a cut until a machine that has not come back counts as gone.

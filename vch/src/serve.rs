@@ -11,6 +11,7 @@ mod operations;
 mod streams;
 mod vms;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ pub(crate) fn say(text: &str) {
 }
 
 async fn accept_links(mut listener: Listener, address: Address, vms: Arc<Vms>) {
-    let door = Arc::new(door::Door::new(address));
+    let door = Rc::new(door::Door::new(address));
     let places = Arc::new(Semaphore::new(AT_THE_DOOR));
     loop {
         // who connects without end waits for his own

@@ -1,4 +1,4 @@
-//! The person's terminal: its size, and raw mode that is undone in every way out.
+//! The person's terminal: its size, and raw mode that is undone in every way out. And what terminals are called.
 
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, Once, PoisonError};
@@ -11,6 +11,17 @@ pub fn size() -> Option<TermSize> {
     let sizes = [tcgetwinsize(io::stdout()), tcgetwinsize(io::stdin()), tcgetwinsize(io::stderr())];
     let size = sizes.into_iter().flatten().find(|size| size.ws_row > 0 && size.ws_col > 0)?;
     Some(TermSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// What ps calls the terminal of this device number, `?` for none. Linux's numbers: admin-guide/devices.txt.
+pub fn name_of(device: u32) -> String {
+    let (major, minor) = ((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xfff00));
+    match major {
+        0 => "?".into(),
+        136..=143 => format!("pts/{}", (major - 136) * 256 + minor),
+        4 if minor >= 64 => format!("ttyS{}", minor - 64),
+        _ => format!("{major}:{minor}"),
+    }
 }
 
 /// Makes stdin raw: every key goes to the guest. Nothing happens when it is no terminal. [`Restore`] undoes it, as does a panic.

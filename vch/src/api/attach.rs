@@ -10,13 +10,11 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures_util::FutureExt;
-use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use wire::message::{self, MAIN};
 use wire::spec::TermSize;
@@ -25,6 +23,7 @@ use super::Api;
 use super::error::ApiError;
 use super::hijack::{self, Connection, Hijack, Reader, Writer};
 use super::input::{Mouth, Said};
+use super::query::Params;
 use super::stdcopy::{Framing, Source};
 use crate::containers::{Container, State as ContainerState};
 use crate::detach::Keys;
@@ -39,57 +38,15 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/containers/{id}/resize", post(resize))
 }
 
-/// What a client asks for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Asked {
-    stdin: Flag,
-    stdout: Flag,
-    stderr: Flag,
-    /// What comes from now on.
-    stream: Flag,
-    /// What was written before.
-    logs: Flag,
-    #[serde(rename = "detachKeys")]
-    detach_keys: String,
-}
-
-/// A truth as docker's clients write it in a query: `1`, `true`, and others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
-struct Flag(bool);
-
-impl From<String> for Flag {
-    fn from(text: String) -> Flag {
-        let lower = text.trim().to_ascii_lowercase();
-        Flag(!["", "0", "no", "false", "none"].contains(&lower.as_str()))
-    }
-}
-
-/// The size of a terminal, in characters.
-#[derive(Debug, Deserialize)]
-pub(super) struct Size {
-    h: u16,
-    w: u16,
-}
-
-impl From<Size> for TermSize {
-    fn from(Size { h, w }: Size) -> TermSize {
-        TermSize { rows: h, columns: w }
-    }
-}
-
-type Parsed<T> = Result<Query<T>, QueryRejection>;
-
 async fn attach(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    query: Parsed<Asked>,
+    asked: Params,
     request: Request,
 ) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
     let framing = Framing::of(container.has_terminal());
-    let visit = Visit::prepare(api, container, &query?.0, framing).await?;
+    let visit = Visit::prepare(api, container, &asked, framing).await?;
     let (_, hijack) = Hijack::of(request);
     Ok(hijack.answer(framing, |connection| visit.serve(connection)))
 }
@@ -97,35 +54,46 @@ async fn attach(
 async fn attach_by_websocket(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    query: Parsed<Asked>,
+    asked: Params,
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
     let socket = socket.map_err(|rejection| ApiError::bad_parameter(rejection.body_text()))?;
     // messages have no sources in them: docker's have none either
-    let visit = Visit::prepare(api, container, &query?.0, Framing::Raw).await?;
+    let visit = Visit::prepare(api, container, &asked, Framing::Raw).await?;
     Ok(socket.on_upgrade(|socket| visit.serve(Connection::of_websocket(socket))))
 }
 
-async fn resize(State(api): State<Arc<Api>>, Path(name): Path<String>, size: Parsed<Size>) -> Result<(), ApiError> {
+async fn resize(State(api): State<Arc<Api>>, Path(name): Path<String>, asked: Params) -> Result<(), ApiError> {
     let container = api.containers.find(&name)?;
-    let Query(size) = size?;
+    let size = size(&asked)?;
     let hub = container.running()?;
-    let more = [("height", size.h.to_string()), ("width", size.w.to_string())];
+    let more = [("height", size.rows.to_string()), ("width", size.columns.to_string())];
     // one without a terminal has no size, and docker does not mind
     if container.has_terminal() {
-        hub.request(message::Request::Resize { session: MAIN, size: size.into() }).await?;
+        hub.request(message::Request::Resize { session: MAIN, size }).await?;
     }
     api.containers.events.container(&container, "resize", &more);
     Ok(())
 }
 
-/// Keys that leave, as a client names them; docker's if it names none.
-pub(super) fn detach_keys(text: &str) -> Result<Keys, ApiError> {
-    match text {
-        "" => Ok(Keys::default()),
-        text => text.parse().map_err(|error| ApiError::bad_parameter(format!("Invalid detach keys: {error}"))),
-    }
+/// The size of a terminal that a client tells: its height and width in characters.
+pub(super) fn size(asked: &Params) -> Result<TermSize, ApiError> {
+    let number = |name| {
+        let text = asked.required(name)?;
+        text.parse().map_err(|_| ApiError::bad_parameter(format!("{name}: {text:?} is no number of characters")))
+    };
+    Ok(TermSize { rows: number("h")?, columns: number("w")? })
+}
+
+/// The keys that leave a terminal; docker's if the client names none.
+fn detach_keys(asked: &Params) -> Result<Keys, ApiError> {
+    asked.text("detachKeys").map_or_else(|| Ok(Keys::default()), keys)
+}
+
+/// Keys as a client names them.
+pub(super) fn keys(text: &str) -> Result<Keys, ApiError> {
+    text.parse().map_err(|error| ApiError::bad_parameter(format!("the keys to detach by: {error}")))
 }
 
 /// A client's stay with a container.
@@ -154,11 +122,11 @@ impl Visit {
     async fn prepare(
         api: Arc<Api>,
         container: Arc<Container>,
-        asked: &Asked,
+        asked: &Params,
         framing: Framing,
     ) -> Result<Visit, ApiError> {
-        let keys = detach_keys(&asked.detach_keys)?;
-        let (stream, logs) = (asked.stream.0, asked.logs.0);
+        let keys = detach_keys(asked)?;
+        let (stream, logs) = (asked.flag("stream"), asked.flag("logs"));
         let has_ended = matches!(container.state(), ContainerState::Exited(_));
         if has_ended && !logs {
             return Err(ApiError::conflict("You cannot attach to a stopped container, start it first"));
@@ -170,13 +138,13 @@ impl Visit {
             (false, true) => Some(Selection { from: end, to: None }),
             (false, false) => None,
         };
-        let reads = stream && !has_ended && asked.stdin.0 && container.reads_stdin();
+        let reads = stream && !has_ended && asked.flag("stdin") && container.reads_stdin();
         let is_held = matches!(container.state(), ContainerState::Created);
         // one that runs writes on, also while its link is away; one that is held is to be there
         let hub = if reads || (stream && is_held) { Some(container.reach().await?) } else { None };
         let records = selection.map(|selection| container.journal.read(selection));
         api.containers.events.container(&container, "attach", &[]);
-        let (stdout, stderr) = (asked.stdout.0, asked.stderr.0);
+        let (stdout, stderr) = (asked.flag("stdout"), asked.flag("stderr"));
         Ok(Visit { api, container, framing, records, stdout, stderr, hub: hub.filter(|_| reads), keys })
     }
 

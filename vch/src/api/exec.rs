@@ -6,25 +6,26 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bollard_stubs::models::{ExecConfig, ExecStartConfig};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use wire::message::{self, Work};
 use wire::spec::{ALL_CAPABILITIES, Environment, TermSize};
 
 use super::Api;
-use super::attach::{Size, detach_keys};
+use super::attach::{keys, size};
 use super::error::ApiError;
 use super::hijack::{self, Connection, Hijack, Writer};
 use super::input::{Mouth, Said};
+use super::json;
+use super::query::Params;
 use super::stdcopy::{Framing, Source};
 use crate::containers::Container;
 use crate::execs::{Asked, Exec, Life};
@@ -46,7 +47,7 @@ async fn create(
 ) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
     let body = body.map_err(|rejection| ApiError::bad_parameter(rejection.body_text()))?;
-    let config: ExecConfig = parse(&body)?;
+    let config: ExecConfig = json::read(&body)?;
     container.reach().await?;
     container.running()?;
     let asked = asked(config)?;
@@ -57,13 +58,13 @@ async fn create(
     }
     let exec = api.execs.create(container, asked).map_err(|error| ApiError::internal(format!("{error:#}")))?;
     api.tell(&exec, &format!("exec_create: {}", command(&exec)), &[]);
-    Ok((StatusCode::CREATED, json_body(&json!({ "Id": exec.id }))).into_response())
+    Ok(json::with_status(StatusCode::CREATED, &json!({ "Id": exec.id })))
 }
 
 async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Request) -> Result<Response, ApiError> {
     let exec = api.execs.find(&id)?;
     let (_, mut hijack) = Hijack::of(request);
-    let config: ExecStartConfig = parse(&hijack.body().await?)?;
+    let config = start_config(&hijack.body().await?)?;
     exec.container.reach().await?;
     let hub = exec.container.running()?;
     exec.begin()?;
@@ -87,13 +88,13 @@ async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Req
 async fn resize(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    size: Result<Query<Size>, QueryRejection>,
+    asked: Params,
 ) -> Result<(), ApiError> {
     let exec = api.execs.find(&id)?;
-    let Query(size) = size?;
+    let size = size(&asked)?;
     let session = exec.session().await?;
     if exec.asked.program.terminal.is_some() {
-        exec.container.running()?.request(message::Request::Resize { session, size: size.into() }).await?;
+        exec.container.running()?.request(message::Request::Resize { session, size }).await?;
     }
     Ok(())
 }
@@ -130,18 +131,14 @@ async fn inspect(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<
         "DetachKeys": keys.as_ref().map(|keys| STANDARD.encode(keys.bytes())).unwrap_or_default(),
         "Pid": pid,
     });
-    Ok(json_body(&body))
+    Ok(json::json(&body))
 }
 
 // -- what is asked for
 
-/// Reads a body of JSON, whatever the request calls it. An empty one asks for nothing particular.
-fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_parameter(format!("the request's body is not understood: {error}")))
+/// Reads how an exec is to be started; an empty body asks for nothing particular.
+fn start_config(body: &Bytes) -> Result<ExecStartConfig, ApiError> {
+    if body.is_empty() { Ok(ExecStartConfig::default()) } else { json::read(body) }
 }
 
 fn asked(config: ExecConfig) -> Result<Asked, ApiError> {
@@ -149,7 +146,7 @@ fn asked(config: ExecConfig) -> Result<Asked, ApiError> {
     if argv.is_empty() {
         return Err(ApiError::bad_parameter("No exec command specified"));
     }
-    let keys = config.detach_keys.filter(|keys| !keys.is_empty());
+    let named = config.detach_keys.filter(|keys| !keys.is_empty());
     let size = console(config.console_size)?.unwrap_or(TermSize { rows: 24, columns: 80 });
     let program = message::Exec {
         argv,
@@ -166,7 +163,7 @@ fn asked(config: ExecConfig) -> Result<Asked, ApiError> {
         program,
         stdout: config.attach_stdout.unwrap_or_default(),
         stderr: config.attach_stderr.unwrap_or_default(),
-        keys: keys.map(|keys| detach_keys(&keys)).transpose()?,
+        keys: named.map(|text| keys(&text)).transpose()?,
         privileged: config.privileged.unwrap_or_default(),
     })
 }
@@ -355,10 +352,6 @@ fn code(error: &HubError) -> u8 {
         127 => 127,
         _ => 126,
     }
-}
-
-fn json_body(body: &serde_json::Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 /// What ends with its container is killed.

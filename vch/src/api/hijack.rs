@@ -157,6 +157,3 @@ const MAX_BODY: usize = 4 << 20;
 const BUFFER: usize = 64 * 1024;
 /// How long a client may take to go.
 const FAREWELL: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests;

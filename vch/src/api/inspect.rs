@@ -31,7 +31,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 
 async fn inspect(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Params) -> Result<Response, ApiError> {
     let container = api.containers.find(&id)?;
-    let mut whole = details(&container);
+    let mut whole = details(&container, api.execs.of(&container));
     if params.flag("size") {
         // what it takes on its disks, only its guest could count, file by file
         whole["SizeRw"] = 0.into();
@@ -91,7 +91,7 @@ fn verdict(health: &Health) -> &'static str {
 }
 
 /// All of it.
-pub(super) fn details(container: &Container) -> Value {
+pub(super) fn details(container: &Container, execs: Vec<String>) -> Value {
     let told = container.told();
     let told = told.as_deref();
     let machine = container.machine();
@@ -115,7 +115,8 @@ pub(super) fn details(container: &Container) -> Value {
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": null,
+        // what has ended is known by its id alone
+        "ExecIDs": if execs.is_empty() { Value::Null } else { execs.into() },
         "HostConfig": host_config(told),
         "GraphDriver": { "Data": graph(container, told), "Name": driver(told) },
         "Mounts": mounts(told),

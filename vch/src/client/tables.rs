@@ -13,6 +13,7 @@ use super::commands::refused;
 use super::question;
 use crate::cli::{PsArgs, StatsArgs, TopArgs};
 use crate::control::{Address, Request, Vm, VmState};
+use crate::terminal;
 
 pub(super) async fn ps(args: &PsArgs) -> Result<u8> {
     let vms = list(&args.control.address()).await?;
@@ -136,23 +137,12 @@ fn processes_table(processes: &[ProcessInfo]) -> Table {
             process.ppid.to_string(),
             process.state.to_string(),
             size(process.resident, 1024.0),
-            terminal(process.terminal),
+            terminal::name_of(process.terminal),
             format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
             process.command.join(" ").replace(|char: char| char.is_control(), "?"),
         ]);
     }
     table
-}
-
-/// Linux's device numbers: admin-guide/devices.txt.
-fn terminal(device: u32) -> String {
-    let (major, minor) = ((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xfff00));
-    match major {
-        0 => "?".into(),
-        136..=143 => format!("pts/{}", (major - 136) * 256 + minor),
-        4 if minor >= 64 => format!("ttyS{}", minor - 64),
-        _ => format!("{major}:{minor}"),
-    }
 }
 
 fn stats_table(vms: &[String], before: &[Stats], now: &[Stats]) -> Table {

@@ -80,7 +80,6 @@ impl Container {
             name: vm.into(),
             created_ns: now_ns(),
             state: State::Created,
-            restarts: 0,
             spec: None,
         };
         record.write(dir)?;
@@ -135,10 +134,6 @@ impl Container {
         locked(&self.record).created_ns
     }
 
-    pub(crate) fn restarts(&self) -> u32 {
-        locked(&self.record).restarts
-    }
-
     /// Its spec, once its guest has told it.
     pub(crate) fn told(&self) -> Option<Arc<Told>> {
         locked(&self.told).clone()
@@ -170,6 +165,12 @@ impl Container {
     /// Its life, now and from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<Life> {
         self.life.subscribe()
+    }
+
+    /// How many wait for something of it.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        self.life.receiver_count()
     }
 
     // -- its machine
@@ -281,14 +282,8 @@ impl Container {
     }
 
     /// It is in another state from now on.
-    pub(super) fn set_state(&self, state: State) {
-        {
-            let mut record = locked(&self.record);
-            if state.is_running() && matches!(record.state, State::Exited(_)) {
-                record.restarts += 1;
-            }
-            record.state = state.clone();
-        }
+    pub(crate) fn set_state(&self, state: State) {
+        locked(&self.record).state = state.clone();
         self.life.send_modify(|life| {
             if let State::Exited(exited) = &state {
                 life.exits += 1;
@@ -317,6 +312,8 @@ impl Container {
         let container = self.clone();
         let removed = tokio::task::spawn_blocking(move || {
             let _turn = locked(&container.saving);
+            // whoever reads or writes it comes to an end first
+            container.journal.clone().remove()?;
             fs::remove_dir_all(&container.dir)
         });
         removed.await?.with_context(|| format!("cannot remove {}", self.dir.display()))

@@ -22,10 +22,13 @@ use crate::timestamp::now_ns;
 
 /// Sees a machine through one boot.
 pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>, hub: Hub, is_new: bool) {
-    container.set_hub(Some(hub.clone()));
     container.journal.resume();
     let seen = async {
         learn(&containers, &container, &hub, is_new).await;
+        let main = hub.watch().borrow().main.clone();
+        tell(&containers, &container, next(&container.state(), &main, now_ns()));
+        // not before: whoever finds it is to know how the container is, and whether its process has a terminal
+        container.set_hub(Some(hub.clone()));
         // what was written is read to its end
         tokio::join!(
             follow(&containers, &container, &hub),
@@ -111,8 +114,9 @@ async fn learn(containers: &Containers, container: &Arc<Container>, hub: &Hub, i
 
 /// The guest says no more.
 fn is_last(status: &GuestStatus) -> bool {
-    let closed = matches!(status.main, MainState::Closed(_) | MainState::Lost(_));
-    closed || (status.main.is_over() && status.pipe == PipeState::Down)
+    status.closed.is_some()
+        || matches!(status.main, MainState::Lost(_))
+        || (status.main.is_over() && status.pipe == PipeState::Down)
 }
 
 /// What follows from the guest's word; none if nothing does.

@@ -20,9 +20,6 @@ pub(crate) struct Record {
     /// Nanoseconds since 1970.
     pub(crate) created_ns: u64,
     pub(crate) state: State,
-    /// How often its process has begun after the first time.
-    #[serde(default)]
-    pub(crate) restarts: u32,
     /// The guest's own spec, as the text of a VMX dictionary without the link's key. Its environment may hold secrets: the file is its owner's alone.
     #[serde(default)]
     pub(crate) spec: Option<String>,

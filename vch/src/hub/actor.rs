@@ -189,7 +189,10 @@ impl Actor {
                     session.close_input(&HubError::InputClosed);
                 }
             }
-            link::Event::Closed(why) => self.end(HubError::Closed(why.clone()), MainState::Closed(why)),
+            link::Event::Closed(why) => {
+                self.status.send_modify(|status| status.closed = Some(why.clone()));
+                self.end(HubError::Closed(why.clone()), MainState::Closed(why));
+            }
             // what can be read and written is looked at in any case; and anyone can send a refusal
             link::Event::Readable(_) | link::Event::Writable(_) | link::Event::Refused(_) => {}
         }

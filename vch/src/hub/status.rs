@@ -13,6 +13,8 @@ pub struct GuestStatus {
     /// What the guest said of its boot. A hub that was started later has not heard it.
     pub ready: Option<Ready>,
     pub main: MainState,
+    /// Why the link is over for good, also when the process had ended before: its guest has booted again, say, and comes back to another hub.
+    pub closed: Option<Closed>,
     /// What the guest told last about its machine.
     pub machine: Option<Status>,
     /// What the guest's kernel had said when something failed.

@@ -2,7 +2,7 @@
 
 mod attach;
 mod exec;
-mod guest;
+pub(crate) mod guest;
 mod pipe;
 mod record;
 mod restart;
@@ -17,7 +17,7 @@ use wire::status::Exit;
 use self::guest::Guest;
 use super::*;
 
-const VM: &str = "c1";
+pub(crate) const VM: &str = "c1";
 const TUNING: Tuning = Tuning { window: 64 * 1024, payload: 4096 };
 const WINDOW: usize = TUNING.window as usize;
 
@@ -25,7 +25,7 @@ const OUTPUT: AttachOptions = AttachOptions { stdin: false, stdout: true, stderr
 const ALL: AttachOptions = AttachOptions { stdin: true, ..OUTPUT };
 
 /// A hub for the guest of these tests; each has its own `number`.
-fn hub(number: u8) -> Hub {
+pub(crate) fn hub(number: u8) -> Hub {
     Hub::start(Identity {
         vm: VM.into(),
         key: LinkKey::new([1; 32]),
@@ -49,7 +49,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 /// Fails instead of waiting for ever.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(600), future).await.unwrap_or_else(|_| panic!("stuck: {what}"))
 }
 

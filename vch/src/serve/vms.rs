@@ -126,7 +126,7 @@ impl Vms {
                 }
                 pipe = now.pipe;
             }
-            if let MainState::Closed(why) = &now.main {
+            if let Some(why) = &now.closed {
                 say(&format!("{}: {why}", known.vm));
                 // its guest connects again, to a hub that begins anew
                 return self.forget(&known);

@@ -82,7 +82,7 @@ async fn every_field_of_dockers_is_there() {
     let containers = Containers::open(dir.path(), 1 << 20).unwrap();
     for told in [None, Some(told())] {
         let container = containers.add("web", told.as_ref());
-        let whole = details(&container);
+        let whole = details(&container, Vec::new());
         for (path, expected) in FIELDS {
             // a network that nobody told of has no settings
             let Some(object) = whole.pointer(path) else {
@@ -115,7 +115,7 @@ fn trap_22_maps_and_lists_are_empty_and_never_null(whole: &Value) {
 async fn a_spec_is_said_in_dockers_words() {
     let dir = tempfile::tempdir().unwrap();
     let containers = Containers::open(dir.path(), 1 << 20).unwrap();
-    let whole = details(&containers.add("web", Some(&told())));
+    let whole = details(&containers.add("web", Some(&told())), vec!["e1".into()]);
     let check = |path: &str, expected: Value| assert_eq!(*whole.pointer(path).unwrap(), expected, "{path}");
     check("/Path", json!("/init"));
     check("/Args", json!(["serve", "a b"]));

@@ -80,12 +80,7 @@ impl Actor {
         }
     }
 
-    fn create(
-        &mut self,
-        mut work: Work,
-        options: Option<AttachOptions>,
-        answer: Answer<Created>,
-    ) {
+    fn create(&mut self, mut work: Work, options: Option<AttachOptions>, answer: Answer<Created>) {
         if let Some(why) = &self.over {
             return drop(answer.send(Err(why.clone())));
         }

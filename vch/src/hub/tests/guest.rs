@@ -19,7 +19,7 @@ use super::{TUNING, VM};
 
 /// A guest, seen by a test.
 #[derive(Clone)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     shared: Arc<Shared>,
     pipes: mpsc::UnboundedSender<DuplexStream>,
 }
@@ -32,43 +32,45 @@ struct Shared {
     moved: Notify,
 }
 
-pub(super) struct State {
-    pub(super) link: Link,
-    pub(super) sessions: BTreeMap<SessionId, Running>,
-    pub(super) requests: Vec<Request>,
+pub(crate) struct State {
+    pub(crate) link: Link,
+    pub(crate) sessions: BTreeMap<SessionId, Running>,
+    pub(crate) requests: Vec<Request>,
     /// The main session, if it begins only when the link is open.
-    pub(super) late: Option<Running>,
+    pub(crate) late: Option<Running>,
+    /// What it was asked to be, in its own words.
+    pub(crate) spec: Option<String>,
     /// Requests are not answered.
-    pub(super) is_mute: bool,
+    pub(crate) is_mute: bool,
     began: Instant,
 }
 
 /// One session.
 #[derive(Default)]
-pub(super) struct Running {
-    pub(super) attached: bool,
-    pub(super) input: Vec<u8>,
-    pub(super) input_ended: bool,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
-    pub(super) written: (usize, usize),
+pub(crate) struct Running {
+    pub(crate) attached: bool,
+    pub(crate) input: Vec<u8>,
+    pub(crate) input_ended: bool,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) written: (usize, usize),
     /// Input is said back.
-    pub(super) echo: bool,
+    pub(crate) echo: bool,
     /// Input is not read.
-    pub(super) is_deaf: bool,
+    pub(crate) is_deaf: bool,
     /// How it ends once all is written.
-    pub(super) code: Option<u8>,
-    pub(super) exit: Option<Exit>,
-    pub(super) resets: Vec<ResetReason>,
+    pub(crate) code: Option<u8>,
+    pub(crate) exit: Option<Exit>,
+    pub(crate) resets: Vec<ResetReason>,
 }
 
 impl Guest {
     /// A guest with a main session whose output goes to the host.
-    pub(super) fn new() -> Guest {
+    pub(crate) fn new() -> Guest {
         Guest::of(VM, 1)
     }
 
-    pub(super) fn of(vm: &str, boot: u8) -> Guest {
+    pub(crate) fn of(vm: &str, boot: u8) -> Guest {
         let security = Security { key: LinkKey::new([1; 32]), sealed: true, seed: [100 + boot; 32] };
         let link = Link::new(Role::Guest { vm: vm.into(), boot: [boot; 16] }, TUNING, security);
         let mut state = State {
@@ -76,6 +78,7 @@ impl Guest {
             sessions: BTreeMap::new(),
             requests: Vec::new(),
             late: None,
+            spec: None,
             is_mute: false,
             began: Instant::now(),
         };
@@ -87,30 +90,30 @@ impl Guest {
     }
 
     /// A new pipe, in place of the one before.
-    pub(super) async fn connect(&self, hub: &Hub) {
+    pub(crate) async fn connect(&self, hub: &Hub) {
         let (ours, theirs) = tokio::io::duplex(4096);
         let (reader, writer) = tokio::io::split(ours);
         hub.pipe(Box::new(reader), Box::new(writer), Vec::new()).await;
         self.plug(theirs);
     }
 
-    pub(super) fn plug(&self, pipe: DuplexStream) {
+    pub(crate) fn plug(&self, pipe: DuplexStream) {
         self.pipes.send(pipe).unwrap();
     }
 
     /// Looks at it, or changes it.
-    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         let result = look(&mut self.shared.lock());
         self.shared.touched.notify_one();
         result
     }
 
-    pub(super) fn main<T>(&self, look: impl FnOnce(&mut Running) -> T) -> T {
+    pub(crate) fn main<T>(&self, look: impl FnOnce(&mut Running) -> T) -> T {
         self.with(|state| look(state.sessions.get_mut(&MAIN).unwrap()))
     }
 
     /// Waits until it is so.
-    pub(super) async fn until(&self, what: &str, mut is_so: impl FnMut(&mut State) -> bool) {
+    pub(crate) async fn until(&self, what: &str, mut is_so: impl FnMut(&mut State) -> bool) {
         super::soon(what, async {
             loop {
                 let moved = self.shared.moved.notified();
@@ -131,7 +134,7 @@ impl Shared {
 }
 
 /// An exec of this.
-pub(super) fn exec(argv: &[&str]) -> Work {
+pub(crate) fn exec(argv: &[&str]) -> Work {
     Work::Exec(message::Exec {
         argv: argv.iter().map(|&arg| arg.to_owned()).collect(),
         env: Environment::default(),
@@ -219,7 +222,7 @@ impl State {
         self.sessions.insert(id, running);
     }
 
-    pub(super) fn tell(&mut self, event: message::Event) {
+    pub(crate) fn tell(&mut self, event: message::Event) {
         self.link.send_message(&Message::Event(event).encode());
     }
 
@@ -330,6 +333,7 @@ impl State {
                 }
                 _ => refused("it has not ended"),
             },
+            Request::Spec if self.spec.is_some() => Reply::Spec(self.spec.as_deref().unwrap_or_default().into()),
             Request::Signal { .. } | Request::Resize { .. } | Request::Start => Reply::Done,
             _ => Reply::Unsupported,
         }

@@ -1,0 +1,34 @@
+//! Docker system df. What containers and images take is on the disks of machines, and this host does not see those: sizes are 0.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::known;
+use crate::api::Api;
+use crate::api::json;
+use crate::api::listing;
+
+/// Its path.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new().route("/system/df", get(usage))
+}
+
+async fn usage(State(api): State<Arc<Api>>) -> Response {
+    let known = known(&api.containers);
+    let images: Vec<Value> =
+        known.values().map(|image| image.summary(i64::try_from(image.containers).unwrap_or(i64::MAX))).collect();
+    let containers: Vec<Value> =
+        api.containers.list().iter().map(|container| listing::summary(container, true)).collect();
+    json::json(&json!({
+        "LayersSize": 0,
+        "Images": images,
+        "Containers": containers,
+        "Volumes": [],
+        "BuildCache": [],
+    }))
+}
