@@ -1,11 +1,14 @@
 //! The floor of a boot: an init that writes one byte to its console, in 154 bytes of machine code and header.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 use rig::artifacts;
+use rig::machine::Machine;
 
 /// Where the program is loaded: the usual place.
 const BASE: u64 = 0x40_0000;
@@ -31,6 +34,14 @@ pub(crate) fn initramfs(dir: &Path) -> Result<PathBuf> {
     let mut command = Command::new(artifacts::program("iso-builder"));
     crate::run(command.arg("initramfs").arg("--init").arg(&init).arg("-o").arg(&initramfs))?;
     Ok(initramfs)
+}
+
+/// Power-on to the byte that this init writes.
+pub(crate) fn first_byte(mut machine: Machine) -> Result<Duration> {
+    machine.console_on_socket = true;
+    let mut powered = machine.power_on();
+    powered.socket.read_exact(&mut [0])?;
+    Ok(powered.began.elapsed())
 }
 
 /// ELF-64: System V ABI, "ELF Header" and "Program Header".

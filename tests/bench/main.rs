@@ -1,7 +1,8 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench boot` is the boot alone, `bench link` the part that measures the link, `bench docker` what the Docker API adds to it, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench boot` is the boot alone, `bench appliance` that of the appliance, `bench link` the part that measures the link, `bench docker` what the Docker API adds to it, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
+mod appliance;
 mod docker;
 mod floor;
 mod guest;
@@ -30,6 +31,7 @@ fn main() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     println!("| what | median | against | median | ratio |\n|---|---|---|---|---|");
     match std::env::args().nth(1).as_deref() {
+        Some("appliance") => return appliance::bench(scratch.path()),
         Some("boot") => return boot(scratch.path()),
         Some("docker") => return docker::bench(),
         Some("guest") => return guest::bench(scratch.path()),
@@ -37,12 +39,13 @@ fn main() -> Result<()> {
         Some("images") => return images::bench(scratch.path(), std::env::args().nth(2).as_deref()),
         Some(other) => {
             bail!(
-                "no benchmark {other:?}: there are `boot`, `docker`, `guest`, `images` and `link`, and all without an argument"
+                "no benchmark {other:?}: there are `appliance`, `boot`, `docker`, `guest`, `images` and `link`, and all without an argument"
             )
         }
         None => {}
     }
     boot(scratch.path())?;
+    appliance::bench(scratch.path())?;
     sizes()?;
     throughput()?;
     disk(scratch.path())?;
@@ -66,10 +69,7 @@ fn boot(scratch: &Path) -> Result<()> {
     let floor = || {
         let mut machine = Machine::new(&spec, Some(disk.clone()));
         machine.initramfs.clone_from(&floor_initramfs);
-        machine.console_on_socket = true;
-        let mut powered = machine.power_on();
-        std::io::Read::read_exact(&mut powered.socket, &mut [0])?;
-        Ok(powered.began.elapsed())
+        floor::first_byte(machine)
     };
     let tether = || {
         let seen = Machine::new(&spec, Some(disk.clone())).power_on().serve(Tuning::FAST);

@@ -18,7 +18,7 @@ fn with_shell(options: &mut Options) {
     options.key("status/port", "0");
 }
 
-fn can_have_a_shell(name: &str) -> bool {
+pub(crate) fn can_have_a_shell(name: &str) -> bool {
     let there = Path::new("/usr/bin/busybox").exists();
     if !there {
         crate::skip(name, "no /usr/bin/busybox: apt-get install busybox-static");

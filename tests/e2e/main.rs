@@ -1,6 +1,7 @@
 //! End to end: real images, real kernels, real QEMU. One file for each promise to the user.
 
 mod appliance;
+mod appliance_docker;
 mod appliance_services;
 mod astray;
 mod boot;

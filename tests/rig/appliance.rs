@@ -9,7 +9,8 @@
 //! The API is without TLS unless [`Options::tls`] gives certificates. A console with a shell ([`Options::shell`]) is made with `--debug-console`: [`Appliance::shell`] types there.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -53,6 +54,8 @@ const MAC: &str = "52:54:00:3c:3c:3c";
 const LINK: u16 = 8080;
 const CONCENTRATOR: u16 = 2377;
 const STATUS: u16 = 2378;
+/// How often it is asked whether the API answers: what is measured is that much too long, on average by half of it.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 impl Default for Options {
     fn default() -> Options {
@@ -155,6 +158,32 @@ impl Appliance {
         appliance
     }
 
+    /// Waits until the Docker API answers `GET /_ping`, without TLS: the time since it was switched on. What is asked before the machine listens may never be
+    /// answered, so it is asked again and again, and all who ask are heard.
+    #[track_caller]
+    pub fn wait_for_ping(&mut self) -> Duration {
+        let mut asked: Vec<TcpStream> = Vec::new();
+        loop {
+            let at = self.began.elapsed();
+            assert!(at < PATIENCE, "the API does not answer; console: {}", self.console());
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.docker_port())).expect("QEMU takes it");
+            // one that QEMU has closed is dropped below
+            stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: vch\r\nConnection: close\r\n\r\n").ok();
+            stream.set_nonblocking(true).expect("a socket");
+            asked.push(stream);
+            std::thread::sleep(ASK_AGAIN);
+            let mut answer = [0; 15];
+            for stream in &mut asked {
+                if stream.peek(&mut answer).is_ok_and(|count| answer[..count] == *b"HTTP/1.1 200 OK") {
+                    return self.began.elapsed();
+                }
+            }
+            asked.retain(|stream| {
+                stream.peek(&mut answer).map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |count| count > 0)
+            });
+        }
+    }
+
     /// The port of the host's loopback that leads to the Docker API.
     pub fn docker_port(&self) -> u16 {
         self.ports[0]
@@ -215,6 +244,11 @@ impl Appliance {
     /// Resets the machine, as its button does: nothing is written, and it boots again.
     pub fn reset(&self) {
         Qmp::connect(&self.path("qmp")).execute("system_reset", "{}");
+    }
+
+    /// Lets a machine run that stands still since it was switched on: QEMU's `-S`.
+    pub fn go_on(&self) {
+        Qmp::connect(&self.path("qmp")).execute("cont", "{}");
     }
 
     /// Presses the power button.

@@ -50,7 +50,7 @@ pub fn command(name: &str) -> Run {
 }
 
 /// Docker's own client, of the daemon at `host`; what it has in its home folder is this run's alone.
-pub(crate) fn docker(host: &str) -> Run {
+pub fn docker(host: &str) -> Run {
     let state = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new("docker");
     command.env("DOCKER_CONFIG", state.path().join("docker")).env("HOME", state.path());

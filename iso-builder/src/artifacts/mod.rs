@@ -189,6 +189,8 @@ pub struct Facts {
     /// tether, appliance-init and vch.
     pub programs: [Program; 3],
     pub loaders: Vec<origin::Found>,
+    /// The certificates of authorities, in the appliance.
+    pub authorities: origin::Found,
     /// SHA-256 of Cargo.lock.
     pub lock: Option<String>,
     pub commit: Option<String>,
@@ -209,6 +211,7 @@ impl Facts {
         let kernel = boot_assets::kernel(&request.kernel)?;
         let read = |source| Error::Read { path: request.kernel.clone(), source };
         let kernel_sha256 = files::sha256(&kernel).map_err(read)?;
+        let of = |(path, source)| Error::Read { path, source };
         Ok(Facts {
             kernel: origin::Kernel::of(&request.kernel, &kernel, &kernel_sha256).map_err(read)?,
             programs: [
@@ -216,7 +219,8 @@ impl Facts {
                 program("appliance-init", &request.appliance_init)?,
                 program("vch", &request.vch)?,
             ],
-            loaders: origin::loaders().map_err(|(path, source)| Error::Read { path, source })?,
+            loaders: origin::loaders().map_err(of)?,
+            authorities: origin::authorities(request.ca_bundle.as_deref()).map_err(of)?,
             lock: crates.as_ref().map(|crates| crates.lock.clone()),
             commit: request.commit.clone(),
             toolchain: request.toolchain.clone(),
@@ -237,7 +241,9 @@ impl Facts {
             (APPLIANCE, appliance_init.name, &appliance_init.sha256),
             (APPLIANCE, vch.name, &vch.sha256),
         ];
-        match parts.into_iter().find(|(image, _, sha256)| !manifest.holds(image, sha256)) {
+        let authorities =
+            self.authorities.files.iter().map(|(_, sha256)| (APPLIANCE, self.authorities.package, &**sha256));
+        match parts.into_iter().chain(authorities).find(|(image, _, sha256)| !manifest.holds(image, sha256)) {
             Some((image, part, _)) => Err(Error::Changed { image, part }),
             None => Ok(()),
         }

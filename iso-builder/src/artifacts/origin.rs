@@ -1,4 +1,4 @@
-//! Where the parts of an image come from that are not ours: the kernel's source, the boot loader's package.
+//! Where the parts of an image come from that are not ours: the kernel's source, the packages of the boot loader and of the certificates of authorities.
 //!
 //! It decides what can be known of them on this machine, and leaves out what cannot: a kernel that somebody brought has no known source.
 
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::digest;
 use crate::tree::Content;
+use crate::{boot_assets, digest};
 
 /// A kernel, and what it was built from when that is known.
 #[derive(Clone, Debug)]
@@ -89,9 +89,11 @@ pub const LOADERS: &[Loader] = &[
     },
 ];
 
-/// A loader as this machine has it.
+/// What is taken from a package, as this machine has it.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// What it is in an image: the word before its names in the bill.
+    pub part: &'static str,
     pub package: &'static str,
     pub licence: &'static str,
     pub installed: Option<Installed>,
@@ -121,22 +123,38 @@ impl Installed {
 
 /// The loaders as this machine has them.
 pub fn loaders() -> Result<Vec<Found>, (PathBuf, io::Error)> {
-    // Elsewhere than on Debian and its relatives nobody says which version a file is of.
-    let installed = installed(
-        &fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default(),
-        &fs::read_to_string("/etc/os-release").unwrap_or_default(),
-    );
-    let file = |path: &&str| {
-        let path = Path::new(*path);
-        let sha256 = fs::read(path).map(|bytes| digest::bytes(&bytes)).map_err(|error| (path.to_owned(), error))?;
-        Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256))
-    };
+    let installed = here();
     let found = |loader: &Loader| {
         let Loader { package, licence, files } = *loader;
-        let files = files.iter().map(file).collect::<Result<_, _>>()?;
-        Ok(Found { package, licence, installed: installed.get(package).cloned(), files })
+        let files = files.iter().map(|path| file(Path::new(path))).collect::<Result<_, _>>()?;
+        Ok(Found { part: "loader", package, licence, installed: installed.get(package).cloned(), files })
     };
     LOADERS.iter().map(found).collect()
+}
+
+/// The certificates of authorities that the appliance has: this machine's, or somebody's own, of which nothing is known but the bytes.
+pub fn authorities(own: Option<&Path>) -> Result<Found, (PathBuf, io::Error)> {
+    let (package, part) = ("ca-certificates", "authorities");
+    let (path, licence, installed) = match own {
+        Some(path) => (path, "NOASSERTION", None),
+        // of Mozilla's list, as the package's copyright file says
+        None => (Path::new(boot_assets::CA_BUNDLE), "MPL-2.0", here().remove(package)),
+    };
+    Ok(Found { part, package, licence, installed, files: vec![file(path)?] })
+}
+
+/// A file's name and digest.
+fn file(path: &Path) -> Result<(String, String), (PathBuf, io::Error)> {
+    let sha256 = fs::read(path).map(|bytes| digest::bytes(&bytes)).map_err(|error| (path.to_owned(), error))?;
+    Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256))
+}
+
+/// This machine's packages. Elsewhere than on Debian and its relatives nobody says which version a file is of.
+fn here() -> BTreeMap<String, Installed> {
+    installed(
+        &fs::read_to_string("/var/lib/dpkg/status").unwrap_or_default(),
+        &fs::read_to_string("/etc/os-release").unwrap_or_default(),
+    )
 }
 
 /// The installed packages of a dpkg database (deb-control(5): paragraphs of `Field: value`).

@@ -49,10 +49,10 @@ fn dependencies(facts: &Facts) -> Vec<Resource> {
     }
     found.push(Resource::file("bzImage", facts.digest(super::KERNEL)));
     found.extend(facts.programs.iter().map(|program| Resource::file(program.name, &program.sha256)));
-    for loader in &facts.loaders {
-        let uri = loader.installed.as_ref().map(|installed| installed.purl(loader.package));
+    for part in facts.loaders.iter().chain([&facts.authorities]) {
+        let uri = part.installed.as_ref().map(|installed| installed.purl(part.package));
         found.extend(
-            loader.files.iter().map(|(name, sha256)| Resource { uri: uri.clone(), ..Resource::file(name, sha256) }),
+            part.files.iter().map(|(name, sha256)| Resource { uri: uri.clone(), ..Resource::file(name, sha256) }),
         );
     }
     found

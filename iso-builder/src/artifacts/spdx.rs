@@ -39,8 +39,9 @@ pub(super) fn document(facts: &Facts) -> Vec<u8> {
     bill.relate(&images[1], "CONTAINS", &programs[2]);
     bill.relate(&initramfs, "CONTAINS", &programs[0]);
     for loader in &facts.loaders {
-        bill.loader(loader, &images);
+        bill.found(loader, &images);
     }
+    bill.found(&facts.authorities, &images[1..]);
     bill.finish(facts)
 }
 
@@ -129,23 +130,24 @@ impl Bill {
         id
     }
 
-    fn loader(&mut self, loader: &Found, images: &[String]) {
-        let installed = loader.installed.as_ref();
+    /// What is of a package, and in all these images.
+    fn found(&mut self, found: &Found, images: &[String]) {
+        let installed = found.installed.as_ref();
         let package = Package {
             version_info: installed.map(|installed| installed.version.clone()),
-            license_declared: loader.licence.to_owned(),
+            license_declared: found.licence.to_owned(),
             external_refs: installed
-                .map(|installed| Reference::purl(installed.purl(loader.package)))
+                .map(|installed| Reference::purl(installed.purl(found.package)))
                 .into_iter()
                 .collect(),
-            ..Package::new(&format!("loader-{}", loader.package), loader.package)
+            ..Package::new(&format!("{}-{}", found.part, found.package), found.package)
         };
         let package = self.add(package);
-        for (name, sha256) in &loader.files {
+        for (name, sha256) in &found.files {
             let file = Package {
-                license_declared: loader.licence.to_owned(),
+                license_declared: found.licence.to_owned(),
                 primary_package_purpose: Some("FILE"),
-                ..Package::new(&format!("loader-file-{name}"), name)
+                ..Package::new(&format!("{}-file-{name}", found.part), name)
             };
             let file = self.add(file.file(name, sha256));
             self.relate(&package, "CONTAINS", &file);

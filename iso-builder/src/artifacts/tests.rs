@@ -43,11 +43,19 @@ fn facts() -> Facts {
         kernel: origin::Kernel { release: Some("6.12.117-tether".into()), ..kernel },
         programs: [program("tether", Some(tether)), program("appliance-init", None), program("vch", None)],
         loaders: vec![origin::Found {
+            part: "loader",
             package: "isolinux",
             licence: "GPL-2.0-or-later",
             installed: Some(installed),
             files: vec![("isolinux.bin".into(), digest::bytes(b"isolinux.bin"))],
         }],
+        authorities: origin::Found {
+            part: "authorities",
+            package: "ca-certificates",
+            licence: "MPL-2.0",
+            installed: None,
+            files: vec![("ca-certificates.crt".into(), digest::bytes(b"ca-certificates.crt"))],
+        },
         lock: Some(crates.lock),
         commit: Some("0123456789abcdef0123456789abcdef01234567".into()),
         toolchain: Some("rustc 1.95.0 (59807616e 2026-04-14)".into()),
@@ -88,6 +96,13 @@ fn the_bill_word_for_word() {
     relation("SPDXRef-image-initramfs", "CONTAINS", "SPDXRef-program-tether");
     relation("SPDXRef-image-appliance.iso", "CONTAINS", "SPDXRef-program-appliance-init");
     relation("SPDXRef-image-appliance.iso", "CONTAINS", "SPDXRef-loader-file-isolinux.bin");
+    relation("SPDXRef-image-appliance.iso", "CONTAINS", "SPDXRef-program-vch");
+    relation("SPDXRef-image-appliance.iso", "CONTAINS", "SPDXRef-authorities-file-ca-certificates.crt");
+    let astray = json!({
+        "spdxElementId": "SPDXRef-image-bootstrap.iso", "relationshipType": "CONTAINS",
+        "relatedSpdxElement": "SPDXRef-authorities-file-ca-certificates.crt",
+    });
+    assert!(!bill["relationships"].as_array().unwrap().contains(&astray), "a container has no authorities from us");
     relation("SPDXRef-image-kernel", "GENERATED_FROM", "SPDXRef-kernel-source");
     relation("SPDXRef-program-tether", "STATIC_LINK", "SPDXRef-crate-a-1.0.0");
     relation("SPDXRef-program-tether", "STATIC_LINK", "SPDXRef-rust-std");
@@ -143,6 +158,7 @@ fn the_statement_names_what_came_in_and_what_came_out() {
         "appliance-init",
         "vch",
         "isolinux.bin",
+        "ca-certificates.crt",
     ];
     assert_eq!(names, expected);
     assert_eq!(definition["resolvedDependencies"][8]["uri"], "pkg:deb/debian/isolinux@3%3A6.04?arch=all");

@@ -37,10 +37,6 @@ async fn inspect(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Pa
         whole["SizeRw"] = 0.into();
         whole["SizeRootFs"] = 0.into();
     }
-    let execs = api.execs.of(&container);
-    if !execs.is_empty() {
-        whole["ExecIDs"] = execs.into();
-    }
     Ok(json::json(&whole))
 }
 
