@@ -38,7 +38,7 @@ impl Served {
         let socket = dir.path().join("docker.sock");
         let host = format!("unix://{}", socket.display());
         let line = Line::parse_from(["serve", "--host", host.as_str()]);
-        let listeners = Listeners::open(&line.listen, Some(dir.path())).unwrap();
+        let listeners = Listeners::open(&line.listen, dir.path()).unwrap();
         let serving = listeners
             .serve(&router(Arc::new(Api { containers: containers.clone(), execs: crate::execs::Execs::default() })));
         let web = containers.add("web", None);
