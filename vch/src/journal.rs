@@ -55,6 +55,8 @@ struct State {
     boot: [u8; 16],
     at: Offsets,
     is_finished: bool,
+    /// How often it was resumed.
+    resumed: u64,
     is_removed: bool,
 }
 
@@ -114,6 +116,7 @@ impl Journal {
             boot: [0; 16],
             at: Offsets::default(),
             is_finished: false,
+            resumed: 0,
             is_removed: false,
             segments: VecDeque::new(),
         };
@@ -227,9 +230,19 @@ impl Journal {
         self.tell();
     }
 
-    /// It runs again: readers that follow wait for more.
-    pub(crate) fn resume(&self) {
-        self.state().is_finished = false;
+    /// It runs again: readers that follow wait for more. The result is this turn's number.
+    pub(crate) fn resume(&self) -> u64 {
+        let mut state = self.state();
+        state.is_finished = false;
+        state.resumed += 1;
+        state.resumed
+    }
+
+    /// As [`Journal::finish`], unless it was resumed after this turn: a slow disk may end one boot after the next one has begun.
+    pub(crate) fn finish_turn(&self, turn: u64) {
+        if self.state().resumed == turn {
+            self.finish();
+        }
     }
 
     /// Where the next entry will be.

@@ -23,14 +23,14 @@ use crate::timestamp::now_ns;
 
 /// Records one boot of a guest, until its process has ended or the hub is over. The journal is finished then.
 pub(crate) async fn record(hub: Hub, journal: Journal, name: String) {
-    journal.resume();
+    let turn = journal.resume();
     let mut status = hub.watch();
     let proved = status.wait_for(|status| status.boot.is_some() || status.main.is_over()).await;
     let boot = proved.ok().and_then(|status| status.boot);
     if let Some(boot) = boot {
         Recorder { hub, journal: journal.clone(), name, boot, has_trouble: false }.run().await;
     }
-    journal.finish();
+    journal.finish_turn(turn);
 }
 
 struct Recorder {

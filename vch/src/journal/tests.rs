@@ -204,12 +204,15 @@ async fn a_follower_hears_what_comes_and_ends_with_the_process() {
     writing.await.unwrap();
     assert_eq!(heard, (0..50).collect::<Vec<u8>>());
     // the next boot
-    journal.resume();
+    let late = journal.resume();
+    let turn = journal.resume();
     journal.append(Stream::Stderr, 2, b"again").unwrap();
     assert_eq!(follower.next().await.unwrap().unwrap().bytes, b"again");
+    // the end of an earlier turn is not that of this one
+    journal.finish_turn(late);
     let waits = tokio::time::timeout(std::time::Duration::from_millis(1), follower.next());
     assert!(waits.await.is_err());
-    journal.finish();
+    journal.finish_turn(turn);
     assert_eq!(follower.next().await.unwrap(), None);
 }
 
