@@ -145,8 +145,8 @@ impl Containers {
         }
     }
 
-    /// Gives a container another name.
-    pub(crate) fn rename(&self, container: &Arc<Container>, name: &str) -> Result<(), NameError> {
+    /// Gives a container another name, which lasts.
+    pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<(), NameError> {
         let name = name.strip_prefix('/').unwrap_or(name);
         if !is_name(name) {
             return Err(NameError::Invalid(name.into()));
@@ -158,7 +158,7 @@ impl Containers {
             }
             container.set_name(name);
         }
-        container.save();
+        let _written = container.save().await;
         Ok(())
     }
 

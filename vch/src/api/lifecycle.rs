@@ -211,7 +211,7 @@ async fn rename(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Par
     if new.trim_start_matches('/') == old {
         return Err(ApiError::bad_parameter("Renaming a container with the same name as its current name"));
     }
-    api.containers.rename(&container, new)?;
+    api.containers.rename(&container, new).await?;
     api.containers.events.container(&container, "rename", &[("oldName", format!("/{old}"))]);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use wire::message::{Reply, Request};
 use wire::status::Status;
@@ -287,8 +288,8 @@ impl Container {
         });
     }
 
-    /// Has the record written, on another thread: disks are slow.
-    pub(crate) fn save(self: &Arc<Self>) {
+    /// Has the record written, on another thread: disks are slow. Whoever waits for the result knows that it lasts.
+    pub(crate) fn save(self: &Arc<Self>) -> JoinHandle<()> {
         let container = self.clone();
         tokio::task::spawn_blocking(move || {
             let _turn = locked(&container.saving);
@@ -298,7 +299,7 @@ impl Container {
             {
                 crate::serve::say(&format!("{}: {error}", record.name));
             }
-        });
+        })
     }
 
     /// Removes all that is kept of it.

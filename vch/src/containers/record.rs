@@ -76,7 +76,7 @@ impl Told {
         let mut dictionary = Dictionary::parse(text).ok()?;
         let about = wire::guestinfo::about(&dictionary);
         // it is not told, and a spec without one is none
-        dictionary.set("guestinfo.vice./link/key", &"0".repeat(64));
+        dictionary.set("guestinfo.vice./link/key", "0".repeat(64));
         let spec = wire::guestinfo::read(&dictionary).ok()?;
         Some(Told { spec, about })
     }

@@ -30,12 +30,12 @@ async fn a_container_is_found_by_name_id_and_beginning() {
     assert_eq!(found("abab"), Ok(long.id.clone()));
     assert_eq!(found("nosuch").unwrap_err().to_string(), "No such container: nosuch");
     assert!(found("").is_err());
-    assert_eq!(containers.rename(&web, "we!").unwrap_err(), NameError::Invalid("we!".into()));
+    assert_eq!(containers.rename(&web, "we!").await.unwrap_err(), NameError::Invalid("we!".into()));
     assert_eq!(
-        containers.rename(&long, "web").unwrap_err(),
+        containers.rename(&long, "web").await.unwrap_err(),
         NameError::Taken { name: "web".into(), id: web.id.clone() }
     );
-    containers.rename(&web, "db").unwrap();
+    containers.rename(&web, "db").await.unwrap();
     assert_eq!((found("db"), found("web").is_err()), (Ok(web.id.clone()), true));
     // it is remembered
     containers.remove(&long).await.unwrap();
