@@ -106,6 +106,14 @@ impl Serve {
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a child of ours");
     }
 
+    /// What it holds in memory (proc(5), `VmRSS`), in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let child = self.child.as_ref().expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has one");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Waits until docker knows a container by this name, and its process runs.
     pub fn wait_for_docker(&self, name: &str) {
         let deadline = Instant::now() + PATIENCE;
