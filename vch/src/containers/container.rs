@@ -75,13 +75,7 @@ impl Container {
     /// One that nobody has heard of before.
     pub(super) fn new(id: &str, vm: &str, dir: &Path, journal_limit: u64) -> Result<Container> {
         make_dir(dir)?;
-        let record = Record {
-            vm: vm.into(),
-            name: vm.into(),
-            created_ns: now_ns(),
-            state: State::Created,
-            spec: None,
-        };
+        let record = Record { vm: vm.into(), name: vm.into(), created_ns: now_ns(), state: State::Created, spec: None };
         record.write(dir)?;
         Container::with(id, dir, record, journal_limit)
     }
