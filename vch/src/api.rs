@@ -10,9 +10,9 @@ mod archive;
 mod attach;
 mod carried;
 mod changes;
-mod endpoints;
 #[cfg(test)]
 mod double;
+mod endpoints;
 mod error;
 mod events;
 mod exec;
@@ -40,6 +40,7 @@ use axum::Router;
 use axum::middleware::from_fn;
 
 use self::error::ApiError;
+pub(crate) use self::inspect::{Condition, details};
 use crate::containers::Containers;
 use crate::execs::Execs;
 

@@ -71,7 +71,8 @@ async fn an_exec_is_told_as_docker_tells_it() {
         "OpenStdout": true, "CanRemove": false, "ContainerID": host.container.id, "DetachKeys": "", "Pid": 101,
     });
     assert_eq!(after, expected);
-    for (action, more) in [("exec_create: print hello 3", None), ("exec_start: print hello 3", None), ("exec_die", Some("3"))]
+    for (action, more) in
+        [("exec_create: print hello 3", None), ("exec_start: print hello 3", None), ("exec_die", Some("3"))]
     {
         let event = events.recv().await.unwrap();
         assert_eq!((event.action.as_str(), event.attributes.get("exitCode").map(String::as_str)), (action, more));
