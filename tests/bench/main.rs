@@ -1,8 +1,9 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench boot` is the boot alone, `bench appliance` that of the appliance, `bench link` the part that measures the link, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench boot` is the boot alone, `bench appliance` that of the appliance, `bench link` the part that measures the link, `bench docker` what the Docker API adds to it, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod appliance;
+mod docker;
 mod floor;
 mod guest;
 mod images;
@@ -32,12 +33,13 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("appliance") => return appliance::bench(scratch.path()),
         Some("boot") => return boot(scratch.path()),
+        Some("docker") => return docker::bench(),
         Some("guest") => return guest::bench(scratch.path()),
         Some("link") => return link::bench(scratch.path()),
         Some("images") => return images::bench(scratch.path(), std::env::args().nth(2).as_deref()),
         Some(other) => {
             bail!(
-                "no benchmark {other:?}: there are `appliance`, `boot`, `guest`, `images` and `link`, and all without an argument"
+                "no benchmark {other:?}: there are `appliance`, `boot`, `docker`, `guest`, `images` and `link`, and all without an argument"
             )
         }
         None => {}
@@ -50,6 +52,7 @@ fn main() -> Result<()> {
     iso(scratch.path())?;
     guest::bench(scratch.path())?;
     link::bench(scratch.path())?;
+    docker::bench()?;
     images::bench(scratch.path(), None)
 }
 

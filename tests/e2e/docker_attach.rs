@@ -1,6 +1,5 @@
 //! Docker attach: who hears a container's own process, who speaks to it, and who is in nobody's way.
 
-
 use rig::engine::Demultiplexed;
 use rig::images::busybox_disk;
 use rig::machine::{Powered, script};
@@ -35,7 +34,7 @@ const STREAMS: &str = "/containers/web1/attach?stdout=1&stderr=1&stream=1";
 const ALL: &str = "/containers/web1/attach?stdin=1&stdout=1&stderr=1&stream=1";
 
 #[test]
-fn input_and_its_end_may_come_before_the_start() {
+fn trap_06_input_and_its_end_are_latched_before_the_start() {
     let (serve, _machine, _dir) = held("cat; echo done >&2; exit 3", |_| ());
     let (head, mut connection) = serve.hijack(ALL, "", b"early ");
     assert!(head.contains("vnd.docker.multiplexed-stream"), "{head}");

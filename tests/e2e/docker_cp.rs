@@ -145,7 +145,6 @@ fn fifty_megabytes_go_both_ways_and_a_client_that_goes_leaves_nothing_behind() {
     let (here, back) = (dir.path().join("noise"), dir.path().join("back"));
     let noise = Pattern(5).bytes(0, 50_000_000);
     fs::write(&here, &noise).unwrap();
-    inside(&serve, "mount -t tmpfs none /mnt 2>/dev/null; true");
     docker(&serve, &["cp", "-q", text(&here), "web:/tmp/noise"]);
     let digest = inside(&serve, "md5sum /tmp/noise");
     assert_eq!(digest.split(' ').next(), run(Command::new("md5sum").arg(&here)).split(' ').next());
@@ -212,7 +211,7 @@ fn what_a_container_uses_and_is_made_of() {
         &["tag", "abababababab", "x"],
         &["image", "prune", "-f"],
         &["search", "busybox"],
-        &["save", "abababababab", "-o", "/dev/null"],
+        &["save", "abababababab"],
     ] {
         refused(&serve, args, "this host keeps no images");
     }
@@ -253,8 +252,8 @@ fn a_diff_tells_what_is_not_the_images() {
     let _machine = machine.power_on();
     serve.wait_for_docker("web");
     assert_eq!(docker(&serve, &["diff", "web"]), "");
-    inside(&serve, "mkdir /new; echo x >/new/file; rm /bin/vi; chmod 700 /bin/ls");
+    inside(&serve, "mkdir /new; echo x >/new/file; rm /bin/vi; chmod 700 /bin/busybox");
     let mut lines: Vec<String> = docker(&serve, &["diff", "web"]).lines().map(str::to_owned).collect();
     lines.sort();
-    assert_eq!(lines, ["A /new", "A /new/file", "C /bin", "C /bin/ls", "D /bin/vi"]);
+    assert_eq!(lines, ["A /new", "A /new/file", "C /bin", "C /bin/busybox", "D /bin/vi"]);
 }

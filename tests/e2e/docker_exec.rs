@@ -121,7 +121,8 @@ fn fifty_clients_are_served_at_once() {
         for n in 0..CLIENTS {
             scope.spawn(move || {
                 let code = n % 7;
-                let path = exec(serve, &of(&["sh", "-c", &format!("echo {n}; cat /etc/passwd | wc -c >&2; exit {code}")]));
+                let path =
+                    exec(serve, &of(&["sh", "-c", &format!("echo {n}; cat /etc/passwd | wc -c >&2; exit {code}")]));
                 let (_, mut connection) = serve.hijack(&format!("{path}/start"), "{}", b"");
                 let heard = Demultiplexed::of(&connection.read_to_end());
                 assert_eq!(heard.stdout, format!("{n}\n").as_bytes());
@@ -208,10 +209,40 @@ fn dockers_own_client_has_a_terminal() {
     assert_eq!(session.finish().0, 9);
 
     // the keys leave it, and it goes on
-    let mut session = docker(&["exec", "-it", "web1", "sh", "-c", "echo ready; read x; echo $x >/tmp/left; sleep 100000"]);
+    let mut session =
+        docker(&["exec", "-it", "web1", "sh", "-c", "echo ready; read x; echo $x >/tmp/left; sleep 100000"]);
     session.expect("ready");
     session.type_text("\x10\x11");
     assert_eq!(session.finish().0, 1);
     let count = serve.docker(&["exec", "web1", "sh", "-c", "ps | grep -c '[s]h -c echo ready'"]).output();
     assert_eq!(count.text().trim(), "1", "{count:?}");
+}
+
+#[test]
+fn trap_05_output_goes_on_behind_a_half_close_over_tls() {
+    let certificates = tempfile::tempdir().unwrap();
+    let dir = certificates.path();
+    let folder = dir.to_str().expect("a path of ours");
+    rig::vch::command("certs").args([folder, "--san", "127.0.0.1"]).output().success();
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("server-cert.pem"), file("server-key.pem"));
+    let tls = ["--tlsverify", "--tlscacert", &ca, "--tlscert", &certificate, "--tlskey", &key];
+    let serve = Serve::start_with(&[&["-H", "tcp://127.0.0.1:0"], &tls[..]].concat());
+    let (_dir, disk) = busybox_disk();
+    let mut spec = script(LinkDevice::Virtio, "exec sleep 100000");
+    let _machine = serve.machine("web1", &mut spec, disk).power_on();
+    serve.wait_for("web1", &["running", "up"]);
+    let host = format!("tcp://{}", serve.address("tcp://"));
+    let (certificate, key) = (file("cert.pem"), file("key.pem"));
+    let docker = |args: &[&str], input: &[u8]| {
+        let tls = ["--tlsverify", "--tlscacert", &ca, "--tlscert", &certificate, "--tlskey", &key];
+        serve.docker_at(&host, &[&tls, args].concat()).stdin(input).output()
+    };
+    rig::engine::until("docker sees it run", || docker(&["exec", "web1", "true"], b"").code == 0);
+    // without input the client closes its half before the program says anything
+    let ran = docker(&["exec", "web1", "sh", "-c", "sleep 1; echo late; exit 3"], b"");
+    assert_eq!((ran.code, ran.text().as_str()), (3, "late\n"), "{ran:?}");
+    let noise = Pattern(8).bytes(0, MUCH / 5);
+    let ran = docker(&["exec", "-i", "web1", "sh", "-c", "cat >/tmp/all; cat /tmp/all; exit 4"], &noise);
+    assert!(ran.code == 4 && ran.stdout == noise, "{}, {} bytes, {}", ran.code, ran.stdout.len(), ran.stderr);
 }

@@ -10,9 +10,9 @@ mod archive;
 mod attach;
 mod carried;
 mod changes;
-mod endpoints;
 #[cfg(test)]
 mod double;
+mod endpoints;
 mod error;
 mod events;
 mod exec;

@@ -122,10 +122,13 @@ impl Exec {
         let mut result = Ok(());
         self.life.send_if_modified(|life| {
             result = match life {
-                Life::Created => Ok(*life = Life::Starting),
+                Life::Created => Ok(()),
                 Life::Starting | Life::Running { .. } => Err(ExecError::Running(self.id.clone())),
                 Life::Ended { .. } => Err(ExecError::Ended(self.id.clone())),
             };
+            if result.is_ok() {
+                *life = Life::Starting;
+            }
             result.is_ok()
         });
         result

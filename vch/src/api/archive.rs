@@ -37,14 +37,14 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn look(State(api): State<Arc<Api>>, Path(name): Path<String>, params: Params) -> Result<Response, ApiError> {
-    let files = Files::of(&*api.containers.find(&name)?, &name)?;
+    let files = Files::of(&*api.containers.find(&name)?, &name).await?;
     let info = files.stat(&path::clean(params.required("path")?)).await?;
     Ok([(PATH_STAT, stat::header(&info)?)].into_response())
 }
 
 async fn copy_out(State(api): State<Arc<Api>>, Path(name): Path<String>, params: Params) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
-    let files = Files::of(&container, &name)?;
+    let files = Files::of(&container, &name).await?;
     let path = path::clean(params.required("path")?);
     let stat = stat::header(&files.stat(&path).await?)?;
     let archive = files.pack(path).await?;
@@ -55,7 +55,7 @@ async fn copy_out(State(api): State<Arc<Api>>, Path(name): Path<String>, params:
 
 async fn export(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
-    let archive = Files::of(&container, &name)?.pack("/".into()).await?;
+    let archive = Files::of(&container, &name).await?.pack("/".into()).await?;
     api.containers.events.container(&container, "export", &[]);
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], archive).into_response())
 }
@@ -74,7 +74,7 @@ async fn copy_in(
 
 async fn unpack(api: &Api, name: &str, params: &Params, body: &mut BodyDataStream) -> Result<(), ApiError> {
     let container = api.containers.find(name)?;
-    let files = Files::of(&container, name)?;
+    let files = Files::of(&container, name).await?;
     let path = path::clean(params.required("path")?);
     let dir = files.follow(&path).await?;
     match files.look(&dir).await? {
@@ -98,8 +98,8 @@ struct Files {
 }
 
 impl Files {
-    fn of(container: &Container, name: &str) -> Result<Files, ApiError> {
-        match container.hub() {
+    async fn of(container: &Container, name: &str) -> Result<Files, ApiError> {
+        match container.reach().await {
             Ok(hub) => Ok(Files { hub, name: name.into() }),
             Err(AbsentError::NotRunning(_)) => Err(ApiError::conflict(format!(
                 "container {name} is not running: its files are on the disk of its machine, which is off; start it, and copy then"

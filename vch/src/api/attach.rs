@@ -44,7 +44,7 @@ async fn attach(
     asked: Params,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let container = api.containers.find(&name)?;
+    let container = find(&api, &name).await?;
     let framing = Framing::of(container.has_terminal());
     let visit = Visit::prepare(api, container, &asked, framing).await?;
     let (_, hijack) = Hijack::of(request);
@@ -57,7 +57,7 @@ async fn attach_by_websocket(
     asked: Params,
     socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let container = api.containers.find(&name)?;
+    let container = find(&api, &name).await?;
     let socket = socket.map_err(|rejection| ApiError::bad_parameter(rejection.body_text()))?;
     // messages have no sources in them: docker's have none either
     let visit = Visit::prepare(api, container, &asked, Framing::Raw).await?;
@@ -75,6 +75,16 @@ async fn resize(State(api): State<Arc<Api>>, Path(name): Path<String>, asked: Pa
     }
     api.containers.events.container(&container, "resize", &more);
     Ok(())
+}
+
+/// The container of this name. One that has just appeared is yet to say whether it has a terminal.
+async fn find(api: &Api, name: &str) -> Result<Arc<Container>, ApiError> {
+    let container = api.containers.find(name)?;
+    if container.told().is_none() {
+        // one that is gone has no more to say
+        let _gone = container.reach().await;
+    }
+    Ok(container)
 }
 
 /// The size of a terminal that a client tells: its height and width in characters.

@@ -24,7 +24,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn changes(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let hub = api.containers.find(&name)?.hub().map_err(|error| match error {
+    let hub = api.containers.find(&name)?.reach().await.map_err(|error| match error {
         AbsentError::NotRunning(_) => ApiError::conflict(format!(
             "container {name} is not running: its changes are on the disk of its machine, which is off; start it, and ask then"
         )),

@@ -58,8 +58,9 @@ impl Host {
     pub(super) async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
         let mut stream = self.connect(1 << 16);
         let length = body.len();
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut all = String::new();
         soon("the answer", stream.read_to_string(&mut all)).await.unwrap();

@@ -85,11 +85,7 @@ async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Req
     Ok(hijack.answer(framing, move |connection| Run { api, exec, hub, framing }.attached(program, connection)))
 }
 
-async fn resize(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    asked: Params,
-) -> Result<(), ApiError> {
+async fn resize(State(api): State<Arc<Api>>, Path(id): Path<String>, asked: Params) -> Result<(), ApiError> {
     let exec = api.execs.find(&id)?;
     let size = size(&asked)?;
     let session = exec.session().await?;

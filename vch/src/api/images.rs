@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 use wire::spec::HealthCheck;
 
 use super::Api;
+use super::carried;
 use super::error::ApiError;
 use super::filters::Filters;
 use super::json;
@@ -37,7 +39,13 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .merge(usage::routes())
 }
 
-async fn refused() -> ApiError {
+async fn refused(body: Body) -> ApiError {
+    // a client that loads an image would rather write to the end than read why not
+    carried::drain(&mut body.into_data_stream()).await;
+    no_store()
+}
+
+fn no_store() -> ApiError {
     ApiError::not_implemented(
         "this host keeps no images: its containers are virtual machines, and what they run is chosen where they are made (vch run, vch vmx, vch ova)",
     )
@@ -70,7 +78,7 @@ async fn about(State(api): State<Arc<Api>>, Path(rest): Path<String>) -> Result<
     match what {
         "json" => Ok(json::json(&find(&known(&api.containers), name)?.details())),
         "history" => Ok(json::json(&find(&known(&api.containers), name)?.history())),
-        "get" => Err(refused().await),
+        "get" => Err(no_store()),
         _ => Err(ApiError::not_found("page not found")),
     }
 }

@@ -36,11 +36,8 @@ impl Mouth {
         let mut watch = keys.map(Watch::new);
         let mut buffer = vec![0; PIECE];
         loop {
-            let count = match reader.read(&mut buffer).await {
-                Ok(count) => count,
-                // who breaks off has ended
-                Err(_) => 0,
-            };
+            // who breaks off has ended
+            let count = reader.read(&mut buffer).await.unwrap_or_default();
             if count == 0 {
                 let held = watch.as_mut().map(Watch::end).unwrap_or_default();
                 write(&client, held).await;

@@ -14,13 +14,13 @@ use serde_json::json;
 use tokio::time::timeout;
 use wire::guestinfo::signal_number;
 use wire::message::{MAIN, Reply, Request};
-use wire::status::Failure;
 
 use super::error::ApiError;
 use super::filters::Filters;
 use super::query::Params;
 use super::{Api, json, wait};
 use crate::containers::{Container, Event, Life, State as ContainerState};
+use crate::hub::HubError;
 use crate::timestamp::{self, now_ns};
 
 /// Its paths.
@@ -60,17 +60,21 @@ fn made_elsewhere(container: &Container) -> ApiError {
 async fn begin(container: &Container) -> Done {
     let mut life = container.watch();
     let hub = container.reach().await?;
-    match container.ask(&hub, Request::Start).await? {
-        Reply::Done => {}
-        Reply::Failed(failure) => return Err(unstartable(&failure)),
-        Reply::Refused { reason } => return Err(ApiError::conflict(reason)),
-        _ => return Err(ApiError::internal("the guest gave an answer to another question")),
+    match container.ask(&hub, Request::Start).await {
+        Ok(Reply::Done) => {}
+        // whichever comes first: the answer, or that the guest gives up
+        Ok(Reply::Failed(failure)) | Err(HubError::Failed(failure)) => return Err(unstartable(&failure.reason)),
+        Ok(Reply::Refused { reason }) => return Err(ApiError::conflict(reason)),
+        Ok(_) => return Err(ApiError::internal("the guest gave an answer to another question")),
+        // it has ended before it could answer: what follows tells how
+        Err(_) if life.borrow().is_over() => {}
+        Err(error) => return Err(error.into()),
     }
     // its users hear that it runs when it is seen to
     let seen = life.wait_for(|life| life.is_over() || life.state.is_running()).await.map(|life| life.clone());
     match seen {
         Ok(Life { state: ContainerState::Exited(exited), .. }) if !exited.error.is_empty() => {
-            Err(ApiError::bad_parameter(create_failed(&exited.error)))
+            Err(unstartable(&exited.error))
         }
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(_) => Err(ApiError::not_found(format!("No such container: {}", container.id))),
@@ -78,12 +82,8 @@ async fn begin(container: &Container) -> Done {
 }
 
 /// Docker's client makes its exit code, 127 or 126, of these words.
-fn unstartable(failure: &Failure) -> ApiError {
-    ApiError::bad_parameter(create_failed(&failure.reason))
-}
-
-fn create_failed(reason: &str) -> String {
-    format!("failed to create task for container: unable to start container process: {reason}")
+fn unstartable(reason: &str) -> ApiError {
+    ApiError::bad_parameter(format!("failed to create task for container: unable to start container process: {reason}"))
 }
 
 /// What stop and restart say beyond the spec: a signal, and milliseconds to obey it.

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use axum::routing::{MethodFilter, on};
+use futures_util::StreamExt as _;
 
 use super::Api;
 use super::error::ApiError;
@@ -107,16 +109,37 @@ const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm ini
 pub(super) fn routes() -> Router<Arc<Api>> {
     let mut router = Router::new();
     for Refused { method, path, why } in &REFUSED {
-        let answer = async || ApiError::not_implemented(*why);
+        let answer = async |body: Body| {
+            heard(body).await;
+            ApiError::not_implemented(*why)
+        };
         router = router.route(path, on(filter(method), answer));
     }
     for (method, path) in SWARM {
-        let answer = async || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM);
+        let answer = async |body: Body| {
+            heard(body).await;
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_SWARM)
+        };
         let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
         router = router.route(path, on(filter(&method), answer));
     }
     router
 }
+
+/// Reads what is passed over: a client that is cut off while it speaks does not hear why.
+async fn heard(body: Body) {
+    let mut pieces = body.into_data_stream();
+    let mut count = 0;
+    while let Some(Ok(piece)) = pieces.next().await {
+        count += piece.len();
+        if count > MOST {
+            return;
+        }
+    }
+}
+
+/// Bytes of a body that is passed over: the context of a build that is no giant.
+const MOST: usize = 64 << 20;
 
 /// Of the methods in the tables.
 fn filter(method: &Method) -> MethodFilter {

@@ -40,6 +40,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 async fn top(State(api): State<Arc<Api>>, Path(name): Path<String>, params: Params) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
     let columns = Columns::read(params.text("ps_args"))?;
+    container.reach().await?;
     let hub = container.running()?;
     let Reply::Processes(listed) = hub.request(Request::Top).await? else { return Err(unanswered()) };
     // its clock tells how old processes are
@@ -87,6 +88,8 @@ impl Watch {
 
     /// The figures of now, and of the last time beside them. Of a container that does not run, there are none, also if it ends meanwhile.
     async fn look(&mut self) -> Result<Value, ApiError> {
+        // whoever is awaited in vain is told below
+        let _absent = self.container.reach().await;
         let sample = match self.container.running() {
             Err(_) if !self.is_running() => None,
             Err(error) => return Err(error.into()),

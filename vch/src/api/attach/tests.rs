@@ -72,7 +72,9 @@ async fn trap_09_the_answer_is_101_with_three_headers_or_200() {
         let host = Host::new(terminal).await;
         let (head, _) = host.hijack(OUTPUT, "", b"").await;
         assert!(head.starts_with("http/1.1 101 "), "{head}");
-        for line in ["connection: upgrade", "upgrade: tcp", &format!("content-type: application/vnd.docker.{kind}-stream")] {
+        for line in
+            ["connection: upgrade", "upgrade: tcp", &format!("content-type: application/vnd.docker.{kind}-stream")]
+        {
             assert!(head.contains(&format!("{line}\r\n")), "{head}");
         }
         says(&host, "text").await;

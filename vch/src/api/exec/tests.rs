@@ -71,7 +71,8 @@ async fn an_exec_is_told_as_docker_tells_it() {
         "OpenStdout": true, "CanRemove": false, "ContainerID": host.container.id, "DetachKeys": "", "Pid": 101,
     });
     assert_eq!(after, expected);
-    for (action, more) in [("exec_create: print hello 3", None), ("exec_start: print hello 3", None), ("exec_die", Some("3"))]
+    for (action, more) in
+        [("exec_create: print hello 3", None), ("exec_start: print hello 3", None), ("exec_die", Some("3"))]
     {
         let event = events.recv().await.unwrap();
         assert_eq!((event.action.as_str(), event.attributes.get("exitCode").map(String::as_str)), (action, more));
@@ -112,6 +113,9 @@ async fn a_terminals_exec_outlives_its_clients_input() {
     let ended = host.guest.with(|state| state.sessions.values().nth(1).unwrap().input_ended);
     assert!(!ended);
     assert_eq!(host.inspect(&exec).await["Running"], true);
+    let (_, _, body) = host.ask("GET", "/containers/c1/json", "").await;
+    let container: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(container["ExecIDs"], json!([exec.strip_prefix("/exec/")]));
     assert_eq!(host.ask("POST", &format!("{exec}/resize?h=30&w=100"), "").await.0, 200);
     let sizes = host.guest.with(|state| {
         let size = |request: &message::Request| match request {
