@@ -210,7 +210,9 @@ fn docker_with_a_certificate_uses_containers_in_machines_beside_the_appliance() 
 }
 
 /// A container that counts until it is told to end; it is under way.
-fn flood(site: &Site) -> Container {
+fn flood(site: &mut Site) -> Container {
+    // QEMU would hold what is asked earlier, and pass it on much later
+    site.appliance.wait_for_console(READY);
     let script = "n=0; while [ ! -e /enough ]; do n=$((n+1)); echo $n; done; echo end; sleep 100000";
     let container = site.container(&["--name", "flood"], script);
     site.wait_until_it_runs("flood");
@@ -253,7 +255,7 @@ fn with_a_data_disk_nothing_is_lost_by_a_reset_under_load_or_a_vch_that_is_kille
         options.data_disk = Some(disk.clone());
         options.key("data/required", "true");
     });
-    let _flood = flood(&site);
+    let _flood = flood(&mut site);
     site.appliance.kill_vch();
     site.appliance.wait_for(READY, 2);
     wait_for_more(&site);
@@ -271,7 +273,7 @@ fn with_a_data_disk_nothing_is_lost_by_a_reset_under_load_or_a_vch_that_is_kille
 #[test]
 fn without_a_data_disk_a_reset_loses_what_had_come_and_nothing_that_comes_later() {
     let mut site = Site::without_tls(|_| ());
-    let _flood = flood(&site);
+    let _flood = flood(&mut site);
     site.appliance.reset();
     site.appliance.wait_for(READY, 2);
     // the container is known again, by what its machine says of itself
