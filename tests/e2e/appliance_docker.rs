@@ -29,7 +29,6 @@ impl Site {
         certify(dir.path());
         let file = |name: &str| dir.path().join(name);
         let appliance = Appliance::boot(|options| {
-            options.key("status/port", "0");
             options.tls(&file("server-cert.pem"), &file("server-key.pem"), &file("ca.pem"));
             change(options);
         });
@@ -38,11 +37,7 @@ impl Site {
 
     /// For everybody.
     fn without_tls(change: impl FnOnce(&mut Options)) -> Site {
-        let appliance = Appliance::boot(|options| {
-            options.key("status/port", "0");
-            change(options);
-        });
-        Site::of(appliance, tempfile::tempdir().unwrap(), false)
+        Site::of(Appliance::boot(change), tempfile::tempdir().unwrap(), false)
     }
 
     fn of(appliance: Appliance, dir: TempDir, tls: bool) -> Site {
@@ -168,7 +163,8 @@ fn docker_with_a_certificate_uses_containers_in_machines_beside_the_appliance() 
     std::fs::copy(site.dir.path().join("ca.pem"), other.path().join("ca.pem")).unwrap();
     let refused = vch::docker(&site.host()).args(site.options(other.path())).args(["ps"]).output();
     assert!(refused.code != 0 && refused.stderr.contains("tls: "), "{refused:?}");
-    let refused = vch::docker(&site.host()).args(["--tls", "ps"]).output();
+    let authority = format!("--tlscacert={}", other.path().join("ca.pem").display());
+    let refused = vch::docker(&site.host()).args(["--tlsverify", &authority, "ps"]).output();
     assert!(refused.code != 0 && refused.stderr.contains("certificate required"), "{refused:?}");
     let refused = vch::docker(&site.host()).args(["ps"]).output();
     assert!(refused.code != 0 && refused.text().is_empty(), "{refused:?}");
@@ -193,7 +189,7 @@ fn docker_with_a_certificate_uses_containers_in_machines_beside_the_appliance() 
     // logs that are followed end with the container, which has the time that it was given
     let followed = site.docker(&["logs", "--follow", "ticks"]).start();
     followed.wait_for_output();
-    assert_eq!(site.docker(&["stop", "--time", "60", "ticks"]).output().success(), "ticks\n");
+    assert_eq!(site.docker(&["stop", "--timeout", "60", "ticks"]).output().success(), "ticks\n");
     let text = followed.finish().success();
     assert!(text.starts_with("tick 1\ntick 2\n") && text.ends_with("\nbye\n"), "{text}");
     site.wait_for(&["inspect", "--format", "{{.State.ExitCode}} {{.State.Running}}", "ticks"], "4 false");
@@ -214,7 +210,9 @@ fn docker_with_a_certificate_uses_containers_in_machines_beside_the_appliance() 
 }
 
 /// A container that counts until it is told to end; it is under way.
-fn flood(site: &Site) -> Container {
+fn flood(site: &mut Site) -> Container {
+    // QEMU would hold what is asked earlier, and pass it on much later
+    site.appliance.wait_for_console(READY);
     let script = "n=0; while [ ! -e /enough ]; do n=$((n+1)); echo $n; done; echo end; sleep 100000";
     let container = site.container(&["--name", "flood"], script);
     site.wait_until_it_runs("flood");
@@ -257,7 +255,7 @@ fn with_a_data_disk_nothing_is_lost_by_a_reset_under_load_or_a_vch_that_is_kille
         options.data_disk = Some(disk.clone());
         options.key("data/required", "true");
     });
-    let _flood = flood(&site);
+    let _flood = flood(&mut site);
     site.appliance.kill_vch();
     site.appliance.wait_for(READY, 2);
     wait_for_more(&site);
@@ -275,7 +273,7 @@ fn with_a_data_disk_nothing_is_lost_by_a_reset_under_load_or_a_vch_that_is_kille
 #[test]
 fn without_a_data_disk_a_reset_loses_what_had_come_and_nothing_that_comes_later() {
     let mut site = Site::without_tls(|_| ());
-    let _flood = flood(&site);
+    let _flood = flood(&mut site);
     site.appliance.reset();
     site.appliance.wait_for(READY, 2);
     // the container is known again, by what its machine says of itself
