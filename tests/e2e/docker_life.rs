@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rig::engine::Demultiplexed;
 use rig::host::PATIENCE;
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
@@ -36,6 +37,19 @@ pub(crate) fn wait_until(serve: &Serve, name: &str, template: &str, expected: &s
     }
 }
 
+/// Waits until docker logs shows these lines.
+fn wait_for_logs(serve: &Serve, name: &str, expected: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = serve.docker(&["logs", name]).output();
+        if output.code == 0 && output.text() == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} has not said {expected:?}: {output:?}; {}", serve.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Docker's client failed with this code, and said all of this.
 pub(crate) fn fails(output: rig::vch::Output, code: i32, parts: &[&str]) {
     assert_eq!(output.code, code, "{output:?}");
@@ -51,7 +65,7 @@ fn a_held_vm_is_started_stopped_and_removed() {
     let (_dir, disk) = busybox_disk();
     let serve = Serve::start();
     let docker = |args: &[&str]| serve.docker(args).output();
-    let mut spec = script(LinkDevice::Virtio, "trap 'exit 7' TERM; while true; do sleep 0.1; done");
+    let mut spec = script(LinkDevice::Virtio, "trap 'exit 7' TERM; echo up; while true; do sleep 0.1; done");
     spec.hold = true;
     let mut powered = machine(&serve, "web", &mut spec, &disk).power_on();
     wait_until(&serve, "web", STATUS, "created");
@@ -61,6 +75,8 @@ fn a_held_vm_is_started_stopped_and_removed() {
     // it runs already
     assert_eq!(docker(&["start", "web"]).success(), "web\n");
     fails(docker(&["rm", "web"]), 1, &["cannot remove container \"web\": container is running"]);
+    // its trap is set
+    wait_for_logs(&serve, "web", "up\n");
     let waiting = serve.docker(&["wait", "web"]).start();
     assert_eq!(docker(&["stop", "-t", "60", "web"]).success(), "web\n");
     assert_eq!(waiting.finish().success(), "7\n");
@@ -118,9 +134,7 @@ fn trap_16_signals_have_names_and_numbers_and_winch_harms_nobody() {
     let _powered = machine(&serve, "web", &mut spec, &disk).power_on();
     wait_until(&serve, "web", STATUS, "running");
     // its traps are set
-    while !docker(&["logs", "web"]).text().contains("up") {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for_logs(&serve, "web", "up\n");
     for signal in ["WINCH", "28", "CONT", "USR1", "SIGUSR2", "1"] {
         assert_eq!(docker(&["kill", "-s", signal, "web"]).success(), "web\n", "{signal}");
     }
@@ -213,5 +227,71 @@ fn a_serve_that_is_killed_knows_its_containers_again() {
     // one has gone meanwhile, and the other one is reached again
     wait_until(&serve, "gone", "{{.State.Status}} {{.State.ExitCode}}", "exited 255");
     assert_eq!(serve.docker(&["stop", "-t", "0", "web"]).output().success(), "web\n");
-    wait_until(&serve, "web", STATUS, "exited");
+    // it is not process 1 of its machine, so that the signal that comes before the last one ends it
+    wait_until(&serve, "web", "{{.State.Status}} {{.State.ExitCode}}", "exited 143");
+}
+
+/// Counts the boots of its machine, whose disk stays the same. The third one's process ends by itself.
+const BOOTS: &str = "trap 'exit 7' TERM; echo x >> /boots; n=$(wc -l < /boots); echo boot $n; \
+    if [ $n -gt 2 ]; then exit 3; fi; while true; do sleep 0.1; done";
+
+#[test]
+fn a_container_is_restarted_again_and_again() {
+    let (_dir, disk) = busybox_disk();
+    let serve = Serve::start();
+    let docker = |args: &[&str]| serve.docker(args).output();
+    let mut spec = script(LinkDevice::Virtio, BOOTS);
+    let mut vm = machine(&serve, "web", &mut spec, &disk);
+    vm.reboots = true;
+    let mut powered = vm.power_on();
+    wait_until(&serve, "web", STATUS, "running");
+    wait_for_logs(&serve, "web", "boot 1\n");
+    let waiting = serve.docker(&["wait", "web"]).start();
+    assert_eq!(docker(&["restart", "-t", "1", "web"]).success(), "web\n");
+    assert_eq!(waiting.finish().success(), "7\n");
+    wait_until(&serve, "web", STATUS, "running");
+    wait_for_logs(&serve, "web", "boot 1\nboot 2\n");
+    // one that is over before anybody sees it run was restarted all the same
+    assert_eq!(docker(&["restart", "-t", "1", "web"]).success(), "web\n");
+    powered.wait();
+    wait_until(&serve, "web", "{{.State.Status}} {{.State.ExitCode}}", "exited 3");
+    wait_for_logs(&serve, "web", "boot 1\nboot 2\nboot 3\n");
+    fails(docker(&["restart", "web"]), 1, &["power it on where it was made"]);
+    let soon = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1;
+    let words = ["events", "--since", "1", "--until", &soon.to_string(), "--format", "{{.Action}}"];
+    let told = docker(&words).success();
+    let round = ["kill", "stop", "die", "start", "restart"];
+    let last = ["kill", "stop", "die", "start", "die", "restart"];
+    let mut told: Vec<_> = told.lines().filter(|action| !action.contains("connect")).collect();
+    // its own end and the news that it was restarted come in either order
+    if told.ends_with(&["restart", "die"]) {
+        let at = told.len() - 2;
+        told.swap(at, at + 1);
+    }
+    assert_eq!(told, [&["create", "start"][..], &round, &last].concat());
+}
+
+#[test]
+fn a_held_container_is_attached_to_before_and_after_a_restart() {
+    let (_dir, disk) = busybox_disk();
+    let serve = Serve::start();
+    let mut spec = script(LinkDevice::Virtio, BOOTS);
+    spec.hold = true;
+    let mut vm = machine(&serve, "web", &mut spec, &disk);
+    vm.reboots = true;
+    let mut powered = vm.power_on();
+    wait_until(&serve, "web", STATUS, "created");
+    let visit = |what: &str| serve.hijack(&format!("/containers/web/attach?stdout=1&stderr=1&{what}"), "", b"").1;
+    let mut before = visit("stream=1");
+    assert_eq!(serve.docker(&["restart", "web"]).output().success(), "web\n", "what is held is started");
+    wait_for_logs(&serve, "web", "boot 1\n");
+    assert_eq!(serve.docker(&["restart", "-t", "1", "web"]).output().success(), "web\n");
+    assert_eq!(Demultiplexed::of(&before.read_to_end()).stdout, b"boot 1\n");
+    wait_for_logs(&serve, "web", "boot 1\nboot 2\n");
+    let mut after = visit("stream=1&logs=1");
+    let waiting = serve.docker(&["wait", "web"]).start();
+    assert_eq!(serve.docker(&["stop", "-t", "60", "web"]).output().success(), "web\n");
+    assert_eq!(waiting.finish().success(), "7\n");
+    assert_eq!(Demultiplexed::of(&after.read_to_end()).stdout, b"boot 1\nboot 2\n");
+    powered.wait();
 }

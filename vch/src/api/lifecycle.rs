@@ -151,22 +151,24 @@ async fn restart(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Pa
     container.stop_asked();
     container.start_when_held(true);
     let mut life = container.watch();
-    let ended = end(&container, &hub, Request::Restart { signal, grace_ms }).await;
-    let back = life.wait_for(|life| life.removed || life.state.is_running());
-    let back = match ended {
-        Ok(()) => {
-            timeout(api.containers.lost_after(), back).await.is_ok_and(|life| life.is_ok_and(|life| !life.removed))
-        }
-        Err(error) => {
-            container.start_when_held(false);
-            return Err(error);
-        }
-    };
-    if !back {
+    // the end that is asked for is the next one; a process that ends soon may never be seen to run
+    let asked_for = life.borrow().exits + 1;
+    if let Err(error) = end(&container, &hub, Request::Restart { signal, grace_ms }).await {
         container.start_when_held(false);
-        let seconds = api.containers.lost_after().as_secs();
-        let message = format!("container {id} was stopped, and its machine has not come back within {seconds} s");
-        return Err(ApiError::internal(message));
+        return Err(error);
+    }
+    let back = life.wait_for(|life| life.removed || life.state.is_running() || life.exits > asked_for);
+    let back = timeout(api.containers.lost_after(), back).await;
+    // who powers it on another time may want it held
+    container.start_when_held(false);
+    match back.ok().and_then(Result::ok).filter(|life| !life.removed).map(|life| life.state.clone()) {
+        Some(ContainerState::Exited(exited)) if !exited.error.is_empty() => return Err(unstartable(&exited.error)),
+        Some(_) => {}
+        None => {
+            let seconds = api.containers.lost_after().as_secs();
+            let message = format!("container {id} was stopped, and its machine has not come back within {seconds} s");
+            return Err(ApiError::internal(message));
+        }
     }
     api.containers.events.container(&container, "restart", &[]);
     Ok(StatusCode::NO_CONTENT)
@@ -286,3 +288,6 @@ async fn prune(State(api): State<Arc<Api>>, params: Params) -> Result<Response, 
 const SIGKILL: u8 = 9;
 /// What docker waits for the end of a process that it has killed.
 const KILL_TIME: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,15 @@ pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>,
     container.journal.resume();
     let seen = async {
         learn(&containers, &container, &hub, is_new).await;
-        let main = hub.watch().borrow().main.clone();
+        let (main, boot) = {
+            let status = hub.watch();
+            let status = status.borrow();
+            (status.main.clone(), status.boot)
+        };
+        // how an earlier boot ended is known; this one may have ended, too, before anybody saw it run
+        if boot.is_some_and(|boot| container.journal.offsets(boot).is_none()) {
+            tell(&containers, &container, booted(&container.state()));
+        }
         tell(&containers, &container, next(&container.state(), &main, now_ns()));
         // not before: whoever finds it is to know how the container is, and whether its process has a terminal
         container.set_hub(Some(hub.clone()));
@@ -149,6 +157,14 @@ fn next(state: &State, main: &MainState, now_ns: u64) -> Option<State> {
     }
 }
 
+/// What follows from a boot of which nothing is recorded yet.
+fn booted(state: &State) -> Option<State> {
+    match state {
+        State::Exited(_) => Some(State::Created),
+        State::Created | State::Running(_) => None,
+    }
+}
+
 /// Why a machine counts as gone.
 fn lost_because(patience: Duration) -> String {
     format!("its link has been away for {} s: its machine is gone, or cannot reach this host", patience.as_secs())
@@ -164,6 +180,11 @@ fn tell(containers: &Containers, container: &Arc<Container>, next: Option<State>
             containers.events.container(container, "start", &[]);
         }
         State::Exited(exited) => {
+            // it ran, and nobody saw it
+            if exited.started_ns != 0 && !container.state().is_running() {
+                containers.events.networks(container, "connect");
+                containers.events.container(container, "start", &[]);
+            }
             let seconds = exited.finished_ns.saturating_sub(exited.started_ns) / 1_000_000_000;
             let seconds = if exited.started_ns == 0 { 0 } else { seconds };
             let attributes = [("execDuration", seconds.to_string()), ("exitCode", exited.code.to_string())];

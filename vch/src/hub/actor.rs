@@ -190,6 +190,8 @@ impl Actor {
                 }
             }
             link::Event::Closed(why) => {
+                // its guest is another hub's from now on, also when a handle to this one is held for long
+                self.pipes.let_go(&mut self.link);
                 self.status.send_modify(|status| status.closed = Some(why.clone()));
                 self.end(HubError::Closed(why.clone()), MainState::Closed(why));
             }

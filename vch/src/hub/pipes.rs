@@ -96,6 +96,14 @@ impl Pipes {
         self.judge(self.next, pipe, link::knock_frame(), link, now);
     }
 
+    /// Closes them all. Whoever is at their other ends connects again, and finds a hub that listens.
+    pub(super) fn let_go(&mut self, link: &mut Link) {
+        self.candidates.clear();
+        if self.live.take().is_some() {
+            link.pipe_down();
+        }
+    }
+
     /// Waits until a pipe has something, or takes something. May be dropped at any time.
     pub(super) async fn next(&mut self) -> Event {
         let Pipes { live, inbox, steps, .. } = self;

@@ -123,6 +123,11 @@ impl Vms {
         let mut pipe = PipeState::Open;
         loop {
             let now = status.borrow_and_update().clone();
+            if let Some(why) = &now.closed {
+                say(&format!("{}: {why}", known.vm));
+                // its guest connects again, to a hub that begins anew
+                return self.forget(&known);
+            }
             if now.pipe != pipe {
                 match now.pipe {
                     PipeState::Down => say(&format!("{}: its link is cut", known.vm)),
@@ -133,11 +138,6 @@ impl Vms {
                     container.link_changed();
                 }
                 pipe = now.pipe;
-            }
-            if let Some(why) = &now.closed {
-                say(&format!("{}: {why}", known.vm));
-                // its guest connects again, to a hub that begins anew
-                return self.forget(&known);
             }
             let known_for = match now.main.is_over() && now.pipe == PipeState::Down {
                 true => KNOWN_AFTER,

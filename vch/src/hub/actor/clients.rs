@@ -16,6 +16,8 @@ use crate::hub::{Answer, Command, Created, HubError};
 impl Actor {
     pub(super) fn command(&mut self, command: Command) {
         match command {
+            // nobody listens here any more: its other end is to try another hub
+            Command::Pipe(_) if self.link.is_closed() => return,
             Command::Pipe(pipe) => {
                 let now = self.now();
                 return self.pipes.add(pipe, &mut self.link, now);

@@ -334,7 +334,7 @@ impl State {
                 _ => refused("it has not ended"),
             },
             Request::Spec if self.spec.is_some() => Reply::Spec(self.spec.as_deref().unwrap_or_default().into()),
-            Request::Signal { .. } | Request::Resize { .. } | Request::Start => Reply::Done,
+            Request::Signal { .. } | Request::Resize { .. } | Request::Start | Request::Restart { .. } => Reply::Done,
             _ => Reply::Unsupported,
         }
     }

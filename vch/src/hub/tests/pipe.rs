@@ -197,3 +197,42 @@ async fn a_machine_that_restarted_is_another_one() {
     assert_eq!(heard.last, Some(Output::Detached(why.into())));
     assert_eq!(hub.watch().borrow().main, MainState::Closed(Closed::Restarted));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_restarts_on_an_unbroken_pipe_is_let_go() {
+    let hub = hub(1);
+    // a serial port is connected once, whatever boots behind it
+    let (ours, mut port) = tokio::io::duplex(4096);
+    let (reader, writer) = tokio::io::split(ours);
+    hub.pipe(Box::new(reader), Box::new(writer), Vec::new()).await;
+    let behind = |boot: u8| {
+        let guest = Guest::of(VM, boot);
+        let (line, theirs) = tokio::io::duplex(4096);
+        guest.plug(theirs);
+        (guest, line)
+    };
+    let (first, mut line) = behind(1);
+    let answer = async {
+        tokio::select! {
+            answer = hub.request(Request::Start) => answer,
+            _ = tokio::io::copy_bidirectional(&mut port, &mut line) => panic!("the line ended"),
+        }
+    };
+    assert_eq!(soon("an answer", answer).await, Ok(Reply::Done));
+    drop((first, line));
+    let (_second, mut line) = behind(2);
+    // the hub is still held, and its client waits for something
+    let waiting = hub.wait(MAIN);
+    let ended = tokio::io::copy_bidirectional(&mut port, &mut line);
+    let (exit, ended) = soon("the line ends", async { tokio::join!(waiting, ended) }).await;
+    assert!(ended.is_ok());
+    assert_eq!(exit, Err(HubError::Closed(Closed::Restarted)));
+    let status = hub.watch().borrow().clone();
+    assert_eq!((status.pipe, status.closed), (PipeState::Down, Some(Closed::Restarted)));
+    // it takes no other pipe either
+    let (ours, mut port) = tokio::io::duplex(4096);
+    let (reader, writer) = tokio::io::split(ours);
+    hub.pipe(Box::new(reader), Box::new(writer), Vec::new()).await;
+    soon("it is closed", port.read_to_end(&mut Vec::new())).await.unwrap();
+    assert_eq!(hub.watch().borrow().pipe, PipeState::Down);
+}
