@@ -63,6 +63,7 @@ mod services;
 mod sessions;
 mod signals;
 mod spec;
+mod status_page;
 mod stdin;
 mod stop;
 mod syslog;

@@ -40,6 +40,7 @@ use axum::Router;
 use axum::middleware::from_fn;
 
 use self::error::ApiError;
+pub(crate) use self::inspect::{Condition, details};
 use crate::containers::Containers;
 use crate::execs::Execs;
 

@@ -145,6 +145,11 @@ impl Containers {
         }
     }
 
+    /// The container that a VM is; none if the VM has never proved itself.
+    pub(crate) fn of_vm(&self, vm: &str) -> Option<Arc<Container>> {
+        locked(&self.all).get(&id_of(vm)).cloned()
+    }
+
     /// Gives a container another name, which lasts.
     pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<(), NameError> {
         let name = name.strip_prefix('/').unwrap_or(name);

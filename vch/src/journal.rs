@@ -29,7 +29,7 @@ use self::segment::Segment;
 use crate::hub::Offsets;
 use crate::lock::locked;
 
-pub(crate) use self::reader::{Reader, Selection};
+pub(crate) use self::reader::{Reader, Record, Selection};
 
 /// A container's journal: a handle, of which there may be many.
 #[derive(Clone, Debug)]

@@ -15,6 +15,7 @@
 //! serve     `vch serve`: many links   hub         one link and its clients
 //! control   how clients reach serve   client      ps, exec, attach, cp ...     detach    keys that leave a session
 //! listen    where docker clients connect     certs    their certificates         notify    what serve's own keeper is told
+//! status_page  what a browser is shown of it
 //! logs      `vch logs`                timestamp   times as docker writes them
 //!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
@@ -53,6 +54,7 @@ pub mod serve;
 pub mod signals;
 pub mod size;
 pub mod state;
+mod status_page;
 pub mod streams;
 pub mod terminal;
 pub mod timestamp;

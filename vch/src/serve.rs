@@ -29,7 +29,8 @@ use crate::listen::Listeners;
 use crate::notify::Supervisor;
 use crate::pipe::{Address, Listener, Pipe, VmwareNames};
 use crate::signals::SIGHUP;
-use crate::{master_key, signals, state};
+use crate::status_page::Page;
+use crate::{master_key, signals, state, status_page};
 
 use self::vms::Vms;
 
@@ -57,19 +58,25 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         None => state::state_dir()?,
     };
     let lost_after = Duration::from_secs(args.lost_after.into());
-    let containers = Containers::open_with(&state.join(STATE), JOURNAL_LIMIT, lost_after)?;
+    let containers = Containers::open_with(&state.join(STATE), args.log_limit, lost_after)?;
     containers.expect_links();
     let vms = Arc::new(Vms::new(key, containers.clone()));
-    let app = api::router(Arc::new(Api { containers, execs: Execs::default() }));
+    let app = api::router(Arc::new(Api { containers: containers.clone(), execs: Execs::default() }));
     // what is wrong with the options is told before a VM connects
     let api = Listeners::open(&args.listen, &state)?;
+    let browsers = api.open_status(&args.status)?;
+    let mut doors = Vec::new();
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
-        say(&format!("links connect at {}", listener.shown(address)));
+        let shown = listener.shown(address);
+        say(&format!("links connect at {shown}"));
+        doors.push(shown.to_string());
         spawn_local(accept_links(listener, address.clone(), vms.clone()));
     }
     say(&format!("clients connect at {control}"));
-    api.lines().iter().for_each(|line| say(line));
+    api.lines().iter().chain(&browsers.lines()).for_each(|line| say(line));
+    let page = Page::new(containers, [("links", doors), ("docker", api.shown()), ("status", browsers.shown())]);
+    let browsers = browsers.serve(&status_page::router(page));
     let api = api.serve(&app);
     let supervisor = Supervisor::from_environment();
     supervisor.ready("links and clients connect");
@@ -90,13 +97,14 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     };
     say(&format!("ends, by signal {signal}; what runs goes on"));
     supervisor.stopping("lets clients end");
-    api.stop().await;
+    tokio::join!(api.stop(), browsers.stop());
     Ok(())
 }
 
 /// One line on standard error for each event.
 pub(crate) fn say(text: &str) {
     eprintln!("vch: serve: {text}");
+    status_page::said(text);
 }
 
 async fn accept_links(mut listener: Listener, address: Address, vms: Arc<Vms>) {
@@ -127,7 +135,7 @@ async fn enter(door: &door::Door, pipe: Pipe, vms: &Arc<Vms>) {
     match door.ask(reader, writer).await {
         Ok(guest) => {
             if let Some(names) = names {
-                spawn_local(tell_names(guest.vm.clone(), names));
+                spawn_local(tell_names(vms.clone(), guest.vm.clone(), names));
             }
             vms.arrive(guest, door.tuning()).await;
         }
@@ -138,11 +146,13 @@ async fn enter(door: &door::Door, pipe: Pipe, vms: &Arc<Vms>) {
 }
 
 /// Who looks for a VM in vSphere's client knows it by its name there.
-async fn tell_names(vm: String, mut names: watch::Receiver<VmwareNames>) {
-    if let Ok(told) = names.wait_for(|names| names.name.is_some() && names.instance_uuid.is_some()).await {
-        let VmwareNames { name, instance_uuid, .. } = &*told;
+async fn tell_names(vms: Arc<Vms>, vm: String, mut names: watch::Receiver<VmwareNames>) {
+    let told = names.wait_for(|names| names.name.is_some() && names.instance_uuid.is_some()).await;
+    if let Ok(told) = told.map(|told| told.clone()) {
+        let VmwareNames { name, instance_uuid, .. } = &told;
         let (name, uuid) = (name.as_deref().unwrap_or_default(), instance_uuid.as_deref().unwrap_or_default());
         say(&format!("{vm}: it says that vSphere knows it as {name:?}, {uuid}"));
+        vms.names(&vm, told).await;
     }
 }
 
@@ -162,8 +172,6 @@ async fn accept_clients(listener: &UnixListener, vms: Arc<Vms>) -> Result<()> {
 
 /// In the state directory: what containers leave.
 const STATE: &str = "serve";
-/// Bytes that a container's output may take on disk.
-const JOURNAL_LIMIT: u64 = 100 << 20;
 /// Connections that have not yet said whose they are, at one address.
 const AT_THE_DOOR: usize = 128;
 /// After a failure such as too many open files.

@@ -4,6 +4,7 @@
 //! $XDG_CACHE_HOME/tether/disks/<digest>-v1.raw     an image's disk, shared by its containers
 //! $XDG_CACHE_HOME/tether/disks/layer-<digest>-v1.raw  an image's layer's, shared by all images that have it
 //! $XDG_STATE_HOME/tether/containers/<id>/          container.json console.log output.log guestinfo disk.qcow2 vch-volume-N.raw exit.json kernel.log
+//! $XDG_STATE_HOME/tether/serve/<id>/               container.json, journal/: what `vch serve` keeps of a container
 //! $XDG_STATE_HOME/tether/volumes/<name>/           disk.raw lock
 //! $XDG_STATE_HOME/tether/master.key                what the keys of `vch serve`'s links follow from
 //! $XDG_RUNTIME_DIR or /tmp: a directory of a run   the link's socket, whose path must be short

@@ -244,6 +244,33 @@ fn vcenter_believes_in_its_tools_sees_its_address_and_shuts_it_down() {
 }
 
 #[test]
+fn certificates_and_keys_come_by_guestinfo_and_are_shown_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = ["certs", &dir.path().display().to_string(), "--san", "front"].map(str::to_owned);
+    run(Command::new(artifacts::program("vch")).args(certs));
+    let mut vmware = Vmware::empty();
+    let mut secrets = vec!["c0ffee".repeat(11)[..64].to_owned()];
+    vmware.option(&["--info", &format!("{INIT}link/key={}", secrets[0])]);
+    for (key, file) in [("cert", "server-cert.pem"), ("key", "server-key.pem"), ("ca", "ca.pem")] {
+        let text = wire::guestinfo::base64::encode(&fs::read(dir.path().join(file)).unwrap());
+        vmware.option(&["--info", &format!("{INIT}docker/tls/{key}={text}")]);
+        if key == "key" {
+            secrets.push(text);
+        }
+    }
+    let mut machine = on_vmware(&vmware);
+    card(&mut machine, MAC, "user", &[]);
+    let mut powered = machine.power_on();
+    let arguments = fact(&powered, "arguments");
+    for part in ["--tlsverify", "--host tcp://0.0.0.0:2376", "--master-key /run/secrets/"] {
+        assert!(arguments.contains(part), "{part} is not in {arguments}");
+    }
+    go_down(&mut powered);
+    let console = powered.console();
+    assert!(secrets.iter().all(|secret| !console.contains(&secret[..32])), "{console}");
+}
+
+#[test]
 fn vcenter_is_told_why_nothing_is_served() {
     let mut vmware = Vmware::empty();
     vmware.option(&["--info", &format!("{INIT}docker/port=0")]);

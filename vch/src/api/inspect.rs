@@ -41,17 +41,17 @@ async fn inspect(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Pa
 }
 
 /// A container's state in docker's words, of which there are more than a VM's host needs.
-pub(super) struct Condition {
+pub(crate) struct Condition {
     /// `created`, `running`, `restarting` or `exited`.
-    pub(super) word: &'static str,
+    pub(crate) word: &'static str,
     /// `starting`, `healthy` or `unhealthy`, where it has a health check.
-    pub(super) health: Option<&'static str>,
+    pub(crate) health: Option<&'static str>,
     /// How its process ended last, while it waits to be started again.
     code: Option<u8>,
 }
 
 impl Condition {
-    pub(super) fn of(container: &Container) -> Condition {
+    pub(crate) fn of(container: &Container) -> Condition {
         let state = container.state();
         let machine = container.machine();
         let main = machine.as_ref().and_then(main);
@@ -66,7 +66,7 @@ impl Condition {
     }
 
     /// The column STATUS of `docker ps`.
-    pub(super) fn status(&self, state: &ContainerState, now_ns: u64) -> String {
+    pub(crate) fn status(&self, state: &ContainerState, now_ns: u64) -> String {
         let status = state.status(now_ns);
         match (self.code, self.health) {
             (Some(code), _) => format!("Restarting ({code}) {} ago", human(0)),
@@ -91,7 +91,7 @@ fn verdict(health: &Health) -> &'static str {
 }
 
 /// All of it.
-pub(super) fn details(container: &Container, execs: Vec<String>) -> Value {
+pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
     let told = container.told();
     let told = told.as_deref();
     let machine = container.machine();

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{Control, ListenArgs};
+use crate::listen::StatusHost;
 use crate::pipe::Address;
+use crate::size;
 
 /// Hold the links of containerVMs, for the other commands to use.
 ///
@@ -31,6 +33,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub lost_after: u32,
 
+    /// How much of a container's output is kept on disk, at most: the oldest goes first
+    #[arg(long, value_name = "SIZE", default_value = "100m", value_parser = log_limit)]
+    pub log_limit: u64,
+
+    /// Where browsers find the status page: tcp://ADDRESS[:PORT] or unix://PATH; may be given more than once
+    ///
+    /// The port is 2378 unless it is said. The page shows the host and its containers, with their logs, and changes nothing. On TCP it asks of who connects what
+    /// the Docker API does: TLS with --tls, and a certificate with --tlsverify.
+    #[arg(long, value_name = "ADDRESS")]
+    pub status: Vec<StatusHost>,
+
     /// The master key: a file with 64 hexadecimal digits that only its owner can read; made if it does not exist [default: master.key in the state directory]
     #[arg(long, value_name = "FILE")]
     pub master_key: Option<PathBuf>,
@@ -54,3 +67,14 @@ pub enum Hypervisor {
     /// Machines are made with QEMU
     Qemu,
 }
+
+/// Parses `--log-limit`.
+fn log_limit(text: &str) -> Result<u64, String> {
+    match size::bytes(text)? {
+        ..LEAST_LOG => Err(format!("a container's output needs at least {} KiB", LEAST_LOG >> 10)),
+        bytes => Ok(bytes),
+    }
+}
+
+/// What the appliance's settings take (`wire::appliance`): below it, a burst of output would be gone before anybody has read it.
+const LEAST_LOG: u64 = 4 << 10;

@@ -17,9 +17,10 @@ use wire::status::Status;
 
 use super::record::{Record, Told};
 use super::state::{Exited, State};
-use crate::hub::{Hub, HubError, PipeState};
+use crate::hub::{GuestStatus, Hub, HubError, PipeState};
 use crate::journal::Journal;
 use crate::lock::locked;
+use crate::pipe::VmwareNames;
 use crate::state::make_dir;
 use crate::timestamp::now_ns;
 
@@ -34,6 +35,9 @@ pub(crate) struct Container {
     record: Mutex<Record>,
     told: Mutex<Option<Arc<Told>>>,
     hub: watch::Sender<Option<Hub>>,
+    /// When its link was opened or cut last, in nanoseconds since 1970, as far as this program has seen it.
+    link_changed_ns: Mutex<Option<u64>>,
+    vmware: Mutex<Option<VmwareNames>>,
     life: watch::Sender<Life>,
     /// One write of the record at a time: the last has what is newest.
     saving: Mutex<()>,
@@ -106,6 +110,8 @@ impl Container {
             told: Mutex::new(record.spec.as_deref().and_then(Told::parse).map(Arc::new)),
             record: Mutex::new(record),
             hub: watch::Sender::new(None),
+            link_changed_ns: Mutex::default(),
+            vmware: Mutex::default(),
             life: watch::Sender::new(life),
             saving: Mutex::default(),
             start_when_held: Mutex::default(),
@@ -226,6 +232,30 @@ impl Container {
     /// Its link is open at this moment.
     pub(crate) fn is_connected(&self) -> bool {
         self.hub.borrow().as_ref().is_some_and(|hub| hub.watch().borrow().pipe == PipeState::Open)
+    }
+
+    /// What is known of its guest and its link; none when its machine is gone.
+    pub(crate) fn guest(&self) -> Option<GuestStatus> {
+        self.hub.borrow().as_ref().map(|hub| hub.watch().borrow().clone())
+    }
+
+    /// When its link was opened or cut last: nanoseconds since 1970. None: not while this program runs.
+    pub(crate) fn link_changed_ns(&self) -> Option<u64> {
+        *locked(&self.link_changed_ns)
+    }
+
+    /// Its link was opened or cut just now.
+    pub(crate) fn link_changed(&self) {
+        *locked(&self.link_changed_ns) = Some(now_ns());
+    }
+
+    /// What vSphere calls its VM, as the host of its serial port says.
+    pub(crate) fn vmware_names(&self) -> Option<VmwareNames> {
+        locked(&self.vmware).clone()
+    }
+
+    pub(crate) fn set_vmware_names(&self, names: VmwareNames) {
+        *locked(&self.vmware) = Some(names);
     }
 
     /// When its machine comes back after a restart, its process is to run, or is not any more.

@@ -16,6 +16,10 @@ pub enum Host {
     Passed(Option<i32>),
 }
 
+/// Where browsers connect to the status page: a path, or an address with a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusHost(pub(super) Host);
+
 /// A text that is no host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the host {text:?} is not valid: {reason}")]
@@ -27,6 +31,8 @@ pub struct HostError {
 /// Docker's ports, as IANA lists them.
 const PORT: u16 = 2375;
 const PORT_WITH_TLS: u16 = 2376;
+/// Where vSphere Integrated Containers had its administration page.
+const STATUS_PORT: u16 = 2378;
 /// What `unix://` alone means to docker and to dockerd.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// What `tcp://` alone means to dockerd: this host's own clients.
@@ -59,6 +65,20 @@ impl FromStr for Host {
             _ => Err("it begins with unix://, tcp:// or fd://"),
         };
         host.map_err(|reason| HostError { text: text.to_owned(), reason })
+    }
+}
+
+impl FromStr for StatusHost {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<StatusHost, HostError> {
+        let wrong = |reason| HostError { text: text.to_owned(), reason };
+        match text.parse()? {
+            Host::Unix(_) if text == "unix://" => Err(wrong("name the path, as in unix:///run/status.sock")),
+            Host::Unix(path) => Ok(StatusHost(Host::Unix(path))),
+            Host::Tcp { name, port } => Ok(StatusHost(Host::Tcp { name, port: port.or(Some(STATUS_PORT)) })),
+            Host::Passed(_) => Err(wrong("the status page takes no passed sockets: write tcp://127.0.0.1:2378")),
+        }
     }
 }
 
@@ -107,6 +127,19 @@ impl fmt::Display for Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_status_page_has_a_port_and_a_path_of_its_own() {
+        let check = |text: &str, shown: &str| {
+            assert_eq!(text.parse::<StatusHost>().map(|host| host.0.to_string()).as_deref(), Ok(shown), "{text}");
+        };
+        check("tcp://0.0.0.0", "tcp://0.0.0.0:2378");
+        check("tcp://[::1]:80", "tcp://[::1]:80");
+        check("unix:///run/page.sock", "unix:///run/page.sock");
+        for text in ["unix://", "fd://", "fd://3", "http://x", "tcp://x:99999"] {
+            assert!(text.parse::<StatusHost>().is_err(), "{text}");
+        }
+    }
 
     fn at(name: &str, port: Option<u16>) -> Host {
         Host::Tcp { name: name.into(), port }

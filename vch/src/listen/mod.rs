@@ -1,4 +1,5 @@
-//! Where clients of the Docker API connect: sockets are opened at each `--host`, connections accepted, and each served by the router that it is given.
+//! Where clients of the Docker API and of the status page connect: sockets are opened at each `--host` and `--status`, connections accepted, and each served by the
+//! router that it is given.
 //!
 //! It decides who may connect, how many at a time, and what becomes of them when the host ends; what they ask for is the router's business. A client's
 //! connection is HTTP/1.1, behind TLS or not, until the router takes it over (101): then it is bytes both ways, each way with an end of its own.
@@ -29,7 +30,7 @@ use crate::pipe::{SocketPath, prepare, unix_listener};
 use self::passed::Passed;
 use self::tls::{Certificates, Files};
 
-pub use self::host::{Host, HostError};
+pub use self::host::{Host, HostError, StatusHost};
 
 /// A socket that clients connect to.
 #[derive(Debug)]
@@ -37,7 +38,15 @@ pub(crate) struct Listener {
     socket: Socket,
     /// As it was asked for, with the port that it has.
     shown: String,
+    audience: Audience,
     certificates: Option<Arc<Certificates>>,
+}
+
+/// Who connects to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    Docker,
+    Browsers,
 }
 
 #[derive(Debug)]
@@ -87,10 +96,23 @@ impl Listeners {
                         all.push(Listener::passed(passed, certificates.as_ref())?);
                     }
                 }
-                _ => all.push(Listener::bind(host, certificates.as_ref())?),
+                Host::Unix(_) | Host::Tcp { .. } => {
+                    all.push(Listener::bind(host, Audience::Docker, certificates.as_ref())?);
+                }
             }
         }
         Ok(Listeners { all, certificates })
+    }
+
+    /// Opens those of the status page, which ask of who connects by TCP what these do.
+    pub(crate) fn open_status(&self, hosts: &[StatusHost]) -> Result<Listeners> {
+        let bind = |host: &StatusHost| Listener::bind(&host.0, Audience::Browsers, self.certificates.as_ref());
+        Ok(Listeners { all: hosts.iter().map(bind).collect::<Result<_>>()?, certificates: self.certificates.clone() })
+    }
+
+    /// Where they are, as they were asked for, with the ports that they have.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.all.iter().map(|listener| listener.shown.clone()).collect()
     }
 
     /// Where clients connect, and what the user should know of it: a line for each.
@@ -126,7 +148,7 @@ impl Serving {
 }
 
 impl Listener {
-    fn bind(host: &Host, certificates: Option<&Arc<Certificates>>) -> Result<Listener> {
+    fn bind(host: &Host, audience: Audience, certificates: Option<&Arc<Certificates>>) -> Result<Listener> {
         let way_out = |error: io::Error| {
             let way_out = way_out(host, &error);
             anyhow::anyhow!("clients cannot connect at {host}: {error}; {way_out}")
@@ -135,12 +157,12 @@ impl Listener {
             Host::Unix(path) => {
                 let (listener, path) = unix_listener(path).map_err(way_out)?;
                 let socket = Socket::Unix { listener, _path: Some(path) };
-                Ok(Listener { socket, shown: host.to_string(), certificates: None })
+                Ok(Listener { socket, shown: host.to_string(), audience, certificates: None })
             }
             Host::Tcp { name, port } => {
                 let port = port.unwrap_or(Host::default_port(certificates.is_some()));
                 let bound = StdTcpListener::bind((name.as_str(), port)).map_err(way_out)?;
-                Listener::tcp(bound, certificates).map_err(way_out)
+                Listener::tcp(bound, audience, certificates).map_err(way_out)
             }
             Host::Passed(_) => unreachable!("nobody binds a socket that was passed"),
         }
@@ -148,24 +170,34 @@ impl Listener {
 
     fn passed(passed: Passed, certificates: Option<&Arc<Certificates>>) -> Result<Listener> {
         match passed {
-            Passed::Tcp(socket) => Listener::tcp(socket.into(), certificates),
+            Passed::Tcp(socket) => Listener::tcp(socket.into(), Audience::Docker, certificates),
             Passed::Unix(socket) => (|| {
                 let listener = StdUnixListener::from(socket);
                 listener.set_nonblocking(true)?;
                 let path =
                     listener.local_addr()?.as_pathname().map_or("(no path)".into(), |path| path.display().to_string());
                 let socket = Socket::Unix { listener: UnixListener::from_std(listener)?, _path: None };
-                Ok(Listener { socket, shown: format!("unix://{path}, passed"), certificates: None })
+                let shown = format!("unix://{path}, passed");
+                Ok(Listener { socket, shown, audience: Audience::Docker, certificates: None })
             })(),
         }
         .context("cannot use a socket that was passed")
     }
 
-    fn tcp(listener: StdTcpListener, certificates: Option<&Arc<Certificates>>) -> io::Result<Listener> {
-        let shown = format!("tcp://{}", listener.local_addr()?);
+    fn tcp(
+        listener: StdTcpListener,
+        audience: Audience,
+        certificates: Option<&Arc<Certificates>>,
+    ) -> io::Result<Listener> {
+        let scheme = match (audience, certificates) {
+            (Audience::Docker, _) => "tcp",
+            (Audience::Browsers, None) => "http",
+            (Audience::Browsers, Some(_)) => "https",
+        };
+        let shown = format!("{scheme}://{}", listener.local_addr()?);
         listener.set_nonblocking(true)?;
         let socket = Socket::Tcp(TcpListener::from_std(listener)?);
-        Ok(Listener { socket, shown, certificates: certificates.cloned() })
+        Ok(Listener { socket, shown, audience, certificates: certificates.cloned() })
     }
 
     /// What a user who opened this door should know.
@@ -173,16 +205,17 @@ impl Listener {
         let Socket::Tcp(listener) = &self.socket else { return None };
         let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
         let who = if loopback { "every user and program of this host" } else { "whoever reaches it" };
+        let lack = match &self.certificates {
+            None => "has no encryption and asks nobody who he is",
+            Some(certificates) if !certificates.verifies_clients() => "asks nobody who he is",
+            Some(_) => return None,
+        };
+        let gift = match self.audience {
+            Audience::Docker => "is root in every container",
+            Audience::Browsers => "reads what every container writes",
+        };
         let shown = &self.shown;
-        match &self.certificates {
-            None => Some(format!(
-                "WARNING: {shown} has no encryption and asks nobody who he is: {who} is root in every container. Use --tlsverify, with certificates of `vch certs`"
-            )),
-            Some(certificates) if !certificates.verifies_clients() => Some(format!(
-                "WARNING: {shown} asks nobody who he is: {who} is root in every container. Use --tlsverify, with certificates of `vch certs`"
-            )),
-            Some(_) => None,
-        }
+        Some(format!("WARNING: {shown} {lack}: {who} {gift}. Use --tlsverify, with certificates of `vch certs`"))
     }
 
     async fn accept(&self) -> io::Result<Accepted> {
@@ -199,7 +232,10 @@ impl Listener {
 
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "docker clients connect at {}", self.shown)?;
+        match self.audience {
+            Audience::Docker => write!(f, "docker clients connect at {}", self.shown)?,
+            Audience::Browsers => write!(f, "the status page is at {}", self.shown)?,
+        }
         match &self.certificates {
             Some(certificates) if certificates.verifies_clients() => write!(f, ", by TLS, with a certificate"),
             Some(_) => write!(f, ", by TLS"),
@@ -226,7 +262,7 @@ pub(crate) async fn serve(listener: Listener, app: Router, stop: watch::Receiver
                     tokio::spawn(admit(accepted, listener.certificates.clone(), app.clone(), place, stop.clone()));
                 }
                 Err(error) => {
-                    eprintln!("vch: serve: cannot accept at {}: {error}", listener.shown);
+                    crate::serve::say(&format!("cannot accept at {}: {error}", listener.shown));
                     sleep(RECOVER).await;
                 }
             }

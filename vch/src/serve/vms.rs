@@ -20,6 +20,7 @@ use crate::containers::{Containers, Life};
 use crate::control::{Problem, ProblemKind, Vm, VmState};
 use crate::hub::{GuestStatus, Hub, HubError, Identity, MainState, PipeState};
 use crate::lock::locked;
+use crate::pipe::VmwareNames;
 
 pub(super) struct Vms {
     key: MasterKey,
@@ -106,13 +107,17 @@ impl Vms {
         }
         locked(&self.known).insert(known.vm.clone(), known.clone());
         say(&format!("{}: its link is open", known.vm));
-        let mut removed = match self.containers.arrived(&known.vm, known.hub.clone()) {
-            Ok(container) => Some(container.watch()),
+        let container = match self.containers.arrived(&known.vm, known.hub.clone()) {
+            Ok(container) => Some(container),
             Err(error) => {
                 say(&format!("{}: docker does not see it: {error:#}", known.vm));
                 None
             }
         };
+        if let Some(container) = &container {
+            container.link_changed();
+        }
+        let mut removed = container.as_ref().map(|container| container.watch());
         self.proved.send_modify(|count| *count += 1);
         spawn_local(adopt(known.clone()));
         let mut pipe = PipeState::Open;
@@ -128,6 +133,9 @@ impl Vms {
                     PipeState::Down => say(&format!("{}: its link is cut", known.vm)),
                     PipeState::Open => say(&format!("{}: its link is open again", known.vm)),
                     PipeState::Awaited | PipeState::Unproved => {}
+                }
+                if let Some(container) = &container {
+                    container.link_changed();
                 }
                 pipe = now.pipe;
             }
@@ -147,6 +155,22 @@ impl Vms {
                 return self.forget(&known);
             }
         }
+    }
+
+    /// What vSphere calls a VM is told before the VM has proved itself: it is kept where it does.
+    pub(super) async fn names(&self, vm: &str, names: VmwareNames) {
+        let mut proved = self.proved.subscribe();
+        let kept = async {
+            loop {
+                if let Some(container) = self.containers.of_vm(vm) {
+                    return container.set_vmware_names(names);
+                }
+                if proved.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _stranger = timeout(PROOF_TIME, kept).await;
     }
 
     fn forget(&self, known: &Arc<Known>) {
