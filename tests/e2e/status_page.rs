@@ -200,7 +200,7 @@ fn a_cut_link_and_the_name_in_vsphere_are_seen() {
 #[test]
 fn with_tlsverify_the_page_asks_for_a_certificate_too() {
     let dir = tempfile::tempdir().unwrap();
-    vch::command("certs").args(&[dir.path().to_str().unwrap(), "--san", "127.0.0.1"]).output().success();
+    vch::command("certs").args([dir.path().to_str().unwrap(), "--san", "127.0.0.1"]).output().success();
     let file = |name: &str| dir.path().join(name).display().to_string();
     let (ca, certificate, key) = (file("ca.pem"), file("server-cert.pem"), file("server-key.pem"));
     let files = ["--tlsverify", "--tlscacert", &ca, "--tlscert", &certificate, "--tlskey", &key];
