@@ -54,7 +54,19 @@ fn a_failure_leaves_things_as_they_were() {
 
 fn release(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_iso-builder"))
-        .args(["release", "--kernel", "kernel", "--tether", "init", "--appliance-init", "init", "-o", "release"])
+        .args([
+            "release",
+            "--kernel",
+            "kernel",
+            "--tether",
+            "init",
+            "--appliance-init",
+            "init",
+            "--vch",
+            "init",
+            "-o",
+            "release",
+        ])
         .args(args)
         .current_dir(dir)
         .env_remove("SOURCE_DATE_EPOCH")

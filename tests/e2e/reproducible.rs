@@ -90,6 +90,7 @@ impl World {
             ("iso-builder", artifacts::program("iso-builder")),
             ("tether", artifacts::program("tether")),
             ("appliance-init", artifacts::program("appliance-init")),
+            ("vch", artifacts::program("vch")),
             ("bzImage", artifacts::dist("kernel")),
             ("image.tar", artifacts::dist("busybox.tar")),
             ("Cargo.lock", artifacts::root().join("Cargo.lock")),
@@ -97,7 +98,8 @@ impl World {
         for (name, from) in &inputs {
             fs::copy(from, self.dir.join(name)).unwrap();
         }
-        fs::write(self.dir.join("manifest.json"), KERNEL_NOTE.replace("IMAGE", &sha256(&inputs[3].1))).unwrap();
+        let kernel = sha256(&artifacts::dist("kernel"));
+        fs::write(self.dir.join("manifest.json"), KERNEL_NOTE.replace("IMAGE", &kernel)).unwrap();
         fs::write(self.dir.join("crates.json"), metadata(&self.dir)).unwrap();
         for entry in fs::read_dir(&self.dir).unwrap().map(|entry| entry.unwrap().path()) {
             let mode = if entry.ends_with("iso-builder") || entry == out { 0o755 } else { self.mode };

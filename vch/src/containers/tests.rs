@@ -1,3 +1,5 @@
+//! Names, ids and beginnings; what is remembered.
+
 use wire::vmx::Dictionary;
 
 use super::*;

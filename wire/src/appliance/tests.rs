@@ -1,3 +1,5 @@
+//! The appliance's keys, one by one and against the document.
+
 use core::time::Duration;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! docker attach over real HTTP: a hub, a guest of its own, and a client that closes its half.
+
 use tokio::io::AsyncReadExt;
 
 use super::super::double::{Host, frame, rest};

@@ -1,3 +1,5 @@
+//! docker exec over real HTTP: bodies, framing, ends and errors.
+
 use tokio::io::AsyncWriteExt;
 
 use super::super::double::{Host, frame, rest};

@@ -1,3 +1,5 @@
+//! Images, as the containers of this host tell of them.
+
 use wire::handshake::LinkKey;
 use wire::spec::{About, LinkDevice, LinkSpec, Process, Spec};
 

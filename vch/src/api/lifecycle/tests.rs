@@ -1,3 +1,5 @@
+//! A restart, when the process has ended before anybody saw it run.
+
 use super::super::double::Host;
 use crate::hub::tests::guest::Guest;
 use crate::hub::tests::{VM, hub, soon};

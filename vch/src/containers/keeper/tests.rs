@@ -1,3 +1,5 @@
+//! What a guest's word and its silence make of a container.
+
 use wire::status::{Ending, Exit, Failure, FailureKind};
 
 use super::*;
