@@ -1,7 +1,7 @@
 //! `vch run`: an image's disk, a machine over it, and the conversation with its guest, one after the other.
 //!
 //! It decides the order, what a signal means before the guest can have it, and the exit code. Nothing of a container that was to leave no trace is left,
-//! whichever way this ends. Where the link leads to another VCH, there is no conversation: [`elsewhere`].
+//! whichever way this ends. Where the link leads to another VCH, there is no conversation: `elsewhere`.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};

@@ -1,6 +1,6 @@
 //! Docker top and docker stats: what a container runs and uses, as its guest counts it.
 //!
-//! It decides when a sample is taken. What ps shows of processes: [`processes`]; what docker calls the counters: [`figures`].
+//! It decides when a sample is taken. What ps shows of processes: [`processes`]; what docker calls the counters: [`mod@figures`].
 
 mod figures;
 mod processes;

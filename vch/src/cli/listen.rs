@@ -10,9 +10,9 @@ use crate::listen::Host;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Docker API")]
 pub struct ListenArgs {
-    /// Where docker clients connect: unix://PATH, tcp://ADDRESS[:PORT], or fd:// for sockets that systemd passes; may be given more than once
+    /// Where docker clients connect: unix://PATH, tcp://ADDRESS:PORT, or fd:// for sockets that systemd passes; may be given more than once
     ///
-    /// The port is 2375, or 2376 with TLS, unless it is said. Who reaches a TCP address without --tlsverify can do with the containers whatever docker can.
+    /// Without `:PORT` it is 2375, or 2376 with TLS. Who reaches a TCP address without --tlsverify can do with the containers whatever docker can.
     #[arg(short = 'H', long, value_name = "HOST")]
     pub host: Vec<Host>,
 

@@ -22,9 +22,9 @@ pub struct ServeArgs {
     #[arg(long, value_enum)]
     pub hypervisor: Hypervisor,
 
-    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vspc://ADDRESS[:PORT], vsock://PORT, or a device, serial://DEVICE?speed=BAUD
+    /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vspc://ADDRESS:PORT, vsock://PORT, or a device, serial://DEVICE?speed=BAUD
     ///
-    /// On vspc, which is telnet with VMware's extension, ESXi connects serial ports that have this host as their concentrator (port 2377), and can move their VMs.
+    /// On vspc, which is telnet with VMware's extension, ESXi connects serial ports that have this host as their concentrator (2377 without `:PORT`), and can move their VMs.
     /// On tcp, vspc and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
     #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
     pub link_listen: Vec<Address>,
@@ -37,9 +37,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", default_value = "100m", value_parser = log_limit)]
     pub log_limit: u64,
 
-    /// Where browsers find the status page: tcp://ADDRESS[:PORT] or unix://PATH; may be given more than once
+    /// Where browsers find the status page: tcp://ADDRESS:PORT or unix://PATH; may be given more than once
     ///
-    /// The port is 2378 unless it is said. The page shows the host and its containers, with their logs, and changes nothing. On TCP it asks of who connects what
+    /// Without `:PORT` it is 2378. The page shows the host and its containers, with their logs, and changes nothing. On TCP it asks of who connects what
     /// the Docker API does: TLS with --tls, and a certificate with --tlsverify.
     #[arg(long, value_name = "ADDRESS")]
     pub status: Vec<StatusHost>,
