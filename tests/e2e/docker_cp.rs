@@ -5,10 +5,9 @@ use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rig::disks::Disks;
-use rig::host::PATIENCE;
+use rig::engine::until;
 use rig::images::{busybox_disk, run};
 use rig::machine::{Machine, Powered, script};
 use rig::serve::Serve;
@@ -160,12 +159,8 @@ fn fifty_megabytes_go_both_ways_and_a_client_that_goes_leaves_nothing_behind() {
     client.stdout.as_mut().unwrap().read_exact(&mut [0; 1000]).unwrap();
     client.kill().unwrap();
     client.wait().unwrap();
-    let deadline = Instant::now() + PATIENCE;
     // the guest's copying program, under the name of its PID 1
-    while docker(&serve, &["top", "web"]).lines().count() > 2 {
-        assert!(Instant::now() < deadline, "{}", docker(&serve, &["top", "web"]));
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until("the guest's copying has ended", || docker(&serve, &["top", "web"]).lines().count() <= 2);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rig::engine::until;
 use rig::host::PATIENCE;
 use rig::images::busybox_disk;
 use rig::machine::{Powered, script};
@@ -156,11 +157,7 @@ fn wait_for_size(state: &Path, bytes: u64) {
             )
             .sum()
     }
-    let deadline = Instant::now() + PATIENCE;
-    while size(state) < bytes {
-        assert!(Instant::now() < deadline, "{} of {bytes} bytes", size(state));
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(&format!("{bytes} bytes are on disk"), || size(state) >= bytes);
 }
 
 /// A small file system of the test's.

@@ -1,7 +1,6 @@
 //! The host itself, by docker's own client: version, info, events, and what is refused.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 
 use rig::images::busybox_disk;
 use rig::machine::script;
@@ -59,16 +58,9 @@ fn the_host_tells_of_itself() {
 #[test]
 fn trap_13_odd_bodies_are_refused_in_json() {
     let serve = Serve::start();
-    drop(serve.stranger());
-    let socket = serve.docker_host().strip_prefix("unix://").unwrap().to_owned();
     let long = "x".repeat(3_000_000);
     for (kind, body) in [("application/json", "{"), ("text/plain", "{}"), ("application/json", long.as_str())] {
-        let mut stream = loop {
-            match UnixStream::connect(&socket) {
-                Ok(stream) => break stream,
-                Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
-            }
-        };
+        let mut stream = serve.engine();
         let length = body.len();
         let head = format!(
             "POST /v1.50/containers/nosuch/exec HTTP/1.1\r\nHost: d\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"

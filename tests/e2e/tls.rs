@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use rig::engine::until;
 use rig::host::PATIENCE;
 use rig::images::run;
 use rig::serve::Serve;
@@ -172,17 +173,10 @@ fn certificates_change_while_it_serves() {
     let first = shown();
     certify(dir.path(), &["--force"]);
     serve.send(Signal::SIGHUP);
-    let deadline = Instant::now() + PATIENCE;
-    while shown() == first {
-        assert!(Instant::now() < deadline, "{}", serve.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("the new certificate is shown", || shown() != first);
     // what it cannot use it does not take
     std::fs::write(dir.path().join("server-key.pem"), "nonsense").unwrap();
     serve.send(Signal::SIGHUP);
-    while !serve.log().contains("the certificates stay as they are") {
-        assert!(Instant::now() < deadline, "{}", serve.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("the certificates stay as they are", || serve.log().contains("the certificates stay as they are"));
     assert_eq!(docker(&serve, &host, files).success(), "linux\n");
 }

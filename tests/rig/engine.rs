@@ -33,7 +33,8 @@ pub struct Demultiplexed {
 }
 
 impl Serve {
-    fn engine(&self) -> UnixStream {
+    /// A connection to the API; waits until serve listens.
+    pub fn engine(&self) -> UnixStream {
         let host = self.docker_host();
         let path = host.strip_prefix("unix://").expect("a socket");
         let deadline = Instant::now() + PATIENCE;
