@@ -16,7 +16,6 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::cli::CertsArgs;
@@ -119,9 +118,7 @@ fn ca_key(dir: &Path) -> Result<KeyPair> {
 
 /// CAs of one name with different keys would be taken for each other.
 fn ca_name(key: &KeyPair) -> String {
-    let digest = Sha256::digest(key.subject_public_key_info());
-    let digits: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("vch CA {digits}")
+    format!("vch CA {}", &state::id_from(key.subject_public_key_info())[..16])
 }
 
 fn ca_params(key: &KeyPair, now: Duration, days: u32) -> CertificateParams {

@@ -21,7 +21,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
 pub(crate) use self::container::{AbsentError, Container, Life};
 pub(crate) use self::events::{Event, Events};
@@ -31,7 +30,7 @@ pub(crate) use self::state::Running;
 pub(crate) use self::state::{Exited, State, human};
 use crate::hub::Hub;
 use crate::lock::locked;
-use crate::state::make_dir;
+use crate::state::{id_from, make_dir};
 
 /// All containers of this host.
 #[derive(Debug)]
@@ -193,13 +192,13 @@ fn id_of(vm: &str) -> String {
     let is_id = vm.len() == ID && vm.chars().all(|char| matches!(char, '0'..='9' | 'a'..='f'));
     match is_id {
         true => vm.into(),
-        false => Sha256::digest(vm).iter().map(|byte| format!("{byte:02x}")).collect(),
+        false => id_from(vm),
     }
 }
 
 /// Docker's form of a network's id: its name is all that is known of it.
 pub(crate) fn network_id(name: &str) -> String {
-    Sha256::digest(format!("network {name}")).iter().map(|byte| format!("{byte:02x}")).collect()
+    id_from(format!("network {name}"))
 }
 
 /// What vSphere Integrated Containers called the networks that are not its own.

@@ -9,7 +9,6 @@
 //! daemon does not.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -81,11 +80,7 @@ pub(crate) enum ExecError {
 impl Execs {
     /// A new one.
     pub(crate) fn create(&self, container: Arc<Container>, asked: Asked) -> anyhow::Result<Arc<Exec>> {
-        let id = state::random()?.iter().fold(String::new(), |mut id, byte| {
-            // a text takes it
-            let _infallible = write!(id, "{byte:02x}");
-            id
-        });
+        let id = state::new_id()?;
         let exec = Arc::new(Exec { id: id.clone(), container, asked, life: watch::Sender::new(Life::Created) });
         let mut all = locked(&self.0);
         all.retain(|_, exec| !exec.is_forgotten());

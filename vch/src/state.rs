@@ -19,6 +19,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use wire::status::Ending;
 
 /// `tether` in the user's cache: what is there can be made again.
@@ -48,7 +49,16 @@ fn base_dir(variable: &str, below_home: &str) -> Result<PathBuf> {
 
 /// An id as docker makes them: 64 hexadecimal digits at random.
 pub fn new_id() -> Result<String> {
-    Ok(random()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random()?))
+}
+
+/// An id of the same form, that is the same for the same text: its SHA-256.
+pub(crate) fn id_from(text: impl AsRef<[u8]>) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// 32 bytes of randomness, for ids and keys.

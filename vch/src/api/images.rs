@@ -13,7 +13,6 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use wire::spec::HealthCheck;
 
 use super::Api;
@@ -23,6 +22,7 @@ use super::filters::Filters;
 use super::json;
 use super::query::Params;
 use crate::containers::{Container, Containers, Told};
+use crate::state;
 use crate::timestamp;
 
 /// Its paths.
@@ -272,9 +272,7 @@ impl Name {
 
     /// Of an image whose id nobody told: it is the same for all that have the name.
     fn id(&self) -> String {
-        let digest = Sha256::digest(self.to_string());
-        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{digits}")
+        format!("sha256:{}", state::id_from(self.to_string()))
     }
 }
 

@@ -9,11 +9,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::inspect::RUNTIME;
 use super::{Api, MIN_VERSION, VERSION, events, json, networks, refused};
 use crate::containers::State as ContainerState;
+use crate::state;
 use crate::timestamp::{self, now_ns};
 
 /// Its paths, and of what belongs to no container.
@@ -185,8 +185,7 @@ fn operating_system(text: &str) -> String {
 
 /// The same at every start, and another for another host or state directory. Written as docker writes its own.
 fn engine_id(name: &str, root: &str) -> String {
-    let digest = Sha256::digest(format!("{name} {root}"));
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = state::id_from(format!("{name} {root}"));
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]].join("-")
 }
 
