@@ -30,6 +30,7 @@ pub struct Serve {
     dir: TempDir,
     child: Option<Child>,
     options: Vec<String>,
+    hypervisor: &'static str,
 }
 
 impl Serve {
@@ -39,13 +40,48 @@ impl Serve {
 
     /// With more options; `STATE` in them is its directory of what must last.
     pub fn start_with(options: &[&str]) -> Serve {
+        Serve::begin("none", options)
+    }
+
+    /// One that makes machines, with QEMU, and keeps the image `busybox`.
+    pub fn with_qemu(options: &[&str]) -> Serve {
+        let serve = Serve::begin("qemu", options);
+        let archive = artifacts::dist("busybox.tar");
+        serve.until_docker_answers();
+        serve.docker(&["load", "-q", "-i", archive.to_str().expect("a path of ours")]).output().success();
+        serve
+    }
+
+    /// Waits until docker's client is answered.
+    pub fn until_docker_answers(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.docker(&["version", "--format", "{{.Server.Version}}"]).output().code != 0 {
+            assert!(Instant::now() < deadline, "docker is not answered: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The processes of its machines: those whose command line names its directory.
+    pub fn machines(&self) -> Vec<Pid> {
+        let own = self.dir.path().display().to_string();
+        let processes = fs::read_dir("/proc").expect("proc").flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let is_machine = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.split('\0').next().is_some_and(|program| program.contains("qemu-system")) && line.contains(&own)
+        };
+        pids.filter(is_machine).map(Pid::from_raw).collect()
+    }
+
+    fn begin(hypervisor: &'static str, options: &[&str]) -> Serve {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let key = dir.path().join("master.key");
         fs::write(&key, format!("{MASTER_KEY}\n")).expect("a file");
         fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a file of ours");
         let state = dir.path().join("state").display().to_string();
         let options = options.iter().map(|option| option.replace("STATE", &state)).collect();
-        let mut serve = Serve { dir, child: None, options };
+        let mut serve = Serve { dir, child: None, options, hypervisor };
         serve.start_again();
         serve
     }
@@ -132,7 +168,7 @@ impl Serve {
     pub fn start_again(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a file");
         let child = Command::new(artifacts::program("vch"))
-            .args(["serve", "--hypervisor", "none", "--link-listen"])
+            .args(["serve", "--hypervisor", self.hypervisor, "--link-listen"])
             .arg(format!("unix://{}", self.path("links.sock").display()))
             .arg("--master-key")
             .arg(self.path("master.key"))
@@ -225,6 +261,11 @@ impl Drop for Serve {
             eprintln!("{}", self.log());
         }
         self.kill();
+        // its machines outlive it, as they are to
+        for machine in self.machines() {
+            // one that has ended meanwhile is gone, too
+            let _gone = kill(machine, Signal::SIGKILL);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod archive;
 mod attach;
 mod carried;
 mod changes;
+mod create;
 #[cfg(test)]
 mod double;
 mod endpoints;
@@ -43,12 +44,22 @@ use self::error::ApiError;
 pub(crate) use self::inspect::{Condition, details};
 use crate::containers::Containers;
 use crate::execs::Execs;
+use crate::maker::Maker;
 
 /// What every request may use.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) containers: Arc<Containers>,
     pub(crate) execs: Execs,
+    /// None: machines are made elsewhere.
+    pub(crate) maker: Option<Arc<Maker>>,
+}
+
+impl Api {
+    /// What makes machines; without one, `why` says what to do instead.
+    fn maker(&self, why: &'static str) -> Result<&Arc<Maker>, ApiError> {
+        self.maker.as_ref().ok_or_else(|| ApiError::not_implemented(why))
+    }
 }
 
 /// The newest version that is spoken; a client that speaks a newer one speaks this one then.
@@ -62,6 +73,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(archive::routes())
         .merge(attach::routes())
         .merge(changes::routes())
+        .merge(create::routes())
         .merge(exec::routes())
         .merge(images::routes())
         .merge(lifecycle::routes())

@@ -30,6 +30,7 @@ pub(crate) use self::state::Running;
 pub(crate) use self::state::{Exited, State, human};
 use crate::hub::Hub;
 use crate::lock::locked;
+use crate::maker::{Made, MakeError};
 use crate::state::{id_from, make_dir};
 
 /// All containers of this host.
@@ -118,6 +119,21 @@ impl Containers {
             }
         };
         tokio::spawn(keeper::keep(self.clone(), container.clone(), hub, is_new));
+        Ok(container)
+    }
+
+    /// Writes down a container that is to have a machine of this host's.
+    pub(crate) fn create(&self, id: &str, name: &str, made: Made, told: &str) -> Result<Arc<Container>, MakeError> {
+        if !is_name(name) {
+            return Err(NameError::Invalid(name.into()).into());
+        }
+        let mut all = locked(&self.all);
+        if let Some(other) = all.values().find(|other| other.name() == name) {
+            return Err(NameError::Taken { name: name.into(), id: other.id.clone() }.into());
+        }
+        let container = Container::created(id, name, &self.dir.join(id), (made, told), self.journal_limit)?;
+        let container = Arc::new(container);
+        all.insert(id.into(), container.clone());
         Ok(container)
     }
 

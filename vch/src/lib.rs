@@ -18,6 +18,9 @@
 //! status_page  what a browser is shown of it
 //! logs      `vch logs`                timestamp   times as docker writes them
 //!
+//! maker     what docker create and start make of an image: a container with a machine of its own
+//! hypervisor  who makes machines, QEMU for one       image_store  docker's images
+//!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
 //! master_key  what the keys of links follow from
 //! ```
@@ -36,12 +39,15 @@ pub mod detach;
 mod execs;
 pub mod guest_link;
 pub mod hub;
+mod hypervisor;
+mod image_store;
 pub mod images;
 pub mod inputs;
 mod journal;
 pub mod listen;
 mod lock;
 pub mod logs;
+mod maker;
 pub mod master_key;
 mod notify;
 pub mod ova;

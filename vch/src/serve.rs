@@ -26,20 +26,19 @@ use crate::cli::{Hypervisor, ServeArgs};
 use crate::containers::Containers;
 use crate::execs::Execs;
 use crate::listen::Listeners;
+use crate::maker::Maker;
 use crate::notify::Supervisor;
 use crate::pipe::{Address, Listener, Pipe, VmwareNames};
 use crate::signals::SIGHUP;
 use crate::status_page::Page;
-use crate::{master_key, signals, state, status_page};
+use crate::{assets, master_key, signals, state, status_page};
 
 use self::vms::Vms;
 
 /// Serves until it is told to end; the result is the exit code.
 pub fn run(args: &ServeArgs) -> Result<u8> {
-    if args.hypervisor == Hypervisor::Qemu {
-        bail!(
-            "vch serve does not make machines with QEMU yet: use --hypervisor none, and start them with their links at --link-listen"
-        );
+    if args.hypervisor == Hypervisor::None && args.link_listen.is_empty() {
+        bail!("with --hypervisor none, machines are made elsewhere: say with --link-listen where they connect");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let result = LocalSet::new().block_on(&runtime, serve(args));
@@ -60,12 +59,25 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let lost_after = Duration::from_secs(args.lost_after.into());
     let containers = Containers::open_with(&state.join(STATE), args.log_limit, lost_after)?;
     containers.expect_links();
+    let maker = match args.hypervisor {
+        Hypervisor::None => None,
+        Hypervisor::Qemu => {
+            let boot = assets::find(args.boot, args.assets.as_deref(), &std::env::current_exe()?)?;
+            Some(Arc::new(Maker::open(containers.clone(), key.clone(), &state, boot).await?))
+        }
+    };
     let vms = Arc::new(Vms::new(key, containers.clone()));
-    let app = api::router(Arc::new(Api { containers: containers.clone(), execs: Execs::default() }));
+    let (execs, maker_of_api) = (Execs::default(), maker.clone());
+    let app = api::router(Arc::new(Api { containers: containers.clone(), execs, maker: maker_of_api }));
     // what is wrong with the options is told before a VM connects
     let api = Listeners::open(&args.listen, &state)?;
     let browsers = api.open_status(&args.status)?;
     let mut doors = Vec::new();
+    if let Some(maker) = &maker {
+        let address = maker.links();
+        spawn_local(accept_links(Listener::bind(&address)?, address, vms.clone()));
+        maker.adopt().await?;
+    }
     for address in &args.link_listen {
         let listener = Listener::bind(address)?;
         let shown = listener.shown(address);

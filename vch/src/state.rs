@@ -13,7 +13,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -208,6 +209,23 @@ pub fn socket_dir() -> Result<tempfile::TempDir> {
     let owner_only = fs::Permissions::from_mode(0o700);
     let made = tempfile::Builder::new().prefix("vch-").permissions(owner_only).tempdir_in(&parent);
     made.with_context(|| format!("cannot make a directory in {}", parent.display()))
+}
+
+/// The directory for the sockets of a host that keeps its state in `state`: the same after each start, and its owner's alone.
+pub(crate) fn lasting_socket_dir(state: &Path) -> Result<PathBuf> {
+    let short = |path: &PathBuf| path.is_dir() && path.as_os_str().len() < 60;
+    let parent = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(short).unwrap_or("/tmp".into());
+    let state = fs::canonicalize(state).with_context(|| format!("cannot find {}", state.display()))?;
+    let dir = parent.join(format!("vch-{}", &id_from(state.as_os_str().as_bytes())[..12]));
+    make_dir(&dir)?;
+    let meta = fs::symlink_metadata(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let is_ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+    match is_ours {
+        true => Ok(dir),
+        false => {
+            bail!("{} is somebody else's: remove it, or set XDG_RUNTIME_DIR to a directory of your own", dir.display())
+        }
+    }
 }
 
 /// Whether the file system of `dir` has no room left.

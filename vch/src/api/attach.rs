@@ -27,7 +27,7 @@ use super::query::Params;
 use super::stdcopy::{Framing, Source};
 use crate::containers::{Container, State as ContainerState};
 use crate::detach::Keys;
-use crate::hub::{AttachOptions, Hub, Stream};
+use crate::hub::{AttachOptions, Stream};
 use crate::journal::{self, Selection};
 
 /// Its paths.
@@ -115,8 +115,8 @@ struct Visit {
     records: Option<journal::Reader>,
     stdout: bool,
     stderr: bool,
-    /// The input goes there.
-    hub: Option<Hub>,
+    /// The input goes to its process.
+    reads: bool,
     keys: Keys,
 }
 
@@ -138,7 +138,11 @@ impl Visit {
         let keys = detach_keys(asked)?;
         let (stream, logs) = (asked.flag("stream"), asked.flag("logs"));
         let has_ended = matches!(container.state(), ContainerState::Exited(_));
-        if has_ended && !logs {
+        // one whose machine this host makes may be started again, and whoever attaches before hears all of it
+        let is_made = container.made().is_some();
+        if is_made && !container.state().is_running() {
+            container.journal.resume();
+        } else if has_ended && !logs {
             return Err(ApiError::conflict("You cannot attach to a stopped container, start it first"));
         }
         let end = container.journal.end();
@@ -148,22 +152,24 @@ impl Visit {
             (false, true) => Some(Selection { from: end, to: None }),
             (false, false) => None,
         };
-        let reads = stream && !has_ended && asked.flag("stdin") && container.reads_stdin();
+        let reads = stream && (is_made || !has_ended) && asked.flag("stdin") && container.reads_stdin();
         let is_held = matches!(container.state(), ContainerState::Created);
         // one that runs writes on, also while its link is away; one that is held is to be there
-        let hub = if reads || (stream && is_held) { Some(container.reach().await?) } else { None };
+        if !is_made && (reads || (stream && is_held)) {
+            container.reach().await?;
+        }
         let records = selection.map(|selection| container.journal.read(selection));
         api.containers.events.container(&container, "attach", &[]);
         let (stdout, stderr) = (asked.flag("stdout"), asked.flag("stderr"));
-        Ok(Visit { api, container, framing, records, stdout, stderr, hub: hub.filter(|_| reads), keys })
+        Ok(Visit { api, container, framing, records, stdout, stderr, reads, keys })
     }
 
     async fn serve(self, Connection { mut reader, mut writer }: Connection) {
-        let Visit { api, container, framing, records, stdout, stderr, hub, keys } = self;
+        let Visit { api, container, framing, records, stdout, stderr, reads, keys } = self;
         let Some(records) = records else { return hijack::close(reader, writer).await };
         let heard = {
             let hearing = hear(records, &mut writer, framing, [stdout, stderr]);
-            let saying = say(&container, hub, keys, &mut reader);
+            let saying = say(&container, reads, keys, &mut reader);
             tokio::pin!(hearing, saying);
             tokio::select! {
                 heard = &mut hearing => {
@@ -190,8 +196,11 @@ impl Visit {
 }
 
 /// Gives the client's input to the main process.
-async fn say(container: &Container, hub: Option<Hub>, keys: Keys, reader: &mut Reader) -> Said {
-    let Some(hub) = hub else { return Said::All };
+async fn say(container: &Container, reads: bool, keys: Keys, reader: &mut Reader) -> Said {
+    if !reads {
+        return Said::All;
+    }
+    let Some(hub) = container.next_hub().await else { return Said::All };
     let options = AttachOptions { stdin: true, ..AttachOptions::default() };
     let terminal = container.has_terminal();
     match hub.attach(MAIN, options).await {

@@ -37,7 +37,7 @@ impl Host {
         guest.with(|state| state.spec = Some(spec));
         guest.connect(&hub).await;
         let container = containers.arrived(VM, hub).unwrap();
-        let api = Arc::new(Api { containers, execs: Execs::default() });
+        let api = Arc::new(Api { containers, execs: Execs::default(), maker: None });
         soon("it runs", container.watch().wait_for(|life| life.state.is_running())).await.unwrap();
         Host { api, guest, container, _dir: dir }
     }

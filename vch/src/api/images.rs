@@ -10,9 +10,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use wire::spec::HealthCheck;
 
 use super::Api;
@@ -32,11 +35,41 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/images/search", get(refused))
         .route("/images/get", get(refused))
         .route("/images/create", post(refused))
-        .route("/images/load", post(refused))
+        .route("/images/load", post(load))
         .route("/images/prune", post(refused))
         // names may hold slashes
         .route("/images/{*rest}", get(about).post(refused).delete(refused))
         .merge(usage::routes())
+}
+
+/// Spools the archive, and takes what is in it. Whatever is wrong with it is told in the answer's body, as docker does.
+async fn load(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
+    let mut pieces = body.into_data_stream();
+    let Some(maker) = api.maker.clone() else {
+        carried::drain(&mut pieces).await;
+        return Err(no_store());
+    };
+    let spool = tempfile::NamedTempFile::new().map_err(|error| ApiError::internal(error.to_string()))?;
+    let (file, path) = spool.into_parts();
+    let mut file = tokio::fs::File::from_std(file);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| ApiError::bad_parameter(error.to_string()))?;
+        file.write_all(&piece).await.map_err(|error| ApiError::internal(error.to_string()))?;
+    }
+    file.flush().await.map_err(|error| ApiError::internal(error.to_string()))?;
+    let loaded = tokio::task::spawn_blocking(move || maker.images.load(&path)).await;
+    let lines = match loaded {
+        Ok(Ok(names)) => {
+            names.iter().map(|name| format!("{}\n", json!({ "stream": format!("Loaded image: {name}\n") }))).collect()
+        }
+        Ok(Err(error)) => failed(&format!("{error:#}")),
+        Err(error) => failed(&error.to_string()),
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], lines).into_response())
+}
+
+fn failed(message: &str) -> String {
+    format!("{}\n", json!({ "errorDetail": { "message": message }, "error": message }))
 }
 
 async fn refused(body: Body) -> ApiError {

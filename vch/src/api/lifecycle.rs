@@ -18,7 +18,7 @@ use wire::message::{MAIN, Reply, Request};
 use super::error::ApiError;
 use super::filters::Filters;
 use super::query::Params;
-use super::{Api, json, wait};
+use super::{Api, json, refused, wait};
 use crate::containers::{Container, Event, Life, State as ContainerState};
 use crate::hub::HubError;
 use crate::timestamp::{self, now_ns};
@@ -40,6 +40,10 @@ type Done = Result<StatusCode, ApiError>;
 
 async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Done {
     let container = api.containers.find(&id)?;
+    if container.made().is_some() && !container.state().is_running() {
+        api.maker(refused::MAKES)?.start(&container).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     match container.state() {
         ContainerState::Running(_) => Ok(StatusCode::NOT_MODIFIED),
         ContainerState::Exited(_) => Err(made_elsewhere(&container)),

@@ -24,7 +24,7 @@ const fn refused(method: Method, path: &'static str, why: &'static str) -> Refus
     Refused { method, path, why }
 }
 
-const MAKES: &str = "this host does not make machines: make the containerVM with vch run or vch vmx, give it this host as the other end of its link, \
+pub(super) const MAKES: &str = "this host does not make machines: make the containerVM with vch run or vch vmx, give it this host as the other end of its link, \
      and it is a container here";
 const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
 const NETWORKS: &str = "networks of containerVMs are made where the machines are: give the machine a card there";
@@ -36,8 +36,7 @@ const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in 
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 28] = [
-    refused(Method::POST, "/containers/create", MAKES),
+pub(super) static REFUSED: [Refused; 27] = [
     refused(
         Method::POST,
         "/containers/{id}/update",

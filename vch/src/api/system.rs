@@ -210,7 +210,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let containers = Containers::open(dir.path(), 1 << 20).unwrap();
         containers.add("web", None);
-        let facts = facts(&Api { containers, execs: crate::execs::Execs::default() });
+        let facts = facts(&Api { containers, execs: crate::execs::Execs::default(), maker: None });
         let missing: Vec<&str> = FIELDS.split_whitespace().filter(|name| facts.get(name).is_none()).collect();
         assert_eq!(missing, Vec::<&str>::new());
         assert_eq!((&facts["Containers"], &facts["ContainersStopped"]), (&json!(1), &json!(1)));

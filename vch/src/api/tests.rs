@@ -39,8 +39,11 @@ impl Served {
         let host = format!("unix://{}", socket.display());
         let line = Line::parse_from(["serve", "--host", host.as_str()]);
         let listeners = Listeners::open(&line.listen, dir.path()).unwrap();
-        let serving = listeners
-            .serve(&router(Arc::new(Api { containers: containers.clone(), execs: crate::execs::Execs::default() })));
+        let serving = listeners.serve(&router(Arc::new(Api {
+            containers: containers.clone(),
+            execs: crate::execs::Execs::default(),
+            maker: None,
+        })));
         let web = containers.add("web", None);
         Served { containers, web, socket, _serving: serving, _dir: dir }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Control, ListenArgs};
+use super::{BootKind, Control, ListenArgs};
 use crate::listen::StatusHost;
 use crate::pipe::Address;
 use crate::size;
@@ -26,8 +26,17 @@ pub struct ServeArgs {
     ///
     /// On vspc, which is telnet with VMware's extension, ESXi connects serial ports that have this host as their concentrator (2377 without `:PORT`), and can move their VMs.
     /// On tcp, vspc and serial, which others can overhear, packets must be sealed. On unix and vsock the VM's spec decides.
-    #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
+    /// With --hypervisor qemu, its own machines have an address of their own, and others may connect to these.
+    #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub link_listen: Vec<Address>,
+
+    /// Boot its machines' kernel directly, or bootstrap.iso through the firmware
+    #[arg(long, value_enum, default_value_t = BootKind::Kernel)]
+    pub boot: BootKind,
+
+    /// Where kernel, initramfs and bootstrap.iso lie [default: dist/ beside the program, /usr/share/tether]
+    #[arg(long, value_name = "DIR", env = "VCH_ASSETS")]
+    pub assets: Option<PathBuf>,
 
     /// A machine whose link has been away for so many seconds counts as gone: its container shows as exited, until it comes back
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]

@@ -18,8 +18,10 @@ use wire::status::Status;
 use super::record::{Record, Told};
 use super::state::{Exited, State};
 use crate::hub::{GuestStatus, Hub, HubError, PipeState};
+use crate::hypervisor::Powered;
 use crate::journal::Journal;
 use crate::lock::locked;
+use crate::maker::Made;
 use crate::pipe::VmwareNames;
 use crate::state::make_dir;
 use crate::timestamp::now_ns;
@@ -45,6 +47,8 @@ pub(crate) struct Container {
     start_when_held: Mutex<bool>,
     /// Docker tells of an end that was asked for by two events.
     stop_asked: Mutex<bool>,
+    /// Its machine, while it is on and this host has made it.
+    powered: watch::Sender<Option<Powered>>,
 }
 
 /// A container's state, and what has happened to it, for whoever waits.
@@ -80,7 +84,29 @@ impl Container {
     /// One that nobody has heard of before.
     pub(super) fn new(id: &str, vm: &str, dir: &Path, journal_limit: u64) -> Result<Container> {
         make_dir(dir)?;
-        let record = Record { vm: vm.into(), name: vm.into(), created_ns: now_ns(), state: State::Created, spec: None };
+        let record = Record {
+            vm: vm.into(),
+            name: vm.into(),
+            created_ns: now_ns(),
+            state: State::Created,
+            spec: None,
+            made: None,
+        };
+        record.write(dir)?;
+        Container::with(id, dir, record, journal_limit)
+    }
+
+    /// One that is to have a machine of this host's; `told` is its spec, as its guest will tell it.
+    pub(super) fn created(
+        id: &str,
+        name: &str,
+        dir: &Path,
+        (made, told): (Made, &str),
+        journal_limit: u64,
+    ) -> Result<Container> {
+        make_dir(dir)?;
+        let (vm, name, spec, made) = (id.into(), name.into(), Some(told.into()), Some(made));
+        let record = Record { vm, name, created_ns: now_ns(), state: State::Created, spec, made };
         record.write(dir)?;
         Container::with(id, dir, record, journal_limit)
     }
@@ -116,6 +142,7 @@ impl Container {
             saving: Mutex::default(),
             start_when_held: Mutex::default(),
             stop_asked: Mutex::default(),
+            powered: watch::Sender::new(None),
         })
     }
 
@@ -174,6 +201,16 @@ impl Container {
         self.life.receiver_count()
     }
 
+    /// What its machine is made of, if this host makes it.
+    pub(crate) fn made(&self) -> Option<Made> {
+        locked(&self.record).made.clone()
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     // -- its machine
 
     /// The link to its machine, as long as that can be asked.
@@ -227,6 +264,37 @@ impl Container {
     /// Where its output is kept.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.dir.join(JOURNAL)
+    }
+
+    /// Its machine, while it is on and this host has made it.
+    pub(crate) fn powered(&self) -> Option<Powered> {
+        self.powered.borrow().clone()
+    }
+
+    pub(crate) fn set_powered(&self, powered: Option<Powered>) {
+        self.powered.send_replace(powered);
+    }
+
+    /// Its machine is off. Whatever its guest has not told is not told any more.
+    pub(crate) fn machine_ended(self: &Arc<Self>, why: &str) {
+        if let Some(hub) = self.hub.borrow().clone() {
+            return hub.machine_ended(why);
+        }
+        if !self.watch().borrow().is_over() {
+            let (started_ns, finished_ns, error) = (0, now_ns(), why.to_owned());
+            self.set_state(State::Exited(Exited { started_ns, finished_ns, code: 255, oom: false, error }));
+            self.save();
+        }
+    }
+
+    /// The link of a container, as soon as there is one: its machine may yet have to be made.
+    pub(crate) async fn next_hub(&self) -> Option<Hub> {
+        let mut hub = self.hub.subscribe();
+        let mut life = self.watch();
+        tokio::select! {
+            hub = hub.wait_for(Option::is_some) => hub.ok().and_then(|hub| hub.clone()),
+            _ = life.wait_for(|life| life.removed) => None,
+        }
     }
 
     /// Its link is open at this moment.

@@ -11,6 +11,7 @@ use wire::spec::{About, Spec};
 use wire::vmx::Dictionary;
 
 use super::state::State;
+use crate::maker::Made;
 
 /// What is remembered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub(crate) struct Record {
     /// The guest's own spec, as the text of a VMX dictionary without the link's key. Its environment may hold secrets: the file is its owner's alone.
     #[serde(default)]
     pub(crate) spec: Option<String>,
+    /// What its machine is made of, if this host makes it.
+    #[serde(default)]
+    pub(crate) made: Option<Made>,
 }
 
 /// What the guest was asked to be, read from its own words.

@@ -11,7 +11,7 @@ use crate::cli::run::disks::Backing;
 use crate::plan::{Plan, TOP_SERIAL};
 use crate::state::{About, Container};
 use crate::vm::vsock::Vsock;
-use crate::vm::{Accel, Boot, Card, Disk, Format, LinkEnd, Machine, overlay, ports, qemu};
+use crate::vm::{Accel, Boot, Card, CardEnd, Disk, Format, LinkEnd, Machine, overlay, ports, qemu};
 use crate::volumes::{self, Attached};
 
 /// The disks that an image's files are on.
@@ -57,7 +57,7 @@ impl Parts<'_> {
                 eprint!("{}", ports::tell(&card.publish, &forwards));
                 self.about.ports = forwards.iter().map(shown).collect();
                 self.told.published = forwards.iter().map(published).collect();
-                Some(Card { mac: card.mac, forwards })
+                Some(Card { mac: card.mac, end: CardEnd::User(forwards) })
             }
         };
         self.about.mounts = self.mounts();
@@ -82,7 +82,7 @@ impl Parts<'_> {
             guestinfo: container.guestinfo(),
             root,
             disks,
-            card,
+            cards: card.into_iter().collect(),
             orders: self.orders,
         };
         for file in [Some(&machine.console), machine.log.as_ref()].into_iter().flatten() {

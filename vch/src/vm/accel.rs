@@ -81,7 +81,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         guestinfo: nothing,
         root: None,
         disks: Vec::new(),
-        card: None,
+        cards: Vec::new(),
         orders: None,
     };
     let mut process = qemu::Process::start(program, &machine)?;

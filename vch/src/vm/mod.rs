@@ -49,7 +49,7 @@ pub struct Machine {
     pub root: Option<Disk>,
     /// All other disks. One controller holds them: each device of its own would cost a tenth of a second of every start.
     pub disks: Vec<Disk>,
-    pub card: Option<Card>,
+    pub cards: Vec<Card>,
     /// The unix socket at which QEMU takes orders, and tells why it ends: QMP.
     pub orders: Option<PathBuf>,
 }
@@ -59,6 +59,8 @@ pub struct Machine {
 pub enum LinkEnd {
     /// The unix socket at which vch itself waits, from before the machine is on. Without vch the machine has nothing to run for: it ends when it would boot again.
     Own(PathBuf),
+    /// A host's own socket, which waits there also after the host has been started again. The machine ends when it would boot again: its host decides on that.
+    Host(PathBuf),
     /// A VCH elsewhere, at a unix socket or by TCP, which may come and go while the machine runs.
     Elsewhere(Address),
 }
@@ -83,9 +85,20 @@ pub enum Format {
     Vmdk,
 }
 
-/// A network card on QEMU's user network.
+/// A network card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
     pub mac: [u8; 6],
-    pub forwards: Vec<Forward>,
+    pub end: CardEnd,
+}
+
+/// What a card is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CardEnd {
+    /// QEMU's user network, into which these ports of the host lead.
+    User(Vec<Forward>),
+    /// A switch in this program: each frame is a datagram. The machine's frames go to the socket `switch`; those for it go to its own socket, `machine`.
+    Switch { switch: PathBuf, machine: PathBuf },
+    /// A device of the host's kernel.
+    Tap(String),
 }

@@ -59,6 +59,11 @@ impl Orders {
         self.order("system_powerdown").await
     }
 
+    /// Ends QEMU now, and the machine with it.
+    pub async fn quit(&mut self) -> Result<()> {
+        self.order("quit").await
+    }
+
     async fn order(&mut self, command: &str) -> Result<()> {
         let line = format!("{{\"execute\": \"{command}\"}}\n");
         self.out.write_all(line.as_bytes()).await.with_context(|| format!("QEMU does not take the order {command}"))

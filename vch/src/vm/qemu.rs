@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use wire::spec::{LOG_PORT, LinkDevice, VIRTIO_PORT};
 
 use super::ports::{self, Forward};
-use super::{Accel, Boot, Disk, Format, LinkEnd, Machine, Vsock};
+use super::{Accel, Boot, Card, CardEnd, Disk, Format, LinkEnd, Machine, Vsock};
 use crate::pipe::Address;
 
 /// The program, as the user names it or as it is found in `PATH`.
@@ -35,7 +35,7 @@ pub fn quick_firmware() -> Option<PathBuf> {
 pub fn arguments(machine: &Machine) -> Vec<OsString> {
     let mut line = Line(Vec::new());
     line.words("-nodefaults -no-user-config -display none -vga none -nic none -monitor none");
-    if let LinkEnd::Own(_) = machine.link_end {
+    if let LinkEnd::Own(_) | LinkEnd::Host(_) = machine.link_end {
         line.words("-no-reboot");
     }
     if let Some(orders) = &machine.orders {
@@ -108,15 +108,8 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         line.drive(&name, disk);
         line.words(&format!("-device scsi-hd,bus=scsi.0,scsi-id=0,lun={number},drive={name}{}", serial(disk)));
     }
-    if let Some(card) = &machine.card {
-        // an IPv6 address of QEMU's leads nowhere where the host has none, and programs would try it first
-        let mut network = "-netdev user,id=net,ipv6=off".to_owned();
-        for Forward { protocol, address, host, guest } in &card.forwards {
-            network.push_str(&format!(",hostfwd={}:{address}:{host}-:{guest}", ports::name(*protocol)));
-        }
-        line.words(&network);
-        let mac = card.mac.map(|byte| format!("{byte:02x}")).join(":");
-        line.words(&format!("-device virtio-net-pci,netdev=net,mac={mac},romfile="));
+    for (number, card) in machine.cards.iter().enumerate() {
+        line.card(number, card);
     }
     // what the guest does not use goes back to the host
     line.words("-device virtio-balloon-pci,free-page-reporting=on");
@@ -209,7 +202,7 @@ impl Line {
                 let host = host.trim_start_matches('[').trim_end_matches(']');
                 self.words(&format!("-chardev socket,id=link,reconnect=1,port={port},host={host}"));
             }
-            LinkEnd::Elsewhere(Address::Unix(path)) => {
+            LinkEnd::Host(path) | LinkEnd::Elsewhere(Address::Unix(path)) => {
                 self.option("-chardev", "socket,id=link,reconnect=1,path=", path);
             }
             // QEMU connects to nothing else; the options take no such address
@@ -217,6 +210,33 @@ impl Line {
                 self.words("-chardev null,id=link");
             }
         }
+    }
+
+    /// A network card and its other end.
+    fn card(&mut self, number: usize, card: &Card) {
+        match &card.end {
+            CardEnd::User(forwards) => {
+                // an IPv6 address of QEMU's leads nowhere where the host has none, and programs would try it first
+                let mut network = format!("-netdev user,id=net{number},ipv6=off");
+                for Forward { protocol, address, host, guest } in forwards {
+                    network.push_str(&format!(",hostfwd={}:{address}:{host}-:{guest}", ports::name(*protocol)));
+                }
+                self.words(&network);
+            }
+            CardEnd::Switch { switch, machine } => {
+                self.option(
+                    "-netdev",
+                    &format!("dgram,id=net{number},remote.type=unix,local.type=unix,remote.path="),
+                    switch,
+                );
+                self.suboption(",local.path=", machine);
+            }
+            CardEnd::Tap(name) => {
+                self.words(&format!("-netdev tap,id=net{number},ifname={name},script=no,downscript=no"))
+            }
+        }
+        let mac = card.mac.map(|byte| format!("{byte:02x}")).join(":");
+        self.words(&format!("-device virtio-net-pci,netdev=net{number},mac={mac},romfile="));
     }
 
     /// The host's side of a disk.
@@ -236,13 +256,20 @@ impl Line {
         self.option("-drive", &format!("if=none,id={name},format={format},cache={cache},{access},file="), &disk.file);
     }
 
-    /// An option whose last suboption is a path; a comma in it is written twice.
+    /// An option whose last suboption is a path.
     fn option(&mut self, option: &str, suboptions: &str, path: &Path) {
-        let mut value = suboptions.as_bytes().to_vec();
+        self.0.extend([option.into(), OsString::new()]);
+        self.suboption(suboptions, path);
+    }
+
+    /// More of the last option, up to a path; a comma in it is written twice.
+    fn suboption(&mut self, suboptions: &str, path: &Path) {
+        let mut value = self.0.pop().unwrap_or_default().into_vec();
+        value.extend_from_slice(suboptions.as_bytes());
         for &byte in path.as_os_str().as_bytes() {
             value.extend(std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
         }
-        self.0.extend([option.into(), OsString::from_vec(value)]);
+        self.0.push(OsString::from_vec(value));
     }
 }
 

@@ -20,7 +20,7 @@ fn machine() -> Machine {
         guestinfo: "/c/guestinfo".into(),
         root: Some(root(true)),
         disks: Vec::new(),
-        card: None,
+        cards: Vec::new(),
         orders: None,
     }
 }
@@ -156,12 +156,13 @@ fn many_disks_have_one_controller() {
 fn a_card_and_what_leads_to_it() {
     let forward = |protocol, host, guest| Forward { protocol, address: [127, 0, 0, 1].into(), host, guest };
     let forwards = vec![forward(Protocol::Tcp, 8080, 80), forward(Protocol::Udp, 53, 53)];
-    let machine = Machine { card: Some(Card { mac: [2, 0, 0xab, 0, 0, 1], forwards }), ..machine() };
+    let machine =
+        Machine { cards: vec![Card { mac: [2, 0, 0xab, 0, 0, 1], end: CardEnd::User(forwards) }], ..machine() };
     check(
         &machine,
         &[
-            "-netdev user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:53-:53",
-            "-device virtio-net-pci,netdev=net,mac=02:00:ab:00:00:01,romfile=",
+            "-netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:53-:53",
+            "-device virtio-net-pci,netdev=net0,mac=02:00:ab:00:00:01,romfile=",
         ],
         &[],
     );

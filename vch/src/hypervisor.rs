@@ -1,0 +1,94 @@
+//! What makes machines: the seam behind which QEMU stands, and another hypervisor may.
+//!
+//! It decides which orders a machine takes and how its end is told. What a machine is made of: [`crate::vm`]; which machine a container has: [`crate::maker`].
+
+mod qemu;
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use self::qemu::Qemu;
+pub(crate) use crate::vm::orders::Off;
+use crate::vm::{Card, Disk, Machine};
+
+/// A hypervisor. A machine goes by the directory that holds its files, and outlives this program.
+pub(crate) trait Hypervisor: fmt::Debug + Send + Sync {
+    /// Makes a machine of its parts, and powers it on.
+    fn power_on<'a>(&'a self, dir: &'a Path, machine: &'a Machine) -> BoxFuture<'a, Result<Powered>>;
+
+    /// The machine that an earlier program powered on, if it is on still.
+    fn find<'a>(&'a self, dir: &'a Path) -> BoxFuture<'a, Result<Option<Powered>>>;
+
+    /// Removes what the hypervisor itself keeps of a machine that is off.
+    fn forget(&self, dir: &Path) -> Result<()>;
+}
+
+/// What a machine is told to do while it is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the parts that give these orders are being written")]
+pub(crate) enum Order {
+    PressPowerButton,
+    PowerOff,
+    Reset,
+    /// Its processors stand still until it resumes.
+    Pause,
+    Resume,
+    /// A disk is plugged in: its guest finds it by its serial number.
+    PlugDisk(Disk),
+    /// A network card is plugged in: its guest finds it by its MAC address.
+    PlugCard(Card),
+    /// The card with this MAC address is pulled out.
+    PullCard([u8; 6]),
+    /// It has so much memory from now on: mebibytes.
+    Memory(u64),
+    /// It has so many processors from now on.
+    Processors(u8),
+}
+
+/// A machine that is on, or was.
+#[derive(Clone, Debug)]
+pub(crate) struct Powered {
+    orders: mpsc::Sender<(Order, oneshot::Sender<Result<()>>)>,
+    off: watch::Receiver<Option<Off>>,
+}
+
+/// The hypervisor's end of [`Powered`]: who drops it says that the machine is off.
+#[derive(Debug)]
+pub(crate) struct Reins {
+    orders: mpsc::Receiver<(Order, oneshot::Sender<Result<()>>)>,
+    off: watch::Sender<Option<Off>>,
+}
+
+impl Powered {
+    pub(crate) fn new() -> (Powered, Reins) {
+        let (orders, taken) = mpsc::channel(8);
+        let (told, off) = watch::channel(None);
+        (Powered { orders, off }, Reins { orders: taken, off: told })
+    }
+
+    /// Has an order obeyed; an error says why it was not.
+    pub(crate) async fn order(&self, order: Order) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send((order, answer)).await.map_err(|_| anyhow!(OFF))?;
+        answered.await.map_err(|_| anyhow!(OFF))?
+    }
+
+    /// Waits until it is off, and tells why.
+    pub(crate) async fn off(&self) -> Off {
+        let mut off = self.off.clone();
+        match off.wait_for(Option::is_some).await.map(|off| off.clone()) {
+            Ok(Some(off)) => off,
+            Ok(None) | Err(_) => Off::Other(None),
+        }
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.off.borrow().is_some() || self.off.has_changed().is_err()
+    }
+}
+
+const OFF: &str = "the machine is off";

@@ -1,0 +1,99 @@
+//! Containers whose machines this host makes: what docker create writes down, and what docker start makes of it.
+//!
+//! ```text
+//! docker create ──> Made, in the container's record ── docker start ──> plan ──> machine ──> hypervisor
+//!                                                                                  └═ link ═> serve/door ──> containers::keeper, as any other VM's
+//! ```
+//!
+//! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
+
+mod life;
+mod machine;
+mod made;
+mod wishes;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use wire::handshake::MasterKey;
+
+pub(crate) use self::made::Made;
+pub(crate) use self::wishes::Refusal;
+use crate::containers::{Container, Containers};
+use crate::hypervisor::{Hypervisor, Qemu};
+use crate::image_store::ImageStore;
+use crate::pipe::Address;
+use crate::state;
+use crate::vm::{Accel, Boot, accel};
+
+/// Makes containers.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    hypervisor: Box<dyn Hypervisor>,
+    pub(crate) containers: Arc<Containers>,
+    pub(crate) images: ImageStore,
+    key: MasterKey,
+    boot: Boot,
+    accel: Accel,
+    /// Where its machines' links connect.
+    links: PathBuf,
+}
+
+/// Why a container is not made, or not started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    NoImage(#[from] crate::image_store::UnknownImage),
+    #[error(transparent)]
+    Name(#[from] crate::containers::NameError),
+    /// Its process cannot be run: docker's client makes its exit code of these words.
+    #[error("failed to create task for container: unable to start container process: {0}")]
+    Unstartable(String),
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl Maker {
+    /// The one of this host: its state in `state`, what can be made again in `cache`.
+    pub(crate) async fn open(containers: Arc<Containers>, key: MasterKey, state: &Path, boot: Boot) -> Result<Maker> {
+        let cache = state::cache_dir()?;
+        let sockets = state::lasting_socket_dir(state)?;
+        let qemu = Qemu::find(sockets.clone())?;
+        let accel = accel::choose(qemu.program(), &boot, &cache).await?;
+        let images = ImageStore::open(&state.join(IMAGES), &cache)?;
+        let links = sockets.join(LINKS);
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, accel, links })
+    }
+
+    /// Where its machines' links connect.
+    pub(crate) fn links(&self) -> Address {
+        Address::Unix(self.links.clone())
+    }
+
+    /// Has the machines that an earlier serve left on, and knows of those that have gone.
+    pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
+        for container in self.containers.list() {
+            if container.made().is_some()
+                && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
+            {
+                self.attend(&container, powered);
+            }
+        }
+        Ok(())
+    }
+
+    /// The container's own disk.
+    pub(crate) fn disk(container: &Container) -> PathBuf {
+        container.dir().join(DISK)
+    }
+}
+
+/// In the state directory.
+const IMAGES: &str = "images";
+/// In the directory of sockets.
+const LINKS: &str = "links";
+/// In the container's directory: what it writes, over the disks of its image's layers.
+const DISK: &str = "top.raw";

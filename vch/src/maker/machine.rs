@@ -1,0 +1,151 @@
+//! From what was asked for to a machine: the plan, and the files that it lies in.
+//!
+//! It decides where a container's files are. It blocks: disks are written.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use wire::spec::About;
+
+use super::{Made, MakeError, Maker};
+use crate::cli::{ContainerArgs, LinkKind};
+use crate::containers::Container;
+use crate::image_store::StoredImage;
+use crate::plan::{self, Asked, Plan, TOP_SERIAL};
+use crate::vm::{Card, CardEnd, Disk, Format, LinkEnd, Machine, qemu};
+
+impl Maker {
+    /// What the container's guest is told: its plan, and the text of its spec without the link's key.
+    pub(super) fn plan(&self, id: &str, name: &str, made: &Made, created_ns: u64) -> Result<Planned, MakeError> {
+        let image = self.images.find(&made.image_id)?;
+        let args = super::wishes::read(&made.asked)?;
+        let disks = self.images.disks(&image)?;
+        let layers: Vec<String> = disks.iter().map(|disk| disk.serial.clone()).collect();
+        let mut variables = Vec::new();
+        for entry in &args.env {
+            variables.push(plan::resolve(entry, |_| None).map_err(anyhow::Error::from)?);
+        }
+        let asked = Asked {
+            id,
+            args: &args,
+            link: LinkKind::Virtio,
+            // its output is kept by the host, in the container's journal
+            transient: true,
+            variables: &variables,
+            seccomp: None,
+            layers: &layers,
+            size: None,
+        };
+        let plan = plan::plan(self.key.link_key(id), asked, &image.config).map_err(anyhow::Error::from)?;
+        let about = About {
+            name: Some(name.into()),
+            image: made.asked.image.clone(),
+            image_id: Some(image.id.clone()),
+            created_ns: i64::try_from(created_ns).ok(),
+            labels: made.asked.labels.clone().unwrap_or_default().into_iter().collect(),
+            ..plan::about(&args, &image.config)
+        };
+        let disks = disks.into_iter().map(|layer| Disk {
+            file: layer.file,
+            format: Format::Raw,
+            serial: Some(layer.serial),
+            read_only: true,
+            transient: false,
+        });
+        let disks = disks.collect();
+        Ok(Planned { args, plan, about, disks, image })
+    }
+
+    /// The machine, its files written.
+    pub(super) fn assemble(&self, container: &Container, made: &Made) -> Result<Machine, MakeError> {
+        let (id, dir) = (&container.id, container.dir());
+        let planned = self.plan(id, &container.name(), made, container.created_ns())?;
+        let mut disks = planned.disks.clone();
+        let top = Maker::disk(container);
+        if !top.exists() {
+            copy_sparse(&self.images.top(&planned.image)?, &top)?;
+        }
+        disks.push(Disk {
+            file: top,
+            format: Format::Raw,
+            serial: Some(TOP_SERIAL.into()),
+            read_only: false,
+            transient: made.asked.host_config.as_ref().and_then(|host| host.auto_remove).unwrap_or_default(),
+        });
+        let guestinfo = dir.join(GUESTINFO);
+        write_private(&guestinfo, planned.keys().to_string().as_bytes())?;
+        let Planned { args, plan, .. } = planned;
+        Ok(Machine {
+            boot: self.boot.clone(),
+            firmware: qemu::quick_firmware(),
+            accel: self.accel,
+            memory_mib: args.machine.memory.mebibytes(),
+            cpus: args.machine.cpus.processors(),
+            link: plan.spec.link.device,
+            link_end: LinkEnd::Host(self.links.clone()),
+            vsock: None,
+            console: dir.join(CONSOLE),
+            log: None,
+            guestinfo,
+            root: None,
+            disks,
+            cards: plan.card.iter().map(|card| Card { mac: card.mac, end: CardEnd::User(Vec::new()) }).collect(),
+            orders: None,
+        })
+    }
+}
+
+/// A plan, and what goes with it.
+pub(super) struct Planned {
+    pub(super) args: ContainerArgs,
+    pub(super) plan: Plan,
+    pub(super) about: About,
+    /// Those of the image's layers.
+    pub(super) disks: Vec<Disk>,
+    pub(super) image: std::sync::Arc<StoredImage>,
+}
+
+impl Planned {
+    /// The keys of its guest's spec.
+    pub(super) fn keys(&self) -> wire::vmx::Dictionary {
+        let mut keys = wire::guestinfo::write(&self.plan.spec);
+        wire::guestinfo::write_about(&self.about, &mut keys);
+        keys
+    }
+}
+
+/// Writes a file that only its owner may read: a spec holds secrets.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    opened.and_then(|mut file| file.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Copies a disk that is mostly holes, and keeps them.
+fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    let copy = || {
+        let (source, beside) = (File::open(from)?, to.with_extension("part"));
+        let target = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        target.set_len(source.metadata()?.len())?;
+        let mut at = 0;
+        while let Ok(data) = rustix::fs::seek(&source, rustix::fs::SeekFrom::Data(at)) {
+            let hole = rustix::fs::seek(&source, rustix::fs::SeekFrom::Hole(data))?;
+            let (mut from, mut to) = (data, data);
+            while from < hole {
+                let most = usize::try_from(hole - from).unwrap_or(usize::MAX);
+                rustix::fs::copy_file_range(&source, Some(&mut from), &target, Some(&mut to), most)?;
+            }
+            at = hole;
+        }
+        target.sync_all()?;
+        fs::rename(&beside, to)
+    };
+    copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+/// In the container's directory.
+const GUESTINFO: &str = "guestinfo";
+/// In the container's directory: what its guest's kernel says.
+const CONSOLE: &str = "console.log";

@@ -1,0 +1,13 @@
+//! What is remembered of a container that this host makes: enough to make its machine again at each start.
+
+use bollard_stubs::models::ContainerCreateBody;
+use serde::{Deserialize, Serialize};
+
+/// A container as docker's client asked for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Made {
+    /// The request as it came, `HostConfig` and `NetworkingConfig` with it.
+    pub(crate) asked: ContainerCreateBody,
+    /// The image's id: `sha256:` and 64 hexadecimal digits. Its name may lead to another one by now.
+    pub(crate) image_id: String,
+}
