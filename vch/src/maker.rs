@@ -29,6 +29,7 @@ use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
 use crate::pipe::Address;
+use crate::serve::say;
 use crate::state;
 use crate::vm::{Accel, Boot, accel};
 
@@ -83,11 +84,20 @@ impl Maker {
 
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
+        self.hypervisor.admit(&self.links)?;
+        let mut off = Vec::new();
         for container in self.containers.list().into_iter().filter(|container| container.made().is_some()) {
             match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
                 Some(powered) => self.attend(&container, powered),
-                None => self.resume(&container).await,
+                None => off.push(container),
             }
+        }
+        // before any is powered on
+        for machine in self.hypervisor.end_others() {
+            say(&format!("{machine}: ended a machine that is no container's"));
+        }
+        for container in off {
+            self.resume(&container).await;
         }
         Ok(())
     }
