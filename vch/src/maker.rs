@@ -10,6 +10,8 @@
 mod life;
 mod machine;
 mod made;
+mod names;
+mod sizes;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +21,9 @@ use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
 pub(crate) use self::made::Made;
-pub(crate) use self::wishes::Refusal;
+pub(crate) use self::names::name;
+pub(crate) use self::sizes::Sizes;
+pub(crate) use self::wishes::{RUNTIME, Refusal};
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
@@ -83,6 +87,11 @@ impl Maker {
             }
         }
         Ok(())
+    }
+
+    /// How its machines compute.
+    pub(crate) fn accel(&self) -> Accel {
+        self.accel
     }
 
     /// The container's own disk.
