@@ -28,6 +28,7 @@ use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
 use crate::pipe::Address;
+use crate::serve::say;
 use crate::state;
 use crate::vm::{Accel, Boot, accel};
 
@@ -79,12 +80,16 @@ impl Maker {
 
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
+        self.hypervisor.admit(&self.links)?;
         for container in self.containers.list() {
             if container.made().is_some()
                 && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
             {
                 self.attend(&container, powered);
             }
+        }
+        for machine in self.hypervisor.end_others() {
+            say(&format!("{machine}: ended a machine that is no container's"));
         }
         Ok(())
     }
