@@ -10,6 +10,7 @@
 mod life;
 mod machine;
 mod made;
+mod mounts;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -19,13 +20,16 @@ use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
 pub(crate) use self::made::Made;
+pub(crate) use self::mounts::{MountPoint, On, no_driver};
 pub(crate) use self::wishes::Refusal;
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
 use crate::pipe::Address;
+use crate::serve::say;
 use crate::state;
 use crate::vm::{Accel, Boot, accel};
+use crate::volumes::{self, Store, VolumeError, Volumes};
 
 /// Makes containers.
 #[derive(Debug)]
@@ -33,6 +37,7 @@ pub(crate) struct Maker {
     hypervisor: Box<dyn Hypervisor>,
     pub(crate) containers: Arc<Containers>,
     pub(crate) images: ImageStore,
+    pub(crate) volumes: Arc<Volumes>,
     key: MasterKey,
     boot: Boot,
     accel: Accel,
@@ -47,6 +52,11 @@ pub(crate) enum MakeError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     NoImage(#[from] crate::image_store::UnknownImage),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// What its machine needs, another one has.
+    #[error("{0}")]
+    InUse(String),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
     /// Its process cannot be run: docker's client makes its exit code of these words.
@@ -64,8 +74,9 @@ impl Maker {
         let qemu = Qemu::find(sockets.clone())?;
         let accel = accel::choose(qemu.program(), &boot, &cache).await?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
+        let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, accel, links })
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, key, boot, accel, links })
     }
 
     /// Where its machines' links connect.
@@ -76,10 +87,13 @@ impl Maker {
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         for container in self.containers.list() {
-            if container.made().is_some()
+            if let Some(made) = container.made()
                 && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
             {
-                self.attend(&container, powered);
+                // it goes on without: QEMU itself keeps others from writing to its disks
+                let held = self.hold(&container, &made).await;
+                let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
+                self.attend(&container, powered, held);
             }
         }
         Ok(())

@@ -231,6 +231,9 @@ async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Par
         )));
     }
     discard(&api, &container).await?;
+    if let (true, Some(maker), Some(made)) = (params.flag("v"), &api.maker, container.made()) {
+        maker.remove_own(&made).await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

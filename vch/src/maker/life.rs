@@ -5,12 +5,14 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use bollard_stubs::models::ContainerCreateBody;
 
+use super::mounts::Settled;
 use super::{Made, MakeError, Maker};
 use crate::containers::{Container, Life, State};
 use crate::hypervisor::{Off, Order, Powered};
 use crate::serve::say;
 use crate::state;
 use crate::timestamp::now_ns;
+use crate::volumes::Held;
 
 impl Maker {
     /// Writes a container down. Its machine is made when it is started.
@@ -21,15 +23,23 @@ impl Maker {
     ) -> Result<Arc<Container>, MakeError> {
         let image = self.images.find(asked.image.as_deref().unwrap_or_default())?;
         let (id, created_ns) = (state::new_id()?, now_ns());
-        let made = Made { asked, image_id: image.id.clone() };
         let name = name.map_or_else(|| id[..12].to_owned(), |name| name.trim_start_matches('/').to_owned());
-        let (maker, planned_id, planned_name, planned_made) = (self.clone(), id.clone(), name.clone(), made.clone());
-        let planned =
-            tokio::task::spawn_blocking(move || maker.plan(&planned_id, &planned_name, &planned_made, created_ns));
-        let planned = planned.await.map_err(anyhow::Error::from)??;
+        self.containers.check_name(&name)?;
+        let (maker, planned_id, planned_name) = (self.clone(), id.clone(), name.clone());
+        let planned = tokio::task::spawn_blocking(move || {
+            let Settled { mounts, new } = maker.settle(&asked, &image.config)?;
+            let made = Made { asked, image_id: image.id.clone(), mounts };
+            let planned = maker.plan(&planned_id, &planned_name, &made, created_ns);
+            let planned = planned.inspect_err(|_| maker.unmake(&new))?;
+            Ok::<_, MakeError>((made, new, planned))
+        });
+        let (made, new, planned) = planned.await.map_err(anyhow::Error::from)??;
         let keys = planned.keys();
         let told = wire::guestinfo::without_key(&keys, &self.key.link_key(&id)).map_err(anyhow::Error::from)?;
-        let container = self.containers.create(&id, &name, made, &told.0)?;
+        let container = self.containers.create(&id, &name, made, &told.0).inspect_err(|_| self.unmake(&new))?;
+        for volume in &new {
+            self.containers.events.volume(volume, "create", &[]);
+        }
         self.containers.events.container(&container, "create", &[]);
         Ok(container)
     }
@@ -43,11 +53,12 @@ impl Maker {
         let mut life = container.watch();
         let exits = life.borrow_and_update().exits;
         container.journal.resume();
+        let held = self.hold(container, &made).await?;
         let (maker, of) = (self.clone(), container.clone());
         let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made));
         let machine = machine.await.map_err(anyhow::Error::from)??;
         let powered = self.hypervisor.power_on(container.dir(), &machine).await?;
-        self.attend(container, powered);
+        self.attend(container, powered, Some(held));
         let seen = life.wait_for(|life| life.state.is_running() || life.exits > exits || life.removed).await;
         match seen.map(|life| life.state.clone()) {
             Ok(State::Exited(exited)) if !exited.error.is_empty() => {
@@ -61,7 +72,7 @@ impl Maker {
     }
 
     /// Sees a machine through until it is off.
-    pub(super) fn attend(self: &Arc<Self>, container: &Arc<Container>, powered: Powered) {
+    pub(super) fn attend(self: &Arc<Self>, container: &Arc<Container>, powered: Powered, held: Option<Held>) {
         container.set_powered(Some(powered.clone()));
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
@@ -84,6 +95,8 @@ impl Maker {
                 Off::Guest => "its machine powered itself off".to_owned(),
                 Off::Other(reason) => format!("its machine went off: {}", reason.as_deref().unwrap_or("QEMU ended")),
             };
+            // the next machine may have them
+            drop(held);
             container.machine_ended(&why);
             container.set_powered(None);
             if let Err(error) = maker.hypervisor.forget(container.dir()) {
@@ -99,11 +112,13 @@ impl Maker {
     async fn remove_if_asked(&self, container: &Arc<Container>) {
         let host = container.made().and_then(|made| made.asked.host_config.clone());
         let is_transient = host.and_then(|host| host.auto_remove).unwrap_or_default();
-        if is_transient
-            && !container.watch().borrow().removed
-            && let Err(error) = self.containers.remove(container).await
-        {
-            say(&format!("{}: {error:#}", container.name()));
+        if is_transient && !container.watch().borrow().removed {
+            if let Err(error) = self.containers.remove(container).await {
+                say(&format!("{}: {error:#}", container.name()));
+            }
+            if let Some(made) = container.made() {
+                self.remove_own(&made).await;
+            }
         }
     }
 }
