@@ -86,6 +86,7 @@ impl Maker {
 
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
+        self.hypervisor.admit(&self.links)?;
         for container in self.containers.list() {
             if let Some(made) = container.made()
                 && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
@@ -95,6 +96,9 @@ impl Maker {
                 let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
                 self.attend(&container, powered, held);
             }
+        }
+        for machine in self.hypervisor.end_others() {
+            say(&format!("{machine}: ended a machine that is no container's"));
         }
         Ok(())
     }
