@@ -389,3 +389,74 @@ impl Maker {
         Ok(size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_binds_ask_for() {
+        let told = |text: &str| bind(text).map(|asked| asked.mount).map_err(|error| error.to_string());
+        let mount = told("data:/srv/./a:ro,nocopy").unwrap();
+        assert_eq!((mount.volume(), mount.destination.as_str(), mount.read_only), (Some("data"), "/srv/a", true));
+        assert!(matches!(mount.on, On::Volume { is_own: false, seed: false, .. }) && mount.mode == "ro,nocopy");
+        let plain = told("data:/srv").unwrap();
+        assert!(plain.mode == "z" && matches!(plain.on, On::Volume { seed: true, .. }));
+        for (text, why) in [
+            ("/etc:/e", "share no folders or files of this host"),
+            ("data", "write it as NAME:DIR"),
+            ("data:srv", "absolute path"),
+            ("data:/", "container's root"),
+            ("data:/srv:fast", "\"fast\" is no mode"),
+            ("d:/srv", "volume name is too short"),
+            ("a b:/srv", "includes invalid characters"),
+            ("/nosuch.img:/srv", "share no folders"),
+        ] {
+            let told = told(text).unwrap_err();
+            assert!(told.contains(why), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn disk_images_of_the_host_are_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("a.img");
+        std::fs::write(&image, "").unwrap();
+        let mount = bind(&format!("{}:/srv:ro", image.display())).unwrap().mount;
+        assert!(mount.on == On::File(image) && mount.read_only);
+        let folder = bind(&format!("{}:/srv", dir.path().display()));
+        assert!(folder.is_err_and(|error| error.to_string().contains("-v NAME:/srv")));
+    }
+
+    #[test]
+    fn what_mounts_in_words_ask_for() {
+        let read = |text: &str| worded(&serde_json::from_str(text).unwrap()).map_err(|error| error.to_string());
+        let named = read(
+            r#"{"Type":"volume","Source":"data","Target":"/d","ReadOnly":true,
+                "VolumeOptions":{"NoCopy":true,"Labels":{"a":"b"},"DriverConfig":{"Name":"local","Options":{"size":"1g"}}}}"#,
+        );
+        let named = named.unwrap();
+        assert!(named.mount.read_only && named.mount.mode == "z" && named.wanted.options["size"] == "1g");
+        assert_eq!(named.wanted.labels, Options::from([("a".to_owned(), "b".to_owned())]));
+        let own = read(r#"{"Type":"volume","Target":"/d"}"#).unwrap();
+        assert!(matches!(&own.mount.on, On::Volume { name, is_own: true, .. } if name.len() == 64));
+        assert!(own.wanted.labels.contains_key(ANONYMOUS));
+        let memory = read(r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1048576,"Mode":448}}"#).unwrap();
+        assert_eq!(memory.mount.on, On::Memory { size: 1 << 20, mode: 0o700 });
+        assert_eq!(read(r#"{"Type":"tmpfs","Target":"/t"}"#).unwrap().mount.on, On::Memory { size: 0, mode: 0o1777 });
+        for (text, why) in [
+            (
+                r#"{"Type":"volume","Source":"data"}"#,
+                "invalid mount config for type \"volume\": field Target must not be empty",
+            ),
+            (r#"{"Type":"bind","Source":"/etc","Target":"/e"}"#, "share no folders"),
+            (r#"{"Type":"npipe","Source":"x","Target":"/e"}"#, "has no such mounts"),
+            (r#"{"Type":"tmpfs","Source":"x","Target":"/e"}"#, "Source must not be specified"),
+            (r#"{"Target":"/e","VolumeOptions":{"Subpath":"a"}}"#, "leave out volume-subpath"),
+            (r#"{"Target":"/e","VolumeOptions":{"DriverConfig":{"Name":"rexray"}}}"#, "plugin \"rexray\" not found"),
+        ] {
+            let told = read(text).err().unwrap_or_default();
+            assert!(told.contains(why), "{text}: {told}");
+        }
+    }
+}
