@@ -10,24 +10,26 @@ use serde_json::{Value, json};
 
 use super::known;
 use crate::api::Api;
+use crate::api::error::ApiError;
 use crate::api::json;
 use crate::api::listing;
+use crate::api::volumes;
 
 /// Its path.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/system/df", get(usage))
 }
 
-async fn usage(State(api): State<Arc<Api>>) -> Response {
+async fn usage(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let known = known(&api.containers);
     let images: Vec<Value> =
         known.values().map(|image| image.summary(i64::try_from(image.containers).unwrap_or(i64::MAX))).collect();
     let containers = listing::with_sizes(&api).await;
-    json::json(&json!({
+    Ok(json::json(&json!({
         "LayersSize": 0,
         "Images": images,
         "Containers": containers,
-        "Volumes": [],
+        "Volumes": volumes::usage(&api).await?,
         "BuildCache": [],
-    }))
+    })))
 }
