@@ -7,6 +7,7 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod cards;
 mod life;
 mod machine;
 mod made;
@@ -23,6 +24,7 @@ pub(crate) use self::wishes::Refusal;
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
+use crate::networks::{NetworkError, Networks};
 use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
@@ -34,6 +36,7 @@ pub(crate) struct Maker {
     hypervisor: Box<dyn Hypervisor>,
     pub(crate) containers: Arc<Containers>,
     pub(crate) images: ImageStore,
+    pub(crate) networks: Arc<Networks>,
     key: MasterKey,
     boot: Boot,
     accel: Accel,
@@ -50,6 +53,8 @@ pub(crate) enum MakeError {
     NoImage(#[from] crate::image_store::UnknownImage),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Its process cannot be run: docker's client makes its exit code of these words.
     #[error("failed to create task for container: unable to start container process: {0}")]
     Unstartable(String),
@@ -66,7 +71,8 @@ impl Maker {
         let accel = accel::choose(qemu.program(), &boot, &cache).await?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
         let links = sockets.join(LINKS);
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, accel, links })
+        let networks = Networks::open(&state.join(NETWORKS), sockets.join(NETWORKS), containers.clone())?;
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, networks, key, boot, accel, links })
     }
 
     /// Where its machines' links connect.
@@ -78,10 +84,15 @@ impl Maker {
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         self.hypervisor.admit(&self.links)?;
         for container in self.containers.list() {
-            if container.made().is_some()
-                && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
-            {
-                self.attend(&container, powered);
+            if container.made().is_none() {
+                continue;
+            }
+            match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
+                Some(powered) => {
+                    let turn = self.networks.rejoin(&container).await;
+                    self.attend(&container, powered, turn);
+                }
+                None => self.networks.give_back(&container),
             }
         }
         for machine in self.hypervisor.end_others() {
@@ -98,6 +109,8 @@ impl Maker {
 
 /// In the state directory.
 const IMAGES: &str = "images";
+/// In the state directory, and in the directory of sockets.
+const NETWORKS: &str = "networks";
 /// In the directory of sockets.
 const LINKS: &str = "links";
 /// In the container's directory: what it writes, over the disks of its image's layers.

@@ -42,6 +42,7 @@ impl From<MakeError> for ApiError {
             MakeError::Refused(_) | MakeError::Unstartable(_) => ApiError::bad_parameter(message),
             MakeError::NoImage(_) => ApiError::not_found(message),
             MakeError::Name(error) => error.into(),
+            MakeError::Network(error) => error.into(),
             MakeError::Failed(_) => ApiError::internal(message),
         }
     }

@@ -27,7 +27,8 @@ const fn refused(method: Method, path: &'static str, why: &'static str) -> Refus
 pub(super) const MAKES: &str = "this host does not make machines: make the containerVM with vch run or vch vmx, give it this host as the other end of its link, \
      and it is a container here";
 const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
-const NETWORKS: &str = "networks of containerVMs are made where the machines are: give the machine a card there";
+pub(super) const NETWORKS: &str =
+    "networks of containerVMs are made where the machines are: give the machine a card there";
 const VOLUMES: &str = "volumes of containerVMs are disks of their machines: attach one where the machine was made";
 const BUILDS: &str =
     "this host does not build images: build the image elsewhere, and make a containerVM of it with vch run or vch vmx";
@@ -36,7 +37,7 @@ const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in 
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 27] = [
+pub(super) static REFUSED: [Refused; 22] = [
     refused(
         Method::POST,
         "/containers/{id}/update",
@@ -58,11 +59,6 @@ pub(super) static REFUSED: [Refused; 27] = [
     refused(Method::POST, "/session", BUILDS),
     refused(Method::POST, "/grpc", BUILDS),
     refused(Method::POST, "/auth", LOGINS),
-    refused(Method::POST, "/networks/create", NETWORKS),
-    refused(Method::POST, "/networks/prune", NETWORKS),
-    refused(Method::DELETE, "/networks/{id}", NETWORKS),
-    refused(Method::POST, "/networks/{id}/connect", NETWORKS),
-    refused(Method::POST, "/networks/{id}/disconnect", NETWORKS),
     refused(Method::POST, "/volumes/create", VOLUMES),
     refused(Method::POST, "/volumes/prune", VOLUMES),
     refused(Method::PUT, "/volumes/{name}", VOLUMES),

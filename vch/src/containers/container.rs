@@ -22,6 +22,7 @@ use crate::hypervisor::Powered;
 use crate::journal::Journal;
 use crate::lock::locked;
 use crate::maker::Made;
+use crate::networks::Joined;
 use crate::pipe::VmwareNames;
 use crate::state::make_dir;
 use crate::timestamp::now_ns;
@@ -49,6 +50,8 @@ pub(crate) struct Container {
     stop_asked: Mutex<bool>,
     /// Its machine, while it is on and this host has made it.
     powered: watch::Sender<Option<Powered>>,
+    /// The networks that this host has it on; none where others do that.
+    joined: Mutex<Option<Arc<Vec<Joined>>>>,
 }
 
 /// A container's state, and what has happened to it, for whoever waits.
@@ -143,6 +146,7 @@ impl Container {
             start_when_held: Mutex::default(),
             stop_asked: Mutex::default(),
             powered: watch::Sender::new(None),
+            joined: Mutex::default(),
         })
     }
 
@@ -275,6 +279,15 @@ impl Container {
         self.powered.send_replace(powered);
     }
 
+    /// The networks that this host has it on, the way to everywhere first; none where its machine is made elsewhere.
+    pub(crate) fn joined(&self) -> Option<Arc<Vec<Joined>>> {
+        locked(&self.joined).clone()
+    }
+
+    pub(crate) fn set_joined(&self, joined: Vec<Joined>) {
+        *locked(&self.joined) = Some(Arc::new(joined));
+    }
+
     /// Its machine is off. Whatever its guest has not told is not told any more.
     pub(crate) fn machine_ended(self: &Arc<Self>, why: &str) {
         if let Some(hub) = self.hub.borrow().clone() {
@@ -364,7 +377,7 @@ impl Container {
     }
 
     /// Its guest has told what it was asked to be.
-    pub(super) fn set_told(&self, text: &str) {
+    pub(crate) fn set_told(&self, text: &str) {
         let told = Told::parse(text);
         let mut record = locked(&self.record);
         if let Some(created) = told.as_ref().and_then(|told| u64::try_from(told.about.created_ns?).ok()) {

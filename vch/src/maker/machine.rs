@@ -10,18 +10,27 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use wire::spec::About;
 
-use super::{Made, MakeError, Maker};
+use super::{Made, MakeError, Maker, cards};
 use crate::cli::{ContainerArgs, LinkKind};
 use crate::containers::Container;
 use crate::image_store::StoredImage;
+use crate::networks::Joined;
 use crate::plan::{self, Asked, Plan, TOP_SERIAL};
-use crate::vm::{Card, CardEnd, Disk, Format, LinkEnd, Machine, qemu};
+use crate::vm::{Card, Disk, Format, LinkEnd, Machine, qemu};
 
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
-    pub(super) fn plan(&self, id: &str, name: &str, made: &Made, created_ns: u64) -> Result<Planned, MakeError> {
+    pub(super) fn plan(
+        &self,
+        id: &str,
+        name: &str,
+        made: &Made,
+        joined: &[Joined],
+        created_ns: u64,
+    ) -> Result<Planned, MakeError> {
         let image = self.images.find(&made.image_id)?;
-        let args = super::wishes::read(&made.asked)?;
+        let mut args = super::wishes::read(&made.asked)?;
+        cards::options(&mut args.network, &made.asked)?;
         let disks = self.images.disks(&image)?;
         let layers: Vec<String> = disks.iter().map(|disk| disk.serial.clone()).collect();
         let mut variables = Vec::new();
@@ -39,8 +48,8 @@ impl Maker {
             layers: &layers,
             size: None,
         };
-        let plan = plan::plan(self.key.link_key(id), asked, &image.config).map_err(anyhow::Error::from)?;
-        let about = About {
+        let mut plan = plan::plan(self.key.link_key(id), asked, &image.config).map_err(anyhow::Error::from)?;
+        let mut about = About {
             name: Some(name.into()),
             image: made.asked.image.clone(),
             image_id: Some(image.id.clone()),
@@ -48,6 +57,7 @@ impl Maker {
             labels: made.asked.labels.clone().unwrap_or_default().into_iter().collect(),
             ..plan::about(&args, &image.config)
         };
+        cards::place(&mut plan, &mut about, &args.network, joined);
         let disks = disks.into_iter().map(|layer| Disk {
             file: layer.file,
             format: Format::Raw,
@@ -60,9 +70,10 @@ impl Maker {
     }
 
     /// The machine, its files written.
-    pub(super) fn assemble(&self, container: &Container, made: &Made) -> Result<Machine, MakeError> {
+    pub(super) fn assemble(&self, container: &Container, made: &Made, cards: Vec<Card>) -> Result<Machine, MakeError> {
         let (id, dir) = (&container.id, container.dir());
-        let planned = self.plan(id, &container.name(), made, container.created_ns())?;
+        let joined = container.joined().unwrap_or_default();
+        let planned = self.plan(id, &container.name(), made, &joined, container.created_ns())?;
         let mut disks = planned.disks.clone();
         let top = Maker::disk(container);
         if !top.exists() {
@@ -92,7 +103,7 @@ impl Maker {
             guestinfo,
             root: None,
             disks,
-            cards: plan.card.iter().map(|card| Card { mac: card.mac, end: CardEnd::User(Vec::new()) }).collect(),
+            cards,
             orders: None,
         })
     }
