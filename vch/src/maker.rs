@@ -71,7 +71,7 @@ impl Maker {
         let accel = accel::choose(qemu.program(), &boot, &cache).await?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
         let links = sockets.join(LINKS);
-        let networks = Networks::open(&state.join(NETWORKS), sockets.join(NETWORKS), containers.clone())?;
+        let networks = Networks::open(&state.join(NETWORKS), sockets, containers.clone())?;
         Ok(Maker { hypervisor: Box::new(qemu), containers, images, networks, key, boot, accel, links })
     }
 
@@ -89,7 +89,10 @@ impl Maker {
             }
             match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
                 Some(powered) => {
-                    let turn = self.networks.rejoin(&container).await;
+                    let (cards, turn) = self.networks.rejoin(&container).await;
+                    for card in &cards {
+                        self.admit(card)?;
+                    }
                     self.attend(&container, powered, turn);
                 }
                 None => self.networks.give_back(&container),
@@ -109,7 +112,7 @@ impl Maker {
 
 /// In the state directory.
 const IMAGES: &str = "images";
-/// In the state directory, and in the directory of sockets.
+/// In the state directory.
 const NETWORKS: &str = "networks";
 /// In the directory of sockets.
 const LINKS: &str = "links";

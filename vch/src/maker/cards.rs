@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::hypervisor::Order;
 use crate::networks::{Bound, Joined, Lease, Network};
 use crate::plan::Plan;
+use crate::vm::{Card, CardEnd};
 
 /// What docker create says of names and name servers, as options of `vch run`.
 pub(super) fn options(args: &mut NetworkArgs, asked: &ContainerCreateBody) -> Result<(), Refusal> {
@@ -80,6 +81,7 @@ impl Maker {
         if let (Some(card), Some(powered)) = (card, container.powered()) {
             let mac = card.mac;
             let plugged = async {
+                self.admit(&card)?;
                 powered.order(Order::PlugCard(card)).await.context("its machine gets no network card")?;
                 let told = self.tell_networks(container).await;
                 if told.is_err() {
@@ -105,17 +107,24 @@ impl Maker {
         container: &Arc<Container>,
         network: &Network,
     ) -> Result<(), MakeError> {
-        let gone = self.networks.disconnect(container, network)?;
+        let gone = self.networks.disconnect(container, network).await?;
         if let (Some(Lease { mac, .. }), Some(powered)) = (gone.lease, container.powered()) {
-            // its guest first: a card that is pulled out under its address leaves it without the way back
-            let told = self.tell_networks(container).await;
             powered.order(Order::PullCard(mac)).await.context("its machine keeps its network card")?;
-            told?;
+            // another network may be its way to everywhere now
+            self.tell_networks(container).await?;
         }
         self.networks.keep(container).await?;
         let (name, driver) = (&network.record.name, network.record.driver());
         self.containers.events.network(container, name, driver, "disconnect");
         Ok(())
+    }
+
+    /// Lets a machine send to the switch of its card.
+    pub(super) fn admit(&self, card: &Card) -> Result<()> {
+        match &card.end {
+            CardEnd::Switch { switch, .. } => self.hypervisor.admit(switch),
+            CardEnd::User(_) | CardEnd::Tap(_) => Ok(()),
+        }
     }
 
     /// Has the guest of a machine that is on know its networks as they are now.

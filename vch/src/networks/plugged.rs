@@ -187,13 +187,13 @@ impl Networks {
     }
 
     /// Takes up what a machine has that an earlier program has left on. What cannot be had again is told, and lost.
-    pub(crate) async fn rejoin(self: &Arc<Self>, container: &Arc<Container>) -> Turn {
-        let turn = self.begin(container);
+    pub(crate) async fn rejoin(self: &Arc<Self>, container: &Arc<Container>) -> (Vec<Card>, Turn) {
+        let (mut cards, turn) = (Vec::new(), self.begin(container));
         let all = container.joined().map(|all| all.to_vec()).unwrap_or_default();
         for joined in &all {
             let Some(lease) = &joined.lease else { continue };
             let again = async {
-                self.plug(container, &joined.network, lease).await?;
+                cards.push(self.plug(container, &joined.network, lease).await?);
                 let switch = self.switch(&self.find(&joined.network)?).await?;
                 for bound in &lease.ports {
                     let to = (IpAddr::V4(lease.address), bound.port);
@@ -209,7 +209,26 @@ impl Networks {
                 say(&format!("{}: on the network {} no more as it was: {error}", container.name(), joined.network));
             }
         }
-        turn
+        (cards, turn)
+    }
+
+    /// Has these ports of the host lead to what is the container's way to everywhere now; without one they lead nowhere.
+    pub(super) async fn lead(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        bound: &[Bound],
+    ) -> Result<(), NetworkError> {
+        let wanted = |bound: &Bound| {
+            let Bound { udp, address, host, port } = *bound;
+            Wanted { port, udp, address, host: (host, host) }
+        };
+        // one of all the host's addresses brings its like of IPv6 with it
+        let own: Vec<Wanted> = bound
+            .iter()
+            .filter(|bound| !bound.address.is_unspecified() || bound.address.is_ipv4())
+            .map(wanted)
+            .collect();
+        self.publish(container, &own).await
     }
 
     /// Gives back what a machine had that is off, or whose process has ended. A later start has its own.

@@ -58,8 +58,8 @@ impl Networks {
         card
     }
 
-    /// Takes a container off a network: what it had there.
-    pub(crate) fn disconnect(
+    /// Takes a container off a network: what it had there. Ports of the host that led through it lead through the next one.
+    pub(crate) async fn disconnect(
         self: &Arc<Self>,
         container: &Arc<Container>,
         network: &Network,
@@ -68,9 +68,12 @@ impl Networks {
         if matches!(network.record.kind, Kind::Host) {
             return Err(NetworkError::Invalid(WITH_HOST.into()));
         }
-        self.forget(container, name).ok_or_else(|| {
+        let gone = self.forget(container, name).ok_or_else(|| {
             NetworkError::Forbidden(format!("container {} is not connected to network {name}", container.id))
-        })
+        })?;
+        let ports = gone.lease.as_ref().map(|lease| lease.ports.clone()).unwrap_or_default();
+        self.lead(container, &ports).await?;
+        Ok(gone)
     }
 
     /// As if it had never been there; what leads from the host through this network leads nowhere.
@@ -78,6 +81,11 @@ impl Networks {
         let mut all = container.joined()?.to_vec();
         let at = all.iter().position(|one| one.network == name)?;
         let gone = all.remove(at);
+        if gone.lease.as_ref().is_some_and(|lease| lease.is_main)
+            && let Some(next) = all.iter_mut().filter_map(|one| one.lease.as_mut()).find(|lease| !lease.internal)
+        {
+            next.is_main = true;
+        }
         container.set_joined(all);
         if let Some(lease) = &gone.lease {
             if let Some(switch) = self.find(name).ok().as_ref().and_then(|network| network.switch.get()) {
