@@ -8,9 +8,12 @@
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
 mod cards;
+mod console;
+mod endings;
 mod life;
 mod machine;
 mod made;
+mod restarts;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +22,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
+pub(crate) use self::endings::Grace;
+pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
 pub(crate) use self::wishes::Refusal;
 use crate::containers::{Container, Containers};
@@ -55,6 +60,9 @@ pub(crate) enum MakeError {
     Name(#[from] crate::containers::NameError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// Not in this state.
+    #[error("{0}")]
+    Conflict(String),
     /// Its process cannot be run: docker's client makes its exit code of these words.
     #[error("failed to create task for container: unable to start container process: {0}")]
     Unstartable(String),
@@ -83,10 +91,8 @@ impl Maker {
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         self.hypervisor.admit(&self.links)?;
-        for container in self.containers.list() {
-            if container.made().is_none() {
-                continue;
-            }
+        let mut off = Vec::new();
+        for container in self.containers.list().into_iter().filter(|container| container.made().is_some()) {
             match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
                 Some(powered) => {
                     let (cards, turn) = self.networks.rejoin(&container).await;
@@ -95,11 +101,18 @@ impl Maker {
                     }
                     self.attend(&container, powered, turn);
                 }
-                None => self.networks.give_back(&container),
+                None => {
+                    self.networks.give_back(&container);
+                    off.push(container);
+                }
             }
         }
+        // before any is powered on
         for machine in self.hypervisor.end_others() {
             say(&format!("{machine}: ended a machine that is no container's"));
+        }
+        for container in off {
+            self.resume(&container).await;
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ impl From<MakeError> for ApiError {
             MakeError::NoImage(_) => ApiError::not_found(message),
             MakeError::Name(error) => error.into(),
             MakeError::Network(error) => error.into(),
+            MakeError::Conflict(_) => ApiError::conflict(message),
             MakeError::Failed(_) => ApiError::internal(message),
         }
     }
