@@ -64,7 +64,6 @@ pub mod size;
 pub mod state;
 mod status_page;
 pub mod streams;
-#[allow(dead_code, reason = "what leads out of networks is being made")]
 mod switch;
 pub mod terminal;
 pub mod timestamp;

@@ -10,7 +10,6 @@
 
 mod addresses;
 mod leases;
-#[allow(dead_code, reason = "what leads out of networks is being made")]
 mod names;
 mod plugged;
 mod ports;

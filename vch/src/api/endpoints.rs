@@ -10,7 +10,7 @@ use wire::spec::{Endpoint, Port, Protocol};
 use wire::status::{EndpointStatus, Status};
 
 use crate::containers::{Container, Told, network_id};
-use crate::networks::{Joined, mac_text};
+use crate::networks::{BRIDGE, Joined, mac_text};
 use crate::state::id_from;
 
 /// A port of a container, and where it can be reached, if it can be from outside.
@@ -69,6 +69,12 @@ fn joined_settings(container: &Container, joined: &Joined) -> Value {
         "GlobalIPv6PrefixLen": 0,
         "DNSNames": if joined.driver() == "null" { Value::Null } else { json!(names) },
     })
+}
+
+/// The network that was asked for first, of a container that this host makes.
+pub(super) fn mode(container: &Container) -> Option<String> {
+    let asked = container.made()?.asked.host_config.and_then(|host| host.network_mode);
+    Some(asked.filter(|mode| !matches!(mode.as_str(), "" | "default")).unwrap_or_else(|| BRIDGE.into()))
 }
 
 /// Docker's name for a container on a network.

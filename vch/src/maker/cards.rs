@@ -6,40 +6,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use bollard_stubs::models::{ContainerCreateBody, EndpointSettings};
+use bollard_stubs::models::EndpointSettings;
 use wire::message::{Reply, Request, SpecText};
 use wire::spec::{About, Spec};
 use wire::vmx::Dictionary;
 
-use super::wishes::Refusal;
 use super::{MakeError, Maker};
-use crate::cli::run::network::{self as options, HostAddress, NetworkArgs};
+use crate::cli::run::network::{HostAddress, NetworkArgs};
 use crate::containers::Container;
 use crate::hub::Hub;
 use crate::hypervisor::Order;
 use crate::networks::{Bound, Joined, Lease, Network};
 use crate::plan::Plan;
 use crate::vm::{Card, CardEnd};
-
-/// What docker create says of names and name servers, as options of `vch run`.
-pub(super) fn options(args: &mut NetworkArgs, asked: &ContainerCreateBody) -> Result<(), Refusal> {
-    args.domainname = asked.domainname.clone().filter(|name| !name.is_empty());
-    // which ports lead in is for the networks to say
-    args.publish.clear();
-    let Some(host) = &asked.host_config else { return Ok(()) };
-    args.dns.clear();
-    for text in host.dns.iter().flatten() {
-        args.dns.push(text.parse().map_err(|_| Refusal(format!("invalid IP address: {text}")))?);
-    }
-    args.dns_search = host.dns_search.clone().unwrap_or_default();
-    args.dns_option = host.dns_options.clone().unwrap_or_default();
-    args.add_host.clear();
-    for text in host.extra_hosts.iter().flatten() {
-        let read = options::add_host(text);
-        args.add_host.push(read.map_err(|why| Refusal(format!("bad format for add-host: {text:?}: {why}")))?);
-    }
-    Ok(())
-}
 
 /// Has a plan say which networks its machine is on.
 pub(super) fn place(plan: &mut Plan, about: &mut About, args: &NetworkArgs, joined: &[Joined]) {

@@ -123,11 +123,7 @@ impl Maker {
     }
 
     /// Its networks first: they are given back where the machine does not come on.
-    async fn power_on(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        made: Made,
-    ) -> Result<(Powered, Turn), MakeError> {
+    async fn power_on(self: &Arc<Self>, container: &Arc<Container>, made: Made) -> Result<(Powered, Turn), MakeError> {
         let exposed = self.images.find(&made.image_id)?.config.exposed_ports.clone();
         let (cards, turn) = self.networks.join(container, &exposed).await?;
         let (maker, of) = (self.clone(), container.clone());

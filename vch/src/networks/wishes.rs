@@ -66,7 +66,10 @@ pub(super) fn wishes(
 ) -> Result<Wishes, NetworkError> {
     let none = HostConfig::default();
     let host = asked.host_config.as_ref().unwrap_or(&none);
-    let mode = host.network_mode.as_deref().unwrap_or_default();
+    let mode = match asked.network_disabled {
+        Some(true) => super::NONE,
+        _ => host.network_mode.as_deref().unwrap_or_default(),
+    };
     let main = match mode {
         "host" => return Err(NetworkError::Refused(SHARES_HOST.into())),
         mode if mode.starts_with("container:") => return Err(NetworkError::Refused(SHARES_CONTAINER.into())),
@@ -88,6 +91,13 @@ pub(super) fn wishes(
     if wishes.is_empty() || !is_default {
         let own = wishes.entry(main.clone()).or_default();
         own.links.extend(host.links.iter().flatten().cloned());
+    }
+    // where clients of old say it
+    if let (Some(own), Some(text)) = (wishes.get_mut(&main), asked.mac_address.as_ref().filter(|text| !text.is_empty()))
+        && own.mac.is_none()
+        && mac(text).is_ok()
+    {
+        own.mac = Some(text.clone());
     }
     if wishes.len() > 1 && wishes.contains_key(super::NONE) {
         return Err(NetworkError::Invalid(ALONE.into()));
