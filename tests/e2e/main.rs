@@ -19,6 +19,7 @@ mod docker_cp;
 mod docker_exec;
 mod docker_life;
 mod docker_logs;
+mod docker_networks;
 mod docker_ps;
 mod docker_py;
 mod docker_system;

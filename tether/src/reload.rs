@@ -25,6 +25,8 @@ use crate::{limits, network};
 pub(crate) enum Change {
     Mount(Mount),
     Network(Endpoint),
+    /// A network that there is to be no more, or another of that name.
+    Leave(String),
     Limits(Machine),
     /// How much tether says.
     Level(Level),
@@ -73,7 +75,13 @@ pub(crate) fn compare(old: &Spec, new: &Spec) -> Result<Vec<Change>, String> {
     check("names/options", *options == old.names.options)?;
     check("diagnostics/syslog", *syslog == old.diagnostics.syslog)?;
     let mut changes = added("mounts", &old.mounts, mounts, |mount| &mount.name, Change::Mount)?;
-    changes.extend(added("networks", &old.networks, networks, |network| &network.name, Change::Network)?);
+    // who asks DHCP is known by its place among them
+    let asks = old.networks.iter().any(|network| network.dhcp);
+    for network in old.networks.iter().filter(|network| !networks.contains(network)) {
+        check(&format!("networks|{}", network.name), !asks)?;
+        changes.push(Change::Leave(network.name.clone()));
+    }
+    changes.extend(networks.iter().filter(|network| !old.networks.contains(network)).cloned().map(Change::Network));
     changes.extend(compare_machine(&old.machine, machine)?);
     changes.extend((*level != old.diagnostics.level).then_some(Change::Level(*level)));
     let gone = old.others.keys().filter(|name| !others.contains_key(*name));
@@ -175,7 +183,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Mount(mount) => write!(f, "mounts|{}", mount.name),
-            Change::Network(network) => write!(f, "networks|{}", network.name),
+            Change::Network(Endpoint { name, .. }) | Change::Leave(name) => write!(f, "networks|{name}"),
             Change::Limits(_) => f.write_str("machine"),
             Change::Level(_) => f.write_str("diagnostics/debug"),
             Change::Add(name, _) | Change::Remove(name) | Change::Rules(name, _) => write!(f, "sessions|{name}"),
@@ -291,6 +299,10 @@ impl Agent {
             Change::Network(endpoint) => {
                 self.network.add(&endpoint).map_err(network::failed)?;
                 self.spec.networks.push(endpoint);
+            }
+            Change::Leave(name) => {
+                self.network.remove(&name).map_err(network::failed)?;
+                self.spec.networks.retain(|network| network.name != name);
             }
             Change::Add(name, process) => {
                 self.add_member(&name, &process)?;

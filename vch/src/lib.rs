@@ -20,7 +20,7 @@
 //!
 //! maker     what docker create and start make of an image: a container with a machine of its own
 //! hypervisor  who makes machines, QEMU for one       image_store  docker's images
-//! switch    the network between machines, and out of it
+//! networks  which networks there are, and who is on them      switch    what carries their frames, and out of them
 //!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
 //! master_key  what the keys of links follow from
@@ -50,6 +50,7 @@ mod lock;
 pub mod logs;
 mod maker;
 pub mod master_key;
+mod networks;
 mod notify;
 pub mod ova;
 pub mod pipe;
@@ -63,7 +64,6 @@ pub mod size;
 pub mod state;
 mod status_page;
 pub mod streams;
-#[allow(dead_code, reason = "networks are being made of it")]
 mod switch;
 pub mod terminal;
 pub mod timestamp;

@@ -7,6 +7,7 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod cards;
 mod console;
 mod endings;
 mod life;
@@ -34,6 +35,7 @@ pub(crate) use self::wishes::{RUNTIME, Refusal};
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
+use crate::networks::{NetworkError, Networks};
 use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
@@ -47,6 +49,7 @@ pub(crate) struct Maker {
     pub(crate) containers: Arc<Containers>,
     pub(crate) images: ImageStore,
     pub(crate) volumes: Arc<Volumes>,
+    pub(crate) networks: Arc<Networks>,
     key: MasterKey,
     boot: Boot,
     accel: Accel,
@@ -68,6 +71,8 @@ pub(crate) enum MakeError {
     InUse(String),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Not in this state.
     #[error("{0}")]
     Conflict(String),
@@ -88,7 +93,8 @@ impl Maker {
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
         let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, key, boot, accel, links })
+        let networks = Networks::open(&state.join(NETWORKS), sockets, containers.clone())?;
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, networks, key, boot, accel, links })
     }
 
     /// Where its machines' links connect.
@@ -107,9 +113,16 @@ impl Maker {
                     // it goes on without: QEMU itself keeps others from writing to its disks
                     let held = self.hold(&container, &made).await;
                     let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
-                    self.attend(&container, powered, held);
+                    let (cards, turn) = self.networks.rejoin(&container).await;
+                    for card in &cards {
+                        self.admit(card)?;
+                    }
+                    self.attend(&container, powered, held, turn);
                 }
-                None => off.push(container),
+                None => {
+                    self.networks.give_back(&container);
+                    off.push(container);
+                }
             }
         }
         // before any is powered on
@@ -135,6 +148,8 @@ impl Maker {
 
 /// In the state directory.
 const IMAGES: &str = "images";
+/// In the state directory.
+const NETWORKS: &str = "networks";
 /// In the directory of sockets.
 const LINKS: &str = "links";
 /// In the container's directory: what it writes, over the disks of its image's layers.

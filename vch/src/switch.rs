@@ -3,25 +3,36 @@
 //! It decides who gets which frame and what leads out of the network and into it. Who is on a network, which addresses and names they have: whoever starts it. Why it is made like this: docs/decisions/0015.
 //!
 //! ```text
-//! guard     which frames a machine may send      port     its sockets      ports    who gets a frame
+//! guard     which frames a machine may send      port      its sockets                  ports    who gets a frame
+//! gateway   what leaves the network              packet    the headers of what it says
+//! tcp, udp, ping                                 dns       names                        publish  what comes in
 //! ```
 
+mod dns;
+mod gateway;
 mod guard;
+mod packet;
+mod ping;
 mod port;
 mod ports;
+mod publish;
+mod tcp;
+mod udp;
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use wire::spec::Protocol;
 
+use self::gateway::Gateway;
 use self::guard::Guard;
 pub(crate) use self::guard::Mac;
 use self::port::Port;
 use self::ports::Ports;
+pub(crate) use self::publish::PublishedPort;
 use crate::state;
 use crate::vm::CardEnd;
 
@@ -30,6 +41,7 @@ use crate::vm::CardEnd;
 pub(crate) struct Switch {
     settings: Settings,
     ports: Arc<Ports>,
+    gateway: Option<Arc<Gateway>>,
 }
 
 /// What a network is.
@@ -56,17 +68,19 @@ pub(crate) trait Names: Send + Sync + Debug {
     fn name(&self, asking: IpAddr, address: IpAddr) -> Option<String>;
 }
 
-/// A port of the host that leads to a machine. Dropped, it leads nowhere.
-#[derive(Debug)]
-pub(crate) struct PublishedPort {
-    at: SocketAddr,
-}
-
 impl Switch {
     pub(crate) async fn start(settings: Settings) -> Result<Arc<Switch>> {
+        Switch::start_as(settings, |gateway| gateway)
+    }
+
+    fn start_as(settings: Settings, change: fn(Gateway) -> Gateway) -> Result<Arc<Switch>> {
         ensure!(settings.prefix <= 32, "a subnet of {} bits is none: 32 is the most", settings.prefix);
         state::make_dir(&settings.dir)?;
-        Ok(Arc::new(Switch { settings, ports: Arc::default() }))
+        ensure!(settings.mtu >= SMALLEST_MTU, "an MTU of {} is too small: {SMALLEST_MTU} is the least", settings.mtu);
+        let ports: Arc<Ports> = Arc::default();
+        let gateway = |address| Arc::new(change(Gateway::new(settings.clone(), address, ports.clone())));
+        let gateway = settings.gateway.map(gateway);
+        Ok(Arc::new(Switch { settings, ports, gateway }))
     }
 
     /// A port for a machine's card; only frames from this MAC address and these addresses are taken from it. The same id has the same sockets after a restart.
@@ -75,30 +89,36 @@ impl Switch {
         let path = |end| self.settings.dir.join(format!("{}.{end}", &name[..16]));
         let (switch, machine) = (path("sw"), path("vm"));
         let port = Port::open(Guard { mac, addresses: addresses.to_vec() }, switch.clone(), machine.clone())?;
-        self.ports.plug(id, port, None);
+        let gateway = self.gateway.clone().map(|gateway| Arc::new(gateway) as Arc<dyn ports::Gateway>);
+        self.ports.plug(id, port, gateway);
         Ok(CardEnd::Switch { switch, machine })
     }
 
     /// Nobody has this port any more.
     pub(crate) fn unplug(&self, id: &str) {
-        self.ports.unplug(id);
+        let addresses = self.ports.unplug(id);
+        if let Some(gateway) = &self.gateway {
+            gateway.forget(Some(&addresses));
+        }
     }
 
     /// A port of the host that leads to a machine. Port 0 picks one.
-    pub(crate) async fn publish(
-        &self,
-        _protocol: Protocol,
-        at: SocketAddr,
-        _to: (IpAddr, u16),
-    ) -> Result<PublishedPort> {
-        bail!("cannot publish {at}: nothing leads into the network {} yet", self.settings.name)
+    pub(crate) async fn publish(&self, protocol: Protocol, at: SocketAddr, to: (IpAddr, u16)) -> Result<PublishedPort> {
+        let no_gateway = || format!("cannot publish {at}: the network {} has no gateway", self.settings.name);
+        let gateway = self.gateway.as_ref().with_context(no_gateway)?;
+        PublishedPort::open(gateway, protocol, at, to).await
     }
 }
 
-impl PublishedPort {
-    /// Where it is, with the port that was picked.
-    pub(crate) fn at(&self) -> SocketAddr {
-        self.at
+/// What every IPv4 network takes (RFC 791).
+const SMALLEST_MTU: u16 = 68;
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.ports.close();
+        if let Some(gateway) = &self.gateway {
+            gateway.forget(None);
+        }
     }
 }
 

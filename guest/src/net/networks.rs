@@ -139,6 +139,15 @@ impl Networks {
         }
     }
 
+    /// Forgets a network of a machine that runs, where none asks DHCP: its card is pulled out, or about to be.
+    pub fn remove(&mut self, name: &str) -> Result<(), NetworksError> {
+        self.placed.retain(|placed| placed.endpoint.name != name);
+        self.awaited.retain(|(endpoint, _)| endpoint.name != name);
+        self.announced += 1;
+        self.write();
+        self.guard()
+    }
+
     /// What each network gave.
     pub fn status(&self) -> BTreeMap<String, EndpointStatus> {
         self.placed.iter().map(|placed| (placed.endpoint.name.clone(), placed.status())).collect()

@@ -127,6 +127,20 @@ fn mounts_and_networks_are_added_and_neither_taken_away_nor_changed() {
 }
 
 #[test]
+fn networks_that_ask_nobody_go_and_change() {
+    let mut old = spec();
+    old.networks[0].dhcp = false;
+    let changes = |change: fn(&mut Spec)| {
+        let mut new = old.clone();
+        change(&mut new);
+        compare(&old, &new).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(changes(|spec| spec.networks.clear()), ["networks|n"]);
+    assert_eq!(changes(|spec| spec.networks[0].default = false), ["networks|n", "networks|n"]);
+    assert_eq!(changes(|_| ()), [] as [&str; 0]);
+}
+
+#[test]
 fn limits_and_words_change() {
     accepted("diagnostics/debug", |spec| spec.diagnostics.level = Level::Trace);
     accepted("machine", |spec| spec.machine.memory = Some(1));

@@ -10,6 +10,8 @@ use wire::spec::{Endpoint, Port, Protocol};
 use wire::status::{EndpointStatus, Status};
 
 use crate::containers::{Container, Told, network_id};
+use crate::networks::{BRIDGE, Joined, mac_text};
+use crate::state::id_from;
 
 /// A port of a container, and where it can be reached, if it can be from outside.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,13 +24,62 @@ pub(super) struct Published {
 }
 
 /// `NetworkSettings.Networks`.
-pub(super) fn networks(told: Option<&Told>, machine: Option<&Status>) -> Value {
+pub(super) fn networks(container: &Container, told: Option<&Told>, machine: Option<&Status>) -> Value {
+    if let Some(joined) = container.joined() {
+        let settings = joined.iter().map(|one| (one.network.clone(), joined_settings(container, one)));
+        return Value::Object(settings.collect());
+    }
     let endpoints = told.map(|told| told.spec.networks.as_slice()).unwrap_or_default();
     let settings = endpoints.iter().map(|endpoint| {
         let status = machine.and_then(|machine| machine.networks.get(&endpoint.name));
         (endpoint.name.clone(), settings(endpoint, status))
     });
     Value::Object(settings.collect::<Map<String, Value>>())
+}
+
+/// The settings of a network that this host has the container on. While its machine is off, it has no address there.
+fn joined_settings(container: &Container, joined: &Joined) -> Value {
+    let Joined { network, wish, lease } = joined;
+    let ipam = wish.address.map(|address| json!({ "IPv4Address": address.to_string() }));
+    let lease = lease.as_ref();
+    let mac = lease.map(|lease| mac_text(lease.mac)).or_else(|| wish.mac.clone()).unwrap_or_default();
+    let gateway = lease.filter(|lease| !lease.internal).map(|lease| lease.gateway.to_string());
+    let or_null = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
+    let short: String = container.id.chars().take(12).collect();
+    let mut names = vec![container.name()];
+    for name in wish.aliases.iter().chain([&short]) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    json!({
+        "IPAMConfig": ipam,
+        "Links": or_null(&wish.links),
+        "Aliases": or_null(&wish.aliases),
+        "MacAddress": mac,
+        "DriverOpts": if wish.driver_opts.is_empty() { Value::Null } else { json!(wish.driver_opts) },
+        "GwPriority": wish.gw_priority,
+        "NetworkID": network_id(network),
+        "EndpointID": lease.map(|_| endpoint_id(network, &container.id)).unwrap_or_default(),
+        "Gateway": gateway.unwrap_or_default(),
+        "IPAddress": lease.map(|lease| lease.address.to_string()).unwrap_or_default(),
+        "IPPrefixLen": lease.map(|lease| lease.prefix).unwrap_or_default(),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": if joined.driver() == "null" { Value::Null } else { json!(names) },
+    })
+}
+
+/// The network that was asked for first, of a container that this host makes.
+pub(super) fn mode(container: &Container) -> Option<String> {
+    let asked = container.made()?.asked.host_config.and_then(|host| host.network_mode);
+    Some(asked.filter(|mode| !matches!(mode.as_str(), "" | "default")).unwrap_or_else(|| BRIDGE.into()))
+}
+
+/// Docker's name for a container on a network.
+pub(super) fn endpoint_id(network: &str, container: &str) -> String {
+    id_from(format!("endpoint {network} {container}"))
 }
 
 /// One network's settings. Without a guest that tells, there are no addresses.
@@ -151,8 +202,10 @@ pub(super) fn network_settings(container: &Container, told: Option<&Told>, machi
         true => told.map(|told| ports(told, machine)).unwrap_or_default(),
         false => Vec::new(),
     };
-    let networks = networks(told, machine);
-    let first = told.and_then(|told| networks.get(&told.spec.networks.first()?.name)).cloned();
+    let networks = networks(container, told, machine);
+    let joined = container.joined().and_then(|all| Some(all.first()?.network.clone()));
+    let first = joined.or_else(|| Some(told?.spec.networks.first()?.name.clone()));
+    let first = first.and_then(|name| networks.get(&name)).cloned();
     let first = |name: &str, none: Value| first.as_ref().and_then(|first| first.get(name)).cloned().unwrap_or(none);
     json!({
         "Bridge": "",

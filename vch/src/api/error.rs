@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::containers::{AbsentError, FindError, NameError};
 use crate::execs::ExecError;
 use crate::hub::HubError;
+use crate::networks::NetworkError;
 
 /// Why a request is not met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,21 @@ impl From<NameError> for ApiError {
         match error {
             NameError::Invalid(_) => ApiError::bad_parameter(error.to_string()),
             NameError::Taken { .. } => ApiError::conflict(error.to_string()),
+        }
+    }
+}
+
+impl From<NetworkError> for ApiError {
+    fn from(error: NetworkError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            NetworkError::Unknown(_) => ApiError::not_found(message),
+            NetworkError::Ambiguous(..) | NetworkError::Invalid(_) | NetworkError::Refused(_) => {
+                ApiError::bad_parameter(message)
+            }
+            NetworkError::Exists(_) => ApiError::conflict(message),
+            NetworkError::Forbidden(_) => ApiError::new(StatusCode::FORBIDDEN, message),
+            NetworkError::Setup(_) | NetworkError::Failed(_) => ApiError::internal(message),
         }
     }
 }

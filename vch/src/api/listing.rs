@@ -139,7 +139,11 @@ impl Wanted {
         let ports = told.as_ref().map(|told| endpoints::ports(told, None)).unwrap_or_default();
         let leads = |port: &&Published| port.at.is_some();
         let spec = told.as_ref().map(|told| &told.spec);
+        let joined = container.joined();
         let network = |wanted: &str| {
+            if let Some(joined) = &joined {
+                return joined.iter().any(|one| one.network == wanted || network_id(&one.network).starts_with(wanted));
+            }
             let mut names = spec.into_iter().flat_map(|spec| &spec.networks).map(|network| &network.name);
             names.any(|name| name == wanted || network_id(name).starts_with(wanted))
         };
@@ -228,8 +232,8 @@ fn summary(container: &Container) -> Value {
         "Labels": container.labels(),
         "State": condition.word,
         "Status": condition.status(&container.state(), now_ns()),
-        "HostConfig": { "NetworkMode": inspect::network_mode(told) },
-        "NetworkSettings": { "Networks": endpoints::networks(told, machine.as_ref()) },
+        "HostConfig": { "NetworkMode": endpoints::mode(container).unwrap_or_else(|| inspect::network_mode(told)) },
+        "NetworkSettings": { "Networks": endpoints::networks(container, told, machine.as_ref()) },
         "Mounts": inspect::mounts(container, told),
     })
 }

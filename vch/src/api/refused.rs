@@ -27,7 +27,8 @@ const fn refused(method: Method, path: &'static str, why: &'static str) -> Refus
 pub(super) const MAKES: &str = "this host does not make machines: make the containerVM with vch run or vch vmx, give it this host as the other end of its link, \
      and it is a container here";
 pub(super) const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
-const NETWORKS: &str = "networks of containerVMs are made where the machines are: give the machine a card there";
+pub(super) const NETWORKS: &str =
+    "networks of containerVMs are made where the machines are: give the machine a card there";
 pub(super) const VOLUMES: &str =
     "volumes of containerVMs are disks of their machines: attach one where the machine was made";
 const BUILDS: &str =
@@ -57,11 +58,6 @@ pub(super) static REFUSED: &[Refused] = &[
     refused(Method::POST, "/session", BUILDS),
     refused(Method::POST, "/grpc", BUILDS),
     refused(Method::POST, "/auth", LOGINS),
-    refused(Method::POST, "/networks/create", NETWORKS),
-    refused(Method::POST, "/networks/prune", NETWORKS),
-    refused(Method::DELETE, "/networks/{id}", NETWORKS),
-    refused(Method::POST, "/networks/{id}/connect", NETWORKS),
-    refused(Method::POST, "/networks/{id}/disconnect", NETWORKS),
     refused(Method::PUT, "/volumes/{name}", VOLUMES),
     refused(Method::GET, "/plugins/privileges", PLUGINS),
     refused(Method::POST, "/plugins/pull", PLUGINS),

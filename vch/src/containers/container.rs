@@ -22,6 +22,7 @@ use crate::hub::{GuestStatus, Hub, HubError, PipeState};
 use crate::journal::Journal;
 use crate::lock::locked;
 use crate::maker::Made;
+use crate::networks::Joined;
 use crate::pipe::VmwareNames;
 use crate::state::make_dir;
 use crate::timestamp::now_ns;
@@ -49,6 +50,8 @@ pub(crate) struct Container {
     stop_asked: Mutex<bool>,
     /// Its machine, if this host makes it.
     pub(super) desk: Desk,
+    /// The networks that this host has it on; none where others do that.
+    joined: Mutex<Option<Arc<Vec<Joined>>>>,
 }
 
 /// A container's state, and what has happened to it, for whoever waits.
@@ -152,6 +155,7 @@ impl Container {
             start_when_held: Mutex::default(),
             stop_asked: Mutex::default(),
             desk: Desk::default(),
+            joined: Mutex::default(),
         })
     }
 
@@ -275,6 +279,15 @@ impl Container {
         self.dir.join(JOURNAL)
     }
 
+    /// The networks that this host has it on, the way to everywhere first; none where its machine is made elsewhere.
+    pub(crate) fn joined(&self) -> Option<Arc<Vec<Joined>>> {
+        locked(&self.joined).clone()
+    }
+
+    pub(crate) fn set_joined(&self, joined: Vec<Joined>) {
+        *locked(&self.joined) = Some(Arc::new(joined));
+    }
+
     /// The link of a container, as soon as there is one: its machine may yet have to be made.
     pub(crate) async fn next_hub(&self) -> Option<Hub> {
         let mut hub = self.hub.subscribe();
@@ -352,7 +365,7 @@ impl Container {
     }
 
     /// Its guest has told what it was asked to be.
-    pub(super) fn set_told(&self, text: &str) {
+    pub(crate) fn set_told(&self, text: &str) {
         let told = Told::parse(text);
         let mut record = locked(&self.record);
         if let Some(created) = told.as_ref().and_then(|told| u64::try_from(told.about.created_ns?).ok()) {

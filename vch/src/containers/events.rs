@@ -54,17 +54,12 @@ impl Events {
 
     /// Tells of each network that a container is on: `connect` or `disconnect`.
     pub(super) fn networks(&self, container: &Container, action: &str) {
+        if let Some(joined) = container.joined() {
+            return joined.iter().for_each(|one| self.network(container, &one.network, one.driver(), action));
+        }
         let Some(told) = container.told() else { return };
         for endpoint in &told.spec.networks {
-            let name = endpoint.name.as_str();
-            let attributes = [("container", container.id.as_str()), ("name", name), ("type", network_driver(name))];
-            self.tell(Event {
-                kind: "network",
-                action: action.into(),
-                id: network_id(name),
-                attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-                time_ns: now_ns(),
-            });
+            self.network(container, &endpoint.name, network_driver(&endpoint.name), action);
         }
     }
 
@@ -88,6 +83,18 @@ impl Events {
             }
             self.volume(name, action, &more);
         }
+    }
+
+    /// Tells of one network that a container is on.
+    pub(crate) fn network(&self, container: &Container, name: &str, driver: &str, action: &str) {
+        let attributes = [("container", container.id.as_str()), ("name", name), ("type", driver)];
+        self.tell(Event {
+            kind: "network",
+            action: action.into(),
+            id: network_id(name),
+            attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            time_ns: now_ns(),
+        });
     }
 
     pub(crate) fn tell(&self, mut event: Event) {

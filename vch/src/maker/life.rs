@@ -18,6 +18,7 @@ use super::restarts::Policy;
 use super::{Made, MakeError, Maker, console};
 use crate::containers::{Container, Exited, State};
 use crate::hypervisor::{Off, Order, Powered};
+use crate::networks::Turn;
 use crate::serve::say;
 use crate::state;
 use crate::timestamp::now_ns;
@@ -39,14 +40,16 @@ impl Maker {
         asked: ContainerCreateBody,
     ) -> Result<Arc<Container>, MakeError> {
         let image = self.images.find(asked.image.as_deref().unwrap_or_default())?;
+        let joined = self.networks.joins(&asked, &image.config.exposed_ports)?;
         let (id, created_ns) = (state::new_id()?, now_ns());
         let name = name.map_or_else(|| id[..12].to_owned(), |name| name.trim_start_matches('/').to_owned());
         self.containers.check_name(&name)?;
         let (maker, planned_id, planned_name) = (self.clone(), id.clone(), name.clone());
+        let planned_joined = joined.clone();
         let planned = tokio::task::spawn_blocking(move || {
             let Settled { mounts, new } = maker.settle_mounts(&asked, &image.config)?;
             let made = Made { asked, image_id: image.id.clone(), mounts };
-            let planned = maker.plan(&planned_id, &planned_name, &made, created_ns);
+            let planned = maker.plan(&planned_id, &planned_name, &made, &planned_joined, created_ns);
             let planned = planned.inspect_err(|_| maker.unmake(&new))?;
             Ok::<_, MakeError>((made, new, planned))
         });
@@ -54,6 +57,7 @@ impl Maker {
         let keys = planned.keys();
         let told = wire::guestinfo::without_key(&keys, &self.key.link_key(&id)).map_err(anyhow::Error::from)?;
         let container = self.containers.create(&id, &name, made, &told.0).inspect_err(|_| self.unmake(&new))?;
+        container.set_joined(joined);
         for volume in &new {
             self.containers.events.volume(volume, "create", &[]);
         }
@@ -102,24 +106,21 @@ impl Maker {
         container.change_now(|now| (now.ending, now.cut, now.starting) = (None, false, true));
         container.change_power(|power| power.starting = true);
         container.journal.resume();
-        let (maker, of, of_made) = (self.clone(), container.clone(), made.clone());
-        let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &of_made));
-        let powered = async {
-            let held = self.hold(container, &made).await?;
-            let machine = machine.await.map_err(anyhow::Error::from)??;
-            Ok::<_, MakeError>((self.hypervisor.power_on(container.dir(), &machine).await?, held))
-        };
-        match powered.await {
-            Ok((powered, held)) => self.attend(container, powered, Some(held)),
+        let (powered, held, turn) = match self.power_on(container, made).await {
+            Ok(powered) => powered,
             Err(error) => {
                 container.change_now(|now| now.starting = false);
                 container.change_power(|power| power.starting = false);
                 // whoever listens hears that nothing comes
                 container.journal.finish();
-                self.failed(container, &error);
+                // as with docker, one that gets no network is as it was before
+                if !matches!(error, MakeError::Network(_)) {
+                    self.failed(container, &error);
+                }
                 return Err(error);
             }
-        }
+        };
+        self.attend(container, powered, Some(held), turn);
         let seen = life.wait_for(|life| life.state.is_running() || life.exits > exits || life.removed).await;
         match seen.map(|life| life.state.clone()) {
             Ok(State::Exited(exited)) if exited.started_ns == 0 => Err(match exited.error.is_empty() {
@@ -130,6 +131,25 @@ impl Maker {
         }
     }
 
+    /// Its disks and networks first: they are given back where the machine does not come on.
+    async fn power_on(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        made: Made,
+    ) -> Result<(Powered, Held, Turn), MakeError> {
+        let exposed = self.images.of_container(&made.image_id)?.config.exposed_ports.clone();
+        let held = self.hold(container, &made).await?;
+        let (cards, turn) = self.networks.join(container, &exposed).await?;
+        let (maker, of) = (self.clone(), container.clone());
+        let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made, cards));
+        let powered = async {
+            let machine = machine.await.map_err(anyhow::Error::from)??;
+            Ok::<_, MakeError>(self.hypervisor.power_on(container.dir(), &machine).await?)
+        };
+        let powered = powered.await.inspect_err(|_| self.networks.leave(container, turn))?;
+        Ok((powered, held, turn))
+    }
+
     /// No machine was powered on: docker shows why at the container.
     fn failed(&self, container: &Arc<Container>, error: &MakeError) {
         let (finished_ns, error) = (now_ns(), error.to_string());
@@ -138,7 +158,13 @@ impl Maker {
     }
 
     /// Sees a machine through until it is off.
-    pub(super) fn attend(self: &Arc<Self>, container: &Arc<Container>, powered: Powered, held: Option<Held>) {
+    pub(super) fn attend(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        powered: Powered,
+        held: Option<Held>,
+        turn: Turn,
+    ) {
         container.change_now(|now| now.powered = Some(powered.clone()));
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
@@ -150,8 +176,9 @@ impl Maker {
                     powered.off().await
                 }
             };
-            // the next machine may have them
+            // whoever hears of its end finds its disks, addresses and ports free
             drop(held);
+            maker.networks.leave(&container, turn);
             if let Err(error) = maker.hypervisor.forget(container.dir()) {
                 say(&format!("{}: {error:#}", container.name()));
             }

@@ -11,17 +11,25 @@ use anyhow::{Context, Result};
 use wire::spec::About;
 
 use super::wishes::{Refusal, Wishes};
-use super::{Made, MakeError, Maker};
+use super::{Made, MakeError, Maker, cards};
 use crate::cli::{ContainerArgs, LinkKind};
 use crate::containers::Container;
 use crate::image_store::StoredImage;
+use crate::networks::Joined;
 use crate::plan::{self, Asked, Plan, TOP_SERIAL};
-use crate::vm::{Card, CardEnd, Disk, Format, LinkEnd, Machine, qemu};
+use crate::vm::{Card, Disk, Format, LinkEnd, Machine, qemu};
 use crate::volumes;
 
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
-    pub(super) fn plan(&self, id: &str, name: &str, made: &Made, created_ns: u64) -> Result<Planned, MakeError> {
+    pub(super) fn plan(
+        &self,
+        id: &str,
+        name: &str,
+        made: &Made,
+        joined: &[Joined],
+        created_ns: u64,
+    ) -> Result<Planned, MakeError> {
         let image = self.images.of_container(&made.image_id)?;
         let Wishes { mut args, image: said, seccomp, memory_limit, size } = super::wishes::read(&made.asked)?;
         args.disks.mount = self.mount_args(made)?;
@@ -45,7 +53,7 @@ impl Maker {
         // it has the image's configuration already
         let mut plan = plan::plan(self.key.link_key(id), asked, &said).map_err(|error| Refusal(error.to_string()))?;
         plan.spec.machine.memory = memory_limit;
-        let about = About {
+        let mut about = About {
             name: Some(name.into()),
             image: made.asked.image.clone(),
             image_id: Some(image.id.clone()),
@@ -53,6 +61,7 @@ impl Maker {
             labels: made.asked.labels.clone().unwrap_or_default().into_iter().collect(),
             ..plan::about(&args, &said)
         };
+        cards::place(&mut plan, &mut about, &args.network, joined);
         let disks = disks.into_iter().map(|layer| Disk {
             file: layer.file,
             format: Format::Raw,
@@ -65,9 +74,10 @@ impl Maker {
     }
 
     /// The machine, its files written.
-    pub(super) fn assemble(&self, container: &Container, made: &Made) -> Result<Machine, MakeError> {
+    pub(super) fn assemble(&self, container: &Container, made: &Made, cards: Vec<Card>) -> Result<Machine, MakeError> {
         let (id, dir) = (&container.id, container.dir());
-        let planned = self.plan(id, &container.name(), made, container.created_ns())?;
+        let joined = container.joined().unwrap_or_default();
+        let planned = self.plan(id, &container.name(), made, &joined, container.created_ns())?;
         let mut disks = planned.disks.clone();
         let top = Maker::disk(container);
         if !top.exists() {
@@ -100,7 +110,7 @@ impl Maker {
             guestinfo,
             root: None,
             disks,
-            cards: plan.card.iter().map(|card| Card { mac: card.mac, end: CardEnd::User(Vec::new()) }).collect(),
+            cards,
             orders: None,
         })
     }

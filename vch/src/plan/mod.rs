@@ -17,6 +17,7 @@ use wire::spec::{LinkDevice, LinkSpec, Root, SPEED, Spec, TermSize};
 pub use about::about;
 pub use disks::{MOST_MOUNTS, TOP_SERIAL, Volume};
 pub use network::Card;
+pub(crate) use network::HOST;
 pub use process::{capabilities, env_file, resolve};
 
 use crate::cli::{ContainerArgs, LinkKind};

@@ -64,7 +64,7 @@ fn mac(id: &str) -> [u8; 6] {
 
 // QEMU's user network, as its documentation has it (`-netdev user`).
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
 #[cfg(test)]

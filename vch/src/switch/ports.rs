@@ -67,6 +67,11 @@ impl Ports {
         plugged.port.guard.addresses.clone()
     }
 
+    /// Pulls all ports out; their sockets stay.
+    pub(super) fn close(&self) {
+        locked(&self.plugged).clear();
+    }
+
     /// The port that has this address.
     pub(super) fn at(&self, address: IpAddr) -> Option<Arc<Port>> {
         let plugged = locked(&self.plugged);

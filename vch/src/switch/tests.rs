@@ -1,5 +1,8 @@
 //! What machines on a network see of each other, of the gateway and of the host. A machine is a socket here, and its frames are made by hand or by another TCP stack.
 
+mod connections;
+mod datagrams;
+mod guest;
 mod layer2;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::net::UnixDatagram;
 
+use super::gateway::Gateway;
 use super::{Mac, Names, Settings, Switch};
 use crate::vm::CardEnd;
 
@@ -70,8 +74,8 @@ pub(super) fn settings(dir: &tempfile::TempDir) -> Settings {
     }
 }
 
-/// A switch, and the directory of its sockets.
-pub(super) async fn switch() -> (Arc<Switch>, tempfile::TempDir) {
+/// A switch whose gateway stands for the host's loopback, and the directory of its sockets.
+pub(super) fn switch() -> (Arc<Switch>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    (Switch::start(settings(&dir)).await.unwrap(), dir)
+    (Switch::start_as(settings(&dir), Gateway::with_loopback).unwrap(), dir)
 }

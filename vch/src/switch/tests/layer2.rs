@@ -36,7 +36,7 @@ async fn only_the_last(frames: &[Vec<u8>], from: &Machine, to: &Machine) {
 
 #[tokio::test]
 async fn a_frame_reaches_whom_it_is_for() {
-    let (switch, _dir) = switch().await;
+    let (switch, _dir) = switch();
     let [two, three, four] = [2, 3, 4].map(|number| Machine::plug(&switch, number));
     let question = arp(1, BROADCAST, &two, two.mac, [10, 9, 0, 2], [10, 9, 0, 3]);
     two.send(&question).await;
@@ -58,7 +58,7 @@ async fn a_frame_reaches_whom_it_is_for() {
 
 #[tokio::test]
 async fn nobody_sends_as_another() {
-    let (switch, _dir) = switch().await;
+    let (switch, _dir) = switch();
     let [two, three] = [2, 3].map(|number| Machine::plug(&switch, number));
     let own = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x42, 10, 0xff, 0xfe, 9, 0, 2];
     let foreign = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x42, 10, 0xff, 0xfe, 9, 0, 3];
@@ -82,7 +82,7 @@ async fn nobody_sends_as_another() {
 
 #[tokio::test]
 async fn a_machine_that_takes_nothing_holds_up_nobody() {
-    let (switch, _dir) = switch().await;
+    let (switch, _dir) = switch();
     let [two, three, four] = [2, 3, 4].map(|number| Machine::plug(&switch, number));
     for _ in 0..1000 {
         two.send(&ipv4(BROADCAST, &two, [10, 9, 0, 2], 0)).await;
@@ -96,7 +96,7 @@ async fn a_machine_that_takes_nothing_holds_up_nobody() {
 
 #[tokio::test]
 async fn frames_wait_in_order_for_a_machine_that_is_slow() {
-    let (switch, _dir) = switch().await;
+    let (switch, _dir) = switch();
     let [two, three] = [2, 3].map(|number| Machine::plug(&switch, number));
     for mark in 0..200 {
         two.send(&ipv4(three.mac, &two, [10, 9, 0, 2], mark)).await;
@@ -108,7 +108,7 @@ async fn frames_wait_in_order_for_a_machine_that_is_slow() {
 
 #[tokio::test]
 async fn the_same_sockets_serve_after_a_restart() {
-    let (switch, dir) = switch().await;
+    let (switch, dir) = switch();
     let [two, three] = [2, 3].map(|number| Machine::plug(&switch, number));
     drop(switch);
     let switch = Switch::start(settings(&dir)).await.unwrap();
