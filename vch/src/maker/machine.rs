@@ -20,7 +20,7 @@ use crate::vm::{Card, CardEnd, Disk, Format, LinkEnd, Machine, qemu};
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
     pub(super) fn plan(&self, id: &str, name: &str, made: &Made, created_ns: u64) -> Result<Planned, MakeError> {
-        let image = self.images.find(&made.image_id)?;
+        let image = self.images.of_container(&made.image_id)?;
         let args = super::wishes::read(&made.asked)?;
         let disks = self.images.disks(&image)?;
         let layers: Vec<String> = disks.iter().map(|disk| disk.serial.clone()).collect();
