@@ -10,6 +10,7 @@ mod archive;
 mod attach;
 mod carried;
 mod changes;
+mod commit;
 mod create;
 #[cfg(test)]
 mod double;
@@ -31,6 +32,7 @@ mod query;
 mod refused;
 mod resources;
 mod stdcopy;
+mod still;
 mod system;
 mod versions;
 mod wait;
@@ -73,6 +75,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(archive::routes())
         .merge(attach::routes())
         .merge(changes::routes())
+        .merge(commit::routes())
         .merge(create::routes())
         .merge(exec::routes())
         .merge(images::routes())

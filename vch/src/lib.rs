@@ -55,6 +55,7 @@ pub mod ova;
 pub mod pipe;
 pub mod plan;
 mod recorder;
+mod root_disk;
 pub mod run;
 pub mod seccomp;
 pub mod serve;

@@ -7,6 +7,7 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod files;
 mod life;
 mod machine;
 mod made;

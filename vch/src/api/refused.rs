@@ -36,7 +36,7 @@ const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in 
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 27] = [
+pub(super) static REFUSED: [Refused; 26] = [
     refused(
         Method::POST,
         "/containers/{id}/update",
@@ -44,11 +44,6 @@ pub(super) static REFUSED: [Refused; 27] = [
     ),
     refused(Method::POST, "/containers/{id}/pause", PAUSES),
     refused(Method::POST, "/containers/{id}/unpause", PAUSES),
-    refused(
-        Method::POST,
-        "/commit",
-        "a containerVM's disk is not made into an image here: docker export has its files",
-    ),
     refused(Method::GET, "/containers/{id}/checkpoints", CHECKPOINTS),
     refused(Method::POST, "/containers/{id}/checkpoints", CHECKPOINTS),
     refused(Method::DELETE, "/containers/{id}/checkpoints/{name}", CHECKPOINTS),
