@@ -153,7 +153,7 @@ fn changes_become_a_layer() {
     let mut out = Vec::new();
     pack(&whiteouts(&mut disk), ROOT, &Names::Layer, &mut out).unwrap();
     let expected =
-        ["etc/", "etc/.wh.gone", "etc/new", "one", "two", "usr/", "usr/.wh.bin", "usr/lib/", "usr/lib/.wh.x"];
+        ["etc/", "etc/.wh.gone", "etc/new", "one", "two", "usr/", "usr/.wh.bin", "usr/lib/", "usr/lib/.wh..wh..opq"];
     assert_eq!(listed(&out), expected);
     let mut again = Vec::new();
     pack(&whiteouts(&mut disk), ROOT, &Names::Layer, &mut again).unwrap();
