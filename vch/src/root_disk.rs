@@ -57,6 +57,8 @@ pub(crate) struct Mount {
     pub(crate) read_only: bool,
     /// Filled from the image while it is empty.
     pub(crate) seed: bool,
+    /// Nobody else writes to it for as long as this is so.
+    pub(crate) held: bool,
 }
 
 /// Why its files cannot be had.
@@ -89,6 +91,8 @@ pub(crate) enum DiskError {
     ReadOnlyRoot,
     #[error("mounted volume is marked read-only")]
     ReadOnlyVolume,
+    #[error("{0} is a volume: copy to it by its own path")]
+    Unheld(String),
 }
 
 /// A container's files.
@@ -191,6 +195,10 @@ impl RootDisk {
         }
         if volumes.iter().any(|&number| self.place.mounts[number].read_only) {
             return Err(DiskError::ReadOnlyVolume);
+        }
+        let unheld = volumes.iter().map(|&number| &self.place.mounts[number]);
+        if let Some(mount) = unheld.into_iter().find(|mount| mount.disk.is_some() && !mount.held) {
+            return Err(DiskError::Unheld(mount.destination.clone()));
         }
         // what is mounted over the root is not its own
         for Mounted { parent, name, below, .. } in self.mounted.iter().rev() {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream};
@@ -111,17 +112,27 @@ impl Still {
         let Still { maker, container, disk } = self;
         drop(disk);
         let archive = spool(container.dir(), body).await?;
+        // nobody starts it meanwhile, nor removes it
+        let _turn = container.turn().await;
+        if container.powered().is_some() || container.watch().borrow().removed {
+            let name = container.name();
+            return Err(ApiError::conflict(format!("container {name} was started or removed meanwhile: copy again")));
+        }
+        let _held = maker.hold_below(&container, &dir).await?;
         let of = container.clone();
         blocking(move || {
-            let disk = RootDisk::open_with_mounts(maker.place(&of)?)?;
-            Ok(disk.unpack(&dir, &archive, how)?)
+            let mut place = maker.place(&of)?;
+            for mount in &mut place.mounts {
+                mount.held = Path::new(&dir).starts_with(&mount.destination);
+            }
+            Ok(RootDisk::open_with_mounts(place)?.unpack(&dir, &archive, how)?)
         })
         .await
     }
 }
 
 /// A body in a file without a name.
-async fn spool(dir: &std::path::Path, body: &mut BodyDataStream) -> Result<Arc<File>, ApiError> {
+async fn spool(dir: &Path, body: &mut BodyDataStream) -> Result<Arc<File>, ApiError> {
     let failed = |error: io::Error| ApiError::internal(format!("cannot keep the archive: {error}"));
     let dir = dir.to_owned();
     let file =
@@ -166,7 +177,8 @@ impl From<DiskError> for ApiError {
             | DiskError::Archive(_)
             | DiskError::Refused { .. }
             | DiskError::ReadOnlyRoot
-            | DiskError::ReadOnlyVolume => ApiError::bad_parameter(message),
+            | DiskError::ReadOnlyVolume
+            | DiskError::Unheld(_) => ApiError::bad_parameter(message),
             _ => ApiError::internal(message),
         }
     }

@@ -2,11 +2,14 @@
 //!
 //! It decides which disks those are. How they are read and written: [`crate::root_disk`]. It blocks.
 
+use std::path::Path;
+
 use wire::spec::Source;
 
-use super::{MakeError, Maker};
+use super::{MakeError, Maker, On};
 use crate::containers::Container;
 use crate::root_disk::{Mount, Place};
+use crate::volumes::Held;
 
 impl Maker {
     /// Its image's layers, its own disk, and what is mounted over them.
@@ -16,15 +19,27 @@ impl Maker {
         let layers = self.images.disks(&image)?.into_iter().map(|layer| layer.file).collect();
         let told = container.told();
         let spec = told.as_ref().map(|told| &told.spec);
-        let mounts = spec.into_iter().flat_map(|spec| &spec.mounts).filter_map(|mount| {
-            let disk = match &mount.source {
-                Source::Memory { .. } => None,
-                // what another machine serves is not this host's to read
-                _ => return None,
-            };
-            let (destination, read_only) = (mount.destination.clone(), mount.read_only);
-            Some(Mount { destination, disk, read_only, seed: mount.seed })
+        // what a guest mounts by itself is memory, and what file servers have is not this host's to read
+        let memory = spec.into_iter().flat_map(|spec| &spec.mounts).filter_map(|mount| match mount.source {
+            Source::Memory { .. } => Some(Mount {
+                destination: mount.destination.clone(),
+                disk: None,
+                read_only: mount.read_only,
+                seed: false,
+                held: false,
+            }),
+            _ => None,
         });
+        let disks = made.mounts.iter().filter_map(|mount| {
+            let (file, seed) = match &mount.on {
+                On::Volume { file, seed, .. } => (file, *seed),
+                On::File(file) => (file, false),
+                On::Memory { .. } => return None,
+            };
+            let (destination, disk) = (mount.destination.clone(), Some(file.clone()));
+            Some(Mount { destination, disk, read_only: mount.read_only, seed, held: false })
+        });
+        let mounts = memory.chain(disks);
         let host = made.asked.host_config.as_ref();
         Ok(Place {
             layers,
@@ -33,5 +48,15 @@ impl Maker {
             mounts: mounts.collect(),
             read_only: host.and_then(|host| host.readonly_rootfs).unwrap_or_default(),
         })
+    }
+
+    /// Keeps other machines off the volumes that a directory lies in.
+    pub(crate) async fn hold_below(&self, container: &Container, dir: &str) -> Result<Option<Held>, MakeError> {
+        let Some(mut made) = container.made() else { return Ok(None) };
+        made.mounts.retain(|mount| Path::new(dir).starts_with(&mount.destination));
+        if made.mounts.is_empty() {
+            return Ok(None);
+        }
+        self.hold(&container.id, &made).await.map(Some)
     }
 }

@@ -271,6 +271,7 @@ fn what_is_mounted_lies_over_the_root() {
         disk,
         read_only,
         seed: true,
+        held: true,
     };
     made.place.mounts = vec![mount("/data", Some(volume.clone()), false), mount("/etc", None, false)];
     let seen = names(&RootDisk::open_with_mounts(made.place.clone()).unwrap());
@@ -283,6 +284,9 @@ fn what_is_mounted_lies_over_the_root() {
     let names: Vec<_> = written.entries(ROOT).unwrap().keys().map(|name| String::from_utf8_lossy(name)).collect();
     assert_eq!(names, ["kept", "lost+found", "more"]);
     assert!(before == std::fs::read(&made.place.top).unwrap(), "the root was not changed");
+    made.place.mounts[0].held = false;
+    let refused = RootDisk::open_with_mounts(made.place.clone()).unwrap().unpack("/data", &archive, KEEP);
+    assert_eq!(refused.unwrap_err().to_string(), "/data is a volume: copy to it by its own path");
     made.place.mounts[0].read_only = true;
     let refused = RootDisk::open_with_mounts(made.place.clone()).unwrap().unpack("/data", &archive, KEEP);
     assert_eq!(refused.unwrap_err().to_string(), "mounted volume is marked read-only");
