@@ -48,7 +48,8 @@ fn files_of_stopped_containers_are_had_and_changed() {
     assert_eq!(docker(&serve, &["start", "-a", "web"]), "from outside\ndone\n");
     wait_until(&serve, "web", "{{.State.Status}}", "exited");
 
-    let expected = "A /abs\nA /d\nA /d/file\nA /d/hard\nA /d/pipe\nA /d/rel\nA /d/sub\nC /etc\nA /etc/in\nD /etc/passwd\n";
+    let expected =
+        "A /abs\nA /d\nA /d/file\nA /d/hard\nA /d/pipe\nA /d/rel\nA /d/sub\nC /etc\nA /etc/in\nD /etc/passwd\n";
     let diff = docker(&serve, &["diff", "web"]);
     assert!(diff.starts_with(expected) && diff.ends_with("A /var/v\n"), "{diff}");
 
@@ -86,7 +87,7 @@ fn files_of_stopped_containers_are_had_and_changed() {
     docker(&serve, &["commit", "two", "mine:2"]);
     assert_eq!(docker(&serve, &["run", "--rm", "mine:2", "cat", "/second"]), "from outside\n");
     let history = docker(&serve, &["history", "-q", "--no-trunc", "mine:2"]);
-    assert_eq!(history.lines().filter(|line| line.starts_with("sha256:")).count(), 3, "{history}");
+    assert_eq!(history.lines().count(), 2, "{history}");
     assert!(docker(&serve, &["inspect", "-f", "{{.Config.Env}}", "mine:2"]).contains("A=b"));
 }
 

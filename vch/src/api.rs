@@ -35,6 +35,7 @@ mod stdcopy;
 mod still;
 mod system;
 mod versions;
+mod volumes;
 mod wait;
 
 use std::sync::Arc;
@@ -84,6 +85,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(logs::routes())
         .merge(resources::routes())
         .merge(system::routes())
+        .merge(volumes::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
         .with_state(api);

@@ -126,7 +126,13 @@ impl Paused {
                 container.name()
             )));
         };
-        // one that a user has paused cannot write what it holds: it goes on for that moment
+        // its guest cannot write what it holds
+        if container.state().is_paused() {
+            return Err(ApiError::conflict(format!(
+                "container {} is paused, and what it has written may not be on its disk yet: unpause it to commit it",
+                container.name()
+            )));
+        }
         if !container.state().is_running() {
             return Err(ApiError::conflict(format!(
                 "container {} does not run yet: commit it again",

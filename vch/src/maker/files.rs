@@ -57,6 +57,6 @@ impl Maker {
         if made.mounts.is_empty() {
             return Ok(None);
         }
-        self.hold(&container.id, &made).await.map(Some)
+        self.hold(container, &made).await.map(Some)
     }
 }
