@@ -16,6 +16,7 @@ mod disk;
 mod disks;
 mod docker_attach;
 mod docker_cp;
+mod docker_disks;
 mod docker_exec;
 mod docker_life;
 mod docker_logs;

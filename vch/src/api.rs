@@ -10,6 +10,7 @@ mod archive;
 mod attach;
 mod carried;
 mod changes;
+mod commit;
 mod create;
 #[cfg(test)]
 mod double;
@@ -31,6 +32,7 @@ mod query;
 mod refused;
 mod resources;
 mod stdcopy;
+mod still;
 mod system;
 mod versions;
 mod volumes;
@@ -74,6 +76,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(archive::routes())
         .merge(attach::routes())
         .merge(changes::routes())
+        .merge(commit::routes())
         .merge(create::routes())
         .merge(exec::routes())
         .merge(images::routes())

@@ -56,6 +56,7 @@ pub mod ova;
 pub mod pipe;
 pub mod plan;
 mod recorder;
+mod root_disk;
 pub mod run;
 pub mod seccomp;
 pub mod serve;

@@ -10,6 +10,7 @@
 mod cards;
 mod console;
 mod endings;
+mod files;
 mod life;
 mod machine;
 mod made;

@@ -1,13 +1,15 @@
 //! Docker cp and export: files in and out of containers, as tar archives.
 //!
 //! ```text
-//! GET     look at the path ──> a session that packs it ──> the body, as fast as the client reads
-//! PUT     follow the path ──> a session that unpacks in it <── the body, as fast as the guest writes
+//!                                       machine on: a session of its guest's      machine off, and made here: its disks
+//! GET     look at the path ──> pack it ──> the body, as fast as the client reads
+//! PUT     follow the path ──> unpack in it <── the body, as fast as it is written
 //! ```
 //!
-//! It decides what a path names and which requests are refused. How bytes go between a session and a client: [`super::carried`]. A machine that is off keeps its
-//! disk to itself: only the files of one that this host can talk to can be had.
+//! It decides what a path names and which requests are refused. How bytes go between a session and a client: [`super::carried`]; between disks and a client:
+//! [`super::still`]. A machine that was made elsewhere and is off keeps its disk to itself.
 
+mod guest;
 mod path;
 mod stat;
 
@@ -19,15 +21,17 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use wire::message::{PathInfo, Reply, Request, Work};
+use wire::message::PathInfo;
 
+use self::guest::Guest;
 use self::stat::PATH_STAT;
 use super::Api;
-use super::carried::{self, Carried};
+use super::carried;
 use super::error::ApiError;
 use super::query::Params;
+use super::still::{Still, is_still};
 use crate::containers::{AbsentError, Container};
-use crate::hub::Hub;
+use crate::root_disk::Unpack;
 
 /// Its paths.
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -37,14 +41,14 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn look(State(api): State<Arc<Api>>, Path(name): Path<String>, params: Params) -> Result<Response, ApiError> {
-    let files = Files::of(&*api.containers.find(&name)?, &name).await?;
+    let files = Files::of(&api, &api.containers.find(&name)?, &name).await?;
     let info = files.stat(&path::clean(params.required("path")?)).await?;
     Ok([(PATH_STAT, stat::header(&info)?)].into_response())
 }
 
 async fn copy_out(State(api): State<Arc<Api>>, Path(name): Path<String>, params: Params) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
-    let files = Files::of(&container, &name).await?;
+    let files = Files::of(&api, &container, &name).await?;
     let path = path::clean(params.required("path")?);
     let stat = stat::header(&files.stat(&path).await?)?;
     let archive = files.pack(path).await?;
@@ -55,7 +59,7 @@ async fn copy_out(State(api): State<Arc<Api>>, Path(name): Path<String>, params:
 
 async fn export(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let container = api.containers.find(&name)?;
-    let archive = Files::of(&container, &name).await?.pack("/".into()).await?;
+    let archive = Files::all(&api, &container).await?;
     api.containers.events.container(&container, "export", &[]);
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], archive).into_response())
 }
@@ -74,7 +78,7 @@ async fn copy_in(
 
 async fn unpack(api: &Api, name: &str, params: &Params, body: &mut BodyDataStream) -> Result<(), ApiError> {
     let container = api.containers.find(name)?;
-    let files = Files::of(&container, name).await?;
+    let files = Files::of(api, &container, name).await?;
     let path = path::clean(params.required("path")?);
     let dir = files.follow(&path).await?;
     match files.look(&dir).await? {
@@ -84,33 +88,50 @@ async fn unpack(api: &Api, name: &str, params: &Params, body: &mut BodyDataStrea
         }
         Some(_) => {}
     }
-    let work = Work::CopyIn { dir, owners: params.flag("copyUIDGID"), replace: !params.flag("noOverwriteDirNonDir") };
-    Carried::begin(files.hub, work).await?.feed(body).await?;
+    let how = Unpack { owners: params.flag("copyUIDGID"), replace: !params.flag("noOverwriteDirNonDir") };
+    match files.at {
+        At::Guest(guest) => guest.unpack(dir, how.owners, how.replace, body).await?,
+        At::Disk(still) => still.unpack(dir, how, body).await?,
+    }
     api.containers.events.container(&container, "extract-to-dir", &[]);
     Ok(())
 }
 
-/// The files of a container whose machine can be asked.
+/// The files of a container that can be had.
 struct Files {
-    hub: Hub,
+    at: At,
     /// The container, as the client calls it.
     name: String,
 }
 
+/// Who has them.
+enum At {
+    Guest(Guest),
+    Disk(Still),
+}
+
 impl Files {
-    async fn of(container: &Container, name: &str) -> Result<Files, ApiError> {
-        match container.reach().await {
-            Ok(hub) => Ok(Files { hub, name: name.into() }),
-            Err(AbsentError::NotRunning(_)) => Err(ApiError::conflict(format!(
-                "container {name} is not running: its files are on the disk of its machine, which is off; start it, and copy then"
-            ))),
-            Err(error) => Err(error.into()),
+    async fn of(api: &Api, container: &Arc<Container>, name: &str) -> Result<Files, ApiError> {
+        let at = match is_still(api, container).await {
+            Some(maker) => At::Disk(Still::open(maker, container.clone(), true).await?),
+            None => At::Guest(guest(container, name).await?),
+        };
+        Ok(Files { at, name: name.into() })
+    }
+
+    /// An archive of all, without what is mounted.
+    async fn all(api: &Api, container: &Arc<Container>) -> Result<Body, ApiError> {
+        match is_still(api, container).await {
+            Some(maker) => Still::open(maker, container.clone(), false).await?.pack_all(),
+            None => guest(container, &container.name()).await?.pack("/".into()).await,
         }
     }
 
     async fn pack(self, path: String) -> Result<Body, ApiError> {
-        let archive = Carried::begin(self.hub, Work::CopyOut { path }).await?.into_stream().await?;
-        Ok(Body::from_stream(archive))
+        match self.at {
+            At::Guest(guest) => guest.pack(path).await,
+            At::Disk(still) => still.pack(&path),
+        }
     }
 
     /// What lies at a path: of a link, the link, with where it leads in the end.
@@ -124,39 +145,18 @@ impl Files {
 
     /// None where there is nothing.
     async fn look(&self, path: &str) -> Result<Option<PathInfo>, ApiError> {
-        match self.hub.request(Request::Inspect { path: path.into() }).await? {
-            Reply::Path(info) => Ok(Some(info)),
-            Reply::Refused { reason } if NOTHING.iter().any(|nothing| reason.contains(nothing)) => Ok(None),
-            Reply::Refused { reason } => Err(ApiError::bad_parameter(reason)),
-            Reply::Unsupported => Err(ApiError::not_implemented("the container's guest is too old to copy files")),
-            _ => Err(ApiError::internal("the container's guest answered another question")),
+        match &self.at {
+            At::Guest(guest) => guest.look(path).await,
+            At::Disk(still) => still.look(path),
         }
     }
 
     /// Where a path leads, through all links on it, within the container's root. What does not exist leads nowhere else.
     async fn follow(&self, path: &str) -> Result<String, ApiError> {
-        let mut ahead: Vec<String> = path::components(path).rev().map(str::to_owned).collect();
-        let mut behind: Vec<String> = Vec::new();
-        let mut links = 0;
-        while let Some(component) = ahead.pop() {
-            if component == ".." {
-                behind.pop();
-                continue;
-            }
-            behind.push(component);
-            let target = self.look(&format!("/{}", behind.join("/"))).await?.map(|info| info.target);
-            let Some(target) = target.filter(|target| !target.is_empty()) else { continue };
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(ApiError::bad_parameter(format!("{path} leads through too many symbolic links")));
-            }
-            behind.pop();
-            if target.starts_with('/') {
-                behind.clear();
-            }
-            ahead.extend(path::components(&target).rev().map(str::to_owned));
+        match &self.at {
+            At::Guest(guest) => guest.follow(path).await,
+            At::Disk(still) => still.follow(path),
         }
-        Ok(format!("/{}", behind.join("/")))
     }
 
     fn missing(&self, path: &str) -> ApiError {
@@ -164,11 +164,16 @@ impl Files {
     }
 }
 
+async fn guest(container: &Container, name: &str) -> Result<Guest, ApiError> {
+    match container.reach().await {
+        Ok(hub) => Ok(Guest { hub }),
+        Err(AbsentError::NotRunning(_)) => Err(ApiError::conflict(format!(
+            "container {name} is not running: its files are on the disk of its machine, which is off; start it, and copy then"
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn is_directory(info: &PathInfo) -> bool {
     info.mode & 0o170_000 == 0o040_000
 }
-
-/// What a guest says where there is nothing: docker's words, and the system's of a path through a file.
-const NOTHING: [&str; 2] = ["Could not find the file", "Not a directory"];
-/// As Linux counts them: path_resolution(7).
-const MAX_LINKS: usize = 40;

@@ -1,4 +1,4 @@
-//! Docker diff: what a container has changed of its image. What counts as a change is decided in the guest.
+//! Docker diff: what a container has changed of its image. What counts as a change is decided in the guest, and in [`crate::root_disk`] of one whose machine is off.
 
 use std::sync::Arc;
 
@@ -10,13 +10,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use wire::message::Work;
 
 use super::Api;
 use super::carried::{Carried, Failure};
 use super::error::ApiError;
+use super::json;
+use super::still::{Still, is_still};
 use crate::containers::AbsentError;
+use crate::root_disk::{self, Change, ChangeKind};
 
 /// Its paths.
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -24,7 +27,17 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn changes(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let hub = api.containers.find(&name)?.reach().await.map_err(|error| match error {
+    let container = api.containers.find(&name)?;
+    if let Some(maker) = is_still(&api, &container).await {
+        let still = Still::open(maker, container, false).await?;
+        let list: Vec<Value> = root_disk::changes(still.disk())
+            .into_iter()
+            .map(|Change { kind, path }| json!({ "Path": String::from_utf8_lossy(&path), "Kind": number(kind) }))
+            .collect();
+        // docker has no list where there is nothing
+        return Ok(json::json(&if list.is_empty() { Value::Null } else { list.into() }));
+    }
+    let hub = container.reach().await.map_err(|error| match error {
         AbsentError::NotRunning(_) => ApiError::conflict(format!(
             "container {name} is not running: its changes are on the disk of its machine, which is off; start it, and ask then"
         )),
@@ -78,6 +91,15 @@ impl List {
 
     fn end(&self) -> Bytes {
         Bytes::from_static(if self.is_begun { b"]\n" } else { b"[]\n" })
+    }
+}
+
+/// The same of a change that was found here.
+fn number(kind: ChangeKind) -> u8 {
+    match kind {
+        ChangeKind::Changed => 0,
+        ChangeKind::Added => 1,
+        ChangeKind::Deleted => 2,
     }
 }
 

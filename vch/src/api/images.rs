@@ -13,6 +13,8 @@ mod lines;
 mod patterns;
 mod usage;
 
+pub(super) use self::go::named;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -130,7 +132,7 @@ fn users(maker: &Maker) -> Vec<User> {
 }
 
 /// Tells of an image: `id` is what it happened to, `name` what that is called.
-fn event(maker: &Maker, action: &str, id: &str, name: &str, image: Option<&StoredImage>) {
+pub(super) fn event(maker: &Maker, action: &str, id: &str, name: &str, image: Option<&StoredImage>) {
     let mut attributes: BTreeMap<String, String> = image.map(|image| image.config.labels.clone()).unwrap_or_default();
     attributes.insert("name".into(), name.into());
     maker.containers.events.tell(Event {

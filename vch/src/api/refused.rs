@@ -44,11 +44,6 @@ pub(super) static REFUSED: &[Refused] = &[
         "/containers/{id}/update",
         "limits of a containerVM are its machine's: change them where it was made",
     ),
-    refused(
-        Method::POST,
-        "/commit",
-        "a containerVM's disk is not made into an image here: docker export has its files",
-    ),
     refused(Method::GET, "/containers/{id}/checkpoints", CHECKPOINTS),
     refused(Method::POST, "/containers/{id}/checkpoints", CHECKPOINTS),
     refused(Method::DELETE, "/containers/{id}/checkpoints/{name}", CHECKPOINTS),

@@ -30,7 +30,7 @@ pub(super) async fn tag(maker: Arc<Maker>, name: &str, params: &Params) -> Resul
 }
 
 /// The full form of what is to be a name.
-pub(super) fn named(repository: &str, tag: Option<&str>) -> Result<String, ApiError> {
+pub(in crate::api) fn named(repository: &str, tag: Option<&str>) -> Result<String, ApiError> {
     let text = match tag {
         Some(tag) => format!("{repository}:{tag}"),
         None => repository.to_owned(),
