@@ -1,11 +1,12 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench boot` is the boot alone, `bench appliance` that of the appliance, `bench link` the part that measures the link, `bench docker` what the Docker API adds to it, `bench serve` what serve holds in memory, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench boot` is the boot alone, `bench appliance` that of the appliance, `bench link` the part that measures the link, `bench docker` what the Docker API adds to it, `bench host` docker's own runs, `bench serve` what serve holds in memory, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod appliance;
 mod docker;
 mod floor;
 mod guest;
+mod host;
 mod images;
 mod link;
 mod raw;
@@ -35,13 +36,14 @@ fn main() -> Result<()> {
         Some("appliance") => return appliance::bench(scratch.path()),
         Some("boot") => return boot(scratch.path()),
         Some("docker") => return docker::bench(),
+        Some("host") => return host::bench(),
         Some("guest") => return guest::bench(scratch.path()),
         Some("link") => return link::bench(scratch.path()),
         Some("serve") => return serve::bench(),
         Some("images") => return images::bench(scratch.path(), std::env::args().nth(2).as_deref()),
         Some(other) => {
             bail!(
-                "no benchmark {other:?}: there are `appliance`, `boot`, `docker`, `guest`, `images`, `link` and `serve`, and all without an argument"
+                "no benchmark {other:?}: there are `appliance`, `boot`, `docker`, `guest`, `host`, `images`, `link` and `serve`, and all without an argument"
             )
         }
         None => {}
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
     guest::bench(scratch.path())?;
     link::bench(scratch.path())?;
     docker::bench()?;
+    host::bench()?;
     serve::bench()?;
     images::bench(scratch.path(), None)
 }
