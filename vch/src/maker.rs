@@ -26,7 +26,7 @@ use crate::image_store::ImageStore;
 use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
-use crate::vm::{Accel, Boot, accel};
+use crate::vm::Boot;
 
 /// Makes containers.
 #[derive(Debug)]
@@ -36,7 +36,6 @@ pub(crate) struct Maker {
     pub(crate) images: ImageStore,
     key: MasterKey,
     boot: Boot,
-    accel: Accel,
     /// Where its machines' links connect.
     links: PathBuf,
 }
@@ -62,11 +61,10 @@ impl Maker {
     pub(crate) async fn open(containers: Arc<Containers>, key: MasterKey, state: &Path, boot: Boot) -> Result<Maker> {
         let cache = state::cache_dir()?;
         let sockets = state::lasting_socket_dir(state)?;
-        let qemu = Qemu::find(sockets.clone())?;
-        let accel = accel::choose(qemu.program(), &boot, &cache).await?;
+        let qemu = Qemu::find(sockets.clone(), &boot, &cache)?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
         let links = sockets.join(LINKS);
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, accel, links })
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, links })
     }
 
     /// Where its machines' links connect.

@@ -15,7 +15,7 @@ use crate::cli::{ContainerArgs, LinkKind};
 use crate::containers::Container;
 use crate::image_store::StoredImage;
 use crate::plan::{self, Asked, Plan, TOP_SERIAL};
-use crate::vm::{Card, CardEnd, Disk, Format, LinkEnd, Machine, qemu};
+use crate::vm::{Accel, Card, CardEnd, Disk, Format, LinkEnd, Machine, qemu};
 
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
@@ -81,7 +81,8 @@ impl Maker {
         Ok(Machine {
             boot: self.boot.clone(),
             firmware: qemu::quick_firmware(),
-            accel: self.accel,
+            // its hypervisor takes a better one if it can
+            accel: Accel::Tcg,
             memory_mib: args.machine.memory.mebibytes(),
             cpus: args.machine.cpus.processors(),
             link: plan.spec.link.device,
