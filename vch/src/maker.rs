@@ -7,9 +7,14 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod console;
+mod endings;
 mod life;
 mod machine;
 mod made;
+mod names;
+mod restarts;
+mod sizes;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -18,8 +23,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
+pub(crate) use self::endings::Grace;
+pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
-pub(crate) use self::wishes::Refusal;
+pub(crate) use self::names::name;
+pub(crate) use self::sizes::Sizes;
+pub(crate) use self::wishes::{RUNTIME, Refusal};
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
@@ -49,6 +58,9 @@ pub(crate) enum MakeError {
     NoImage(#[from] crate::image_store::UnknownImage),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
+    /// Not in this state.
+    #[error("{0}")]
+    Conflict(String),
     /// Its process cannot be run: docker's client makes its exit code of these words.
     #[error("failed to create task for container: unable to start container process: {0}")]
     Unstartable(String),
@@ -75,17 +87,26 @@ impl Maker {
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         self.hypervisor.admit(&self.links)?;
-        for container in self.containers.list() {
-            if container.made().is_some()
-                && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
-            {
-                self.attend(&container, powered);
+        let mut off = Vec::new();
+        for container in self.containers.list().into_iter().filter(|container| container.made().is_some()) {
+            match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
+                Some(powered) => self.attend(&container, powered),
+                None => off.push(container),
             }
         }
+        // before any is powered on
         for machine in self.hypervisor.end_others() {
             say(&format!("{machine}: ended a machine that is no container's"));
         }
+        for container in off {
+            self.resume(&container).await;
+        }
         Ok(())
+    }
+
+    /// How its machines compute.
+    pub(crate) fn accel(&self) -> Accel {
+        self.accel
     }
 
     /// The container's own disk.
