@@ -34,6 +34,7 @@ mod guestinfo;
 mod health;
 mod hostile;
 mod hotplug;
+mod hypervisor;
 mod iso;
 mod iso_boot;
 mod judges;

@@ -185,6 +185,19 @@ impl Serve {
         self.child = Some(child);
     }
 
+    /// What another one says that is started on the same state, with sockets of its own, and has to end by itself.
+    pub fn second(&self) -> String {
+        let control = format!("unix://{}", self.path("second.sock").display());
+        let output = vch::command("serve")
+            .args(&["--hypervisor", self.hypervisor, "--control", &control, "--master-key"])
+            .args(&[self.master_key().to_str().expect("a path of ours")])
+            .args(&["--state", self.state().to_str().expect("a path of ours")])
+            .args(&["--host", &format!("unix://{}", self.path("second-docker.sock").display())])
+            .output();
+        assert_ne!(output.code, 0, "{output:?}");
+        output.stderr
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

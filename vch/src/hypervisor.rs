@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::qemu::Qemu;
 pub(crate) use crate::vm::orders::Off;
-use crate::vm::{Card, Disk, Machine};
+use crate::vm::{Accel, Card, Disk, Machine};
 
 /// A hypervisor. A machine goes by the directory that holds its files, and outlives this program.
 pub(crate) trait Hypervisor: fmt::Debug + Send + Sync {
@@ -28,6 +28,9 @@ pub(crate) trait Hypervisor: fmt::Debug + Send + Sync {
 
     /// Lets machines connect to a socket of this program's.
     fn admit(&self, socket: &Path) -> Result<()>;
+
+    /// How its machines compute; none while that is being tried.
+    fn accel(&self) -> Option<Accel>;
 
     /// Removes what the hypervisor itself keeps of a machine that is off.
     fn forget(&self, dir: &Path) -> Result<()>;

@@ -40,7 +40,7 @@ use crate::networks::{NetworkError, Networks};
 use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
-use crate::vm::{Accel, Boot, accel};
+use crate::vm::{Accel, Boot};
 use crate::volumes::{self, Store, VolumeError, Volumes};
 
 /// Makes containers.
@@ -53,7 +53,6 @@ pub(crate) struct Maker {
     pub(crate) networks: Arc<Networks>,
     key: MasterKey,
     boot: Boot,
-    accel: Accel,
     /// Where its machines' links connect.
     links: PathBuf,
 }
@@ -89,13 +88,12 @@ impl Maker {
     pub(crate) async fn open(containers: Arc<Containers>, key: MasterKey, state: &Path, boot: Boot) -> Result<Maker> {
         let cache = state::cache_dir()?;
         let sockets = state::lasting_socket_dir(state)?;
-        let qemu = Qemu::find(sockets.clone())?;
-        let accel = accel::choose(qemu.program(), &boot, &cache).await?;
+        let qemu = Qemu::find(sockets.clone(), &boot, &cache)?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
         let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
         let networks = Networks::open(&state.join(NETWORKS), sockets, containers.clone())?;
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, networks, key, boot, accel, links })
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, networks, key, boot, links })
     }
 
     /// Where its machines' links connect.
@@ -136,9 +134,9 @@ impl Maker {
         Ok(())
     }
 
-    /// How its machines compute.
-    pub(crate) fn accel(&self) -> Accel {
-        self.accel
+    /// How its machines compute, once that is known.
+    pub(crate) fn accel(&self) -> Option<Accel> {
+        self.hypervisor.accel()
     }
 
     /// The container's own disk.

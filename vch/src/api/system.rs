@@ -141,8 +141,9 @@ fn machines(api: &Api) -> Value {
         });
     };
     let (computing, warnings) = match maker.accel() {
-        Accel::Kvm => ("KVM", Vec::new()),
-        Accel::Tcg => ("TCG", vec![TRANSLATED]),
+        None => ("being tried", Vec::new()),
+        Some(Accel::Kvm) => ("KVM", Vec::new()),
+        Some(Accel::Tcg) => ("TCG", vec![TRANSLATED]),
     };
     json!({
         "Images": maker.images.list().len(),

@@ -12,11 +12,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 use tokio::net::UnixStream;
@@ -27,8 +29,9 @@ use self::confine::Confinement;
 use self::process::{ENDING, Process, Unfinished};
 use super::{Hypervisor, Off, Order, Powered, Reins};
 use crate::lock::locked;
+use crate::serve::say;
 use crate::vm::orders::Orders;
-use crate::vm::{Machine, qemu};
+use crate::vm::{Accel, Boot, Machine, accel, qemu};
 
 /// QEMU, as it is installed.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Qemu {
     /// Where its machines take orders: the paths of sockets are short.
     sockets: PathBuf,
     confinement: Confinement,
+    /// How its machines compute. The first ones may have to wait until another has shown it.
+    accel: Shared<BoxFuture<'static, Accel>>,
     /// The machines that were on when this program began, and are not asked for yet.
     left: Mutex<BTreeMap<String, Process>>,
     /// Held while this program looks after them: QEMU takes orders of one.
@@ -52,16 +57,27 @@ struct Running {
     socket: PathBuf,
     /// What QEMU itself says.
     said: PathBuf,
+    /// It did not do as it was told, and was killed.
+    killed: AtomicBool,
 }
 
 impl Qemu {
-    /// QEMU as it is installed; its machines take orders in the directory `sockets`. Must be called within the runtime.
-    pub(crate) fn find(sockets: PathBuf) -> Result<Qemu> {
+    /// QEMU as it is installed; its machines boot so, and take orders in the directory `sockets`. Must be called within the runtime.
+    pub(crate) fn find(sockets: PathBuf, boot: &Boot, cache: &Path) -> Result<Qemu> {
         let lock = lock(&sockets)?;
         let program = qemu::find()?;
+        let accel = match accel::known(&program, cache)? {
+            Some(accel) => std::future::ready(accel).boxed().shared(),
+            None => {
+                let chosen = choose(program.clone(), boot.clone(), cache.to_owned()).boxed().shared();
+                // clients are served meanwhile
+                tokio::spawn(chosen.clone());
+                chosen
+            }
+        };
         let confinement = Confinement::find(&program, &sockets)?;
         let left = Mutex::new(process::running(&sockets)?);
-        Ok(Qemu { program, sockets, confinement, left, _lock: lock })
+        Ok(Qemu { program, sockets, confinement, accel, left, _lock: lock })
     }
 
     /// What its sockets are called by.
@@ -75,15 +91,12 @@ impl Qemu {
         self.sockets.join(Qemu::name(dir) + ENDING)
     }
 
-    pub(crate) fn program(&self) -> &Path {
-        &self.program
-    }
-
     async fn start(&self, dir: &Path, machine: &Machine) -> Result<Powered> {
         let (socket, said) = (self.orders(dir), dir.join(SAID));
         // nobody is taken for the one that is started
         self.forget(dir)?;
-        let machine = Machine { orders: Some(socket.clone()), ..machine.clone() };
+        let accel = self.accel.clone().await;
+        let machine = Machine { accel, orders: Some(socket.clone()), ..machine.clone() };
         self.confinement.prepare(&machine)?;
         let out = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
         let mut command = Command::new(&self.program);
@@ -107,8 +120,19 @@ impl Qemu {
         };
         let process = unfinished.finish().context("QEMU is gone")?;
         let (powered, reins) = Powered::new();
-        tokio::spawn(drive(Running { process, child: Some(child), socket, said }, Some(orders), reins));
+        tokio::spawn(drive(Running::new(process, Some(child), socket, said), Some(orders), reins));
         Ok(powered)
+    }
+}
+
+impl Running {
+    fn new(process: Process, child: Option<Child>, socket: PathBuf, said: PathBuf) -> Running {
+        Running { process, child, socket, said, killed: AtomicBool::new(false) }
+    }
+
+    fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+        self.process.kill();
     }
 }
 
@@ -120,7 +144,7 @@ impl Hypervisor for Qemu {
     fn find<'a>(&'a self, dir: &'a Path) -> BoxFuture<'a, Result<Option<Powered>>> {
         let found = locked(&self.left).remove(&Qemu::name(dir)).map(|process| {
             let (powered, reins) = Powered::new();
-            let running = Running { process, child: None, socket: self.orders(dir), said: dir.join(SAID) };
+            let running = Running::new(process, None, self.orders(dir), dir.join(SAID));
             tokio::spawn(drive(running, None, reins));
             powered
         });
@@ -137,6 +161,10 @@ impl Hypervisor for Qemu {
         self.confinement.admit(socket)
     }
 
+    fn accel(&self) -> Option<Accel> {
+        self.accel.peek().copied()
+    }
+
     fn forget(&self, dir: &Path) -> Result<()> {
         let socket = self.orders(dir);
         match fs::remove_file(&socket) {
@@ -146,6 +174,13 @@ impl Hypervisor for Qemu {
             _ => Ok(()),
         }
     }
+}
+
+async fn choose(program: PathBuf, boot: Boot, cache: PathBuf) -> Accel {
+    accel::choose(&program, &boot, &cache).await.unwrap_or_else(|error| {
+        say(&format!("cannot try KVM: {error:#}; machines do without it"));
+        Accel::Tcg
+    })
 }
 
 /// Of two programs that look after the same machines, the second one ends.
@@ -184,7 +219,9 @@ async fn drive(mut running: Running, orders: Option<Orders>, mut reins: Reins) {
     let off = match said {
         Off::Guest => Off::Guest,
         Off::Other(why) => {
-            let why = why.unwrap_or_else(|| process::ending(status));
+            let killed = running.killed.load(Ordering::Relaxed);
+            let own = || if killed { UNHEARD.to_owned() } else { process::ending(status) };
+            let why = why.unwrap_or_else(own);
             let said = tokio::task::spawn_blocking(move || complaint(&running.said)).await.ok().flatten();
             Off::Other(Some(said.map_or_else(|| why.clone(), |said| format!("{why}: {said}"))))
         }
@@ -219,7 +256,7 @@ async fn reach(running: &Running, reins: &mut Reins) -> Option<Orders> {
             Some((order, answer)) = reins.orders.recv() => {
                 let obeyed = match order {
                     Order::PowerOff => {
-                        running.process.kill();
+                        running.kill();
                         Ok(())
                     }
                     other => Err(anyhow::anyhow!("QEMU takes no orders yet: {other:?}")),
@@ -233,34 +270,45 @@ async fn reach(running: &Running, reins: &mut Reins) -> Option<Orders> {
 
 /// Orders are obeyed one beside the other: a guest takes its time, and the machine is to be powered off all the same.
 async fn obey_all(running: &Running, orders: &Orders, reins: &mut Reins) {
-    let mut work = futures_util::stream::FuturesUnordered::new();
+    let mut work = FuturesUnordered::new();
+    let mut ends = Vec::new();
     loop {
         tokio::select! {
-            () = running.process.ended() => return,
-            Some(()) = futures_util::StreamExt::next(&mut work), if !work.is_empty() => {}
-            Some((order, answer)) = reins.orders.recv() => work.push(async {
-                let obeyed = match order {
-                    Order::PowerOff => power_off(running, orders).await,
-                    other => obey::obey(orders, other).await,
+            () = running.process.ended() => break,
+            Some(()) = work.next(), if !work.is_empty() => {}
+            Some((order, answer)) = reins.orders.recv() => {
+                let answer = match order {
+                    // answered when it is off
+                    Order::PowerOff => {
+                        ends.push(answer);
+                        None
+                    }
+                    _ => Some(answer),
                 };
-                // who asked may have gone
-                let _told = answer.send(obeyed);
-            }),
+                work.push(async {
+                    match answer {
+                        None => power_off(running, orders).await,
+                        // who asked may have gone
+                        Some(answer) => drop(answer.send(obey::obey(orders, order).await)),
+                    }
+                });
+            }
         }
+    }
+    for answer in ends {
+        let _told = answer.send(Ok(()));
     }
 }
 
 /// Ends QEMU: by its own word, and by force if it does not.
-async fn power_off(running: &Running, orders: &Orders) -> Result<()> {
+async fn power_off(running: &Running, orders: &Orders) {
     let asked = tokio::select! {
         asked = obey::obey(orders, Order::PowerOff) => asked.is_ok(),
         () = sleep(QUIT_TIME) => false,
     };
     if !asked || !running.process.has_ended_within(QUIT_TIME).await {
-        running.process.kill();
-        running.process.ended().await;
+        running.kill();
     }
-    Ok(())
 }
 
 /// What QEMU said last.
@@ -272,6 +320,8 @@ fn complaint(said: &Path) -> Option<String> {
     Some(last.split_once(": ").filter(|(name, _)| name.contains("qemu")).map_or(last, |(_, rest)| rest).to_owned())
 }
 
+/// Why one ended that was killed by this program.
+const UNHEARD: &str = "QEMU did not do as it was told, and was killed";
 /// What QEMU itself says: in the container's directory.
 const SAID: &str = "qemu.log";
 /// In the directory of sockets.
@@ -284,3 +334,6 @@ const QUIT_TIME: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two looks whether QEMU takes orders by now.
 const RETRY: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests;

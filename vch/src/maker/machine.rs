@@ -17,7 +17,7 @@ use crate::containers::Container;
 use crate::image_store::StoredImage;
 use crate::networks::Joined;
 use crate::plan::{self, Asked, Plan, TOP_SERIAL};
-use crate::vm::{Card, Disk, Format, LinkEnd, Machine, qemu};
+use crate::vm::{Accel, Card, Disk, Format, LinkEnd, Machine, qemu};
 use crate::volumes;
 
 impl Maker {
@@ -99,7 +99,8 @@ impl Maker {
         Ok(Machine {
             boot: self.boot.clone(),
             firmware: qemu::quick_firmware(),
-            accel: self.accel,
+            // its hypervisor takes a better one if it can
+            accel: Accel::Tcg,
             memory_mib: args.machine.memory.mebibytes(),
             cpus: args.machine.cpus.processors(),
             link: plan.spec.link.device,

@@ -14,30 +14,37 @@ use wire::spec::LinkDevice;
 
 use super::{Accel, Boot, LinkEnd, Machine, qemu};
 
-/// Decides, and boots a probe if nobody has done so before.
-pub async fn choose(program: &Path, boot: &Boot, cache: &Path) -> Result<Accel> {
+/// What can be told at once; none if a machine has to show it first.
+pub fn known(program: &Path, cache: &Path) -> Result<Option<Accel>> {
     let asked = std::env::var("VCH_ACCEL").unwrap_or_default();
     match asked.as_str() {
-        "tcg" => return Ok(Accel::Tcg),
+        "tcg" => return Ok(Some(Accel::Tcg)),
         "kvm" => {
             return open_kvm()
-                .map(|()| Accel::Kvm)
+                .map(|()| Some(Accel::Kvm))
                 .context("VCH_ACCEL=kvm: /dev/kvm cannot be used (VCH_ACCEL=tcg works everywhere, slower)");
         }
         "" => {}
         other => bail!("VCH_ACCEL={other}: it is `kvm` or `tcg`"),
     }
     if open_kvm().is_err() {
-        return Ok(Accel::Tcg);
+        return Ok(Some(Accel::Tcg));
     }
-    let remembered = cache.join("accel");
+    let known = fs::read_to_string(cache.join(REMEMBERED)).unwrap_or_default();
+    Ok(match known.strip_prefix(&key(program)?).map(str::trim) {
+        Some("kvm") => Some(Accel::Kvm),
+        Some("tcg") => Some(Accel::Tcg),
+        _ => None,
+    })
+}
+
+/// Decides, and boots a probe if nobody has done so before.
+pub async fn choose(program: &Path, boot: &Boot, cache: &Path) -> Result<Accel> {
+    if let Some(accel) = known(program, cache)? {
+        return Ok(accel);
+    }
+    let remembered = cache.join(REMEMBERED);
     let key = key(program)?;
-    let known = fs::read_to_string(&remembered).unwrap_or_default();
-    match known.strip_prefix(&key).map(str::trim) {
-        Some("kvm") => return Ok(Accel::Kvm),
-        Some("tcg") => return Ok(Accel::Tcg),
-        _ => {}
-    }
     let accel = if probe(program, boot).await? { Accel::Kvm } else { Accel::Tcg };
     // stderr is the container's unless a person looks at it
     if accel == Accel::Tcg && std::io::stderr().is_terminal() {
@@ -106,6 +113,8 @@ fn has_spoken(console: &PathBuf) -> bool {
     fs::read(console).is_ok_and(|text| text.windows(NAME.len()).any(|window| window == NAME))
 }
 
+/// In the cache: what the last probe showed.
+const REMEMBERED: &str = "accel";
 /// What tether's lines on the console begin with.
 const NAME: &[u8] = b"tether";
 /// Under KVM a boot takes a tenth of it.

@@ -335,4 +335,4 @@ pub(crate) const MIB_OF_A_BLOCK: u64 = 128;
 const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check noreplace-smp rcupdate.rcu_expedited=1";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

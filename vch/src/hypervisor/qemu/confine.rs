@@ -34,6 +34,11 @@ impl Confinement {
         Ok(confinement)
     }
 
+    #[cfg(test)]
+    pub(super) fn none() -> Confinement {
+        Confinement { becomes: None, filter: false }
+    }
+
     fn of(help: &str, may_be_another: bool) -> Confinement {
         let has = |option: &str| help.lines().any(|line| line.starts_with(option));
         let option = [RUN_WITH, RUN_AS].into_iter().find(|option| match *option {

@@ -5,7 +5,7 @@ use wire::spec::Protocol;
 use super::*;
 use crate::vm::{Card, Vsock};
 
-fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     Machine {
         boot: Boot::Kernel { kernel: "/k".into(), initramfs: "/i".into() },
         firmware: Some("/q.rom".into()),
