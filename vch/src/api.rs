@@ -32,6 +32,7 @@ mod refused;
 mod resources;
 mod stdcopy;
 mod system;
+mod update;
 mod versions;
 mod wait;
 
@@ -81,6 +82,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(logs::routes())
         .merge(resources::routes())
         .merge(system::routes())
+        .merge(update::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
         .with_state(api);

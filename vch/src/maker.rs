@@ -13,6 +13,7 @@ mod life;
 mod machine;
 mod made;
 mod restarts;
+mod update;
 mod wishes;
 
 use std::path::{Path, PathBuf};

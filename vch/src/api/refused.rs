@@ -36,12 +36,7 @@ const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in 
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 25] = [
-    refused(
-        Method::POST,
-        "/containers/{id}/update",
-        "limits of a containerVM are its machine's: change them where it was made",
-    ),
+pub(super) static REFUSED: [Refused; 24] = [
     refused(
         Method::POST,
         "/commit",

@@ -75,6 +75,9 @@ impl Life {
 pub(crate) enum AbsentError {
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// Its guest would not answer before it goes on.
+    #[error("container {0} is paused: unpause it, and its guest answers")]
+    Paused(String),
     /// It ran when it was last heard of.
     #[error("the link to container {0} is not there: its machine is starting, or cannot reach this host")]
     Unreachable(String),
@@ -227,6 +230,7 @@ impl Container {
         let hub = self.hub.borrow().clone();
         match (self.state(), hub) {
             (State::Exited(_), _) => Err(AbsentError::NotRunning(self.id.clone())),
+            (state, _) if state.is_paused() => Err(AbsentError::Paused(self.id.clone())),
             (_, Some(hub)) => Ok(hub),
             (_, None) => Err(AbsentError::Unreachable(self.id.clone())),
         }
@@ -352,7 +356,7 @@ impl Container {
     }
 
     /// Its guest has told what it was asked to be.
-    pub(super) fn set_told(&self, text: &str) {
+    pub(crate) fn set_told(&self, text: &str) {
         let told = Told::parse(text);
         let mut record = locked(&self.record);
         if let Some(created) = told.as_ref().and_then(|told| u64::try_from(told.about.created_ns?).ok()) {
