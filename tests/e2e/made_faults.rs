@@ -70,11 +70,9 @@ fn serve_is_killed_at_any_point_and_every_container_can_be_told_and_removed() {
 #[test]
 fn an_end_that_comes_while_serve_is_away_is_told_with_its_code() {
     let mut serve = Serve::with_qemu(&[]);
-    serve.docker(&["run", "-d", "--name", "three", "busybox", "sh", "-c", "sleep 1; exit 3"]).output().success();
     serve.docker(&["run", "-d", "--name", "lost", "busybox", "top"]).output().success();
+    serve.docker(&["run", "-d", "--name", "three", "busybox", "sh", "-c", "sleep 1; exit 3"]).output().success();
     serve.kill();
-    let machines = serve.machines();
-    assert_eq!(machines.len(), 2);
     serve.start_again();
     serve.until_docker_answers();
     assert_eq!(serve.docker(&["wait", "three"]).output().success(), "3\n");

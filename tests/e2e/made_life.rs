@@ -48,7 +48,7 @@ fn a_container_is_started_again_and_its_files_and_logs_go_on() {
     assert_eq!(told, ["create", "attach", "start", "die", "attach", "start", "die"]);
     docker(&["rename", "again", "other"]).success();
     docker(&["rm", "other"]).success();
-    docker(&["start", "other"]).fails(1, &["No such container: other"]);
+    assert_eq!(serve.ask("POST", "/containers/other/start", "").status, 404);
 
     // a command that is not there: docker's code, at once, and nothing is left
     docker(&["run", "--rm", "--name", "none", "busybox", "nosuchcmd"])
@@ -159,6 +159,5 @@ fn limits_grow_and_shrink_while_it_runs() {
     let memory = docker(&["exec", "web", "sh", "-c", "grep MemTotal /proc/meminfo"]).success();
     let kib: u64 = memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect(&memory);
     assert!(kib < 96 << 10, "the next machine is as small: {kib} KiB after {:?}", began.elapsed());
-    docker(&["update", "--cpus", "many", "web"]).fails(125, &["many"]);
     docker(&["rm", "-f", "web"]).success();
 }

@@ -89,7 +89,11 @@ impl Maker {
         let mut off = Vec::new();
         for container in self.containers.list().into_iter().filter(|container| container.made().is_some()) {
             match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
-                Some(powered) => self.attend(&container, powered),
+                Some(powered) => {
+                    let starting = container.power().starting && !container.state().is_running();
+                    container.change_now(|now| now.starting = starting);
+                    self.attend(&container, powered);
+                }
                 None => off.push(container),
             }
         }
