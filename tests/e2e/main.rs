@@ -43,6 +43,8 @@ mod limits;
 mod link;
 mod log;
 mod machine;
+mod made_faults;
+mod made_life;
 mod memory;
 mod names;
 mod network;

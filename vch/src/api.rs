@@ -34,6 +34,7 @@ mod resources;
 mod stdcopy;
 mod still;
 mod system;
+mod update;
 mod versions;
 mod volumes;
 mod wait;
@@ -86,6 +87,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(resources::routes())
         .merge(system::routes())
         .merge(volumes::routes())
+        .merge(update::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
         .with_state(api);

@@ -79,6 +79,9 @@ impl Containers {
         let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
+            if !path.is_dir() {
+                continue;
+            }
             let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             let Some(container) = Container::remembered(&id, &path, journal_limit)? else {
                 // what was begun and never became a container, or is one no more
@@ -87,6 +90,7 @@ impl Containers {
             };
             locked(&containers.all).insert(id, Arc::new(container));
         }
+        record::keep_room(dir);
         Ok(Arc::new(containers))
     }
 
@@ -144,6 +148,7 @@ impl Containers {
             return Err(NameError::Taken { name: name.into(), id: other.id.clone() }.into());
         }
         let container = Container::created(id, name, &self.dir.join(id), (made, told), self.journal_limit)?;
+        record::keep_room(&self.dir);
         let container = Arc::new(container);
         all.insert(id.into(), container.clone());
         Ok(container)
@@ -212,6 +217,7 @@ impl Containers {
     /// Forgets a container and all that it wrote. One whose machine still runs comes back when its link does: stop it first.
     pub(crate) async fn remove(&self, container: &Arc<Container>) -> Result<()> {
         let result = container.discard().await;
+        record::keep_room(&self.dir);
         locked(&self.all).remove(&container.id);
         self.events.container(container, "destroy", &[]);
         // only now is its name free

@@ -18,6 +18,7 @@ mod mounts;
 mod names;
 mod restarts;
 mod sizes;
+mod update;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -109,6 +110,8 @@ impl Maker {
             let Some(made) = container.made() else { continue };
             match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
                 Some(powered) => {
+                    let starting = container.power().starting && !container.state().is_running();
+                    container.change_now(|now| now.starting = starting);
                     // it goes on without: QEMU itself keeps others from writing to its disks
                     let held = self.hold(&container, &made).await;
                     let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();

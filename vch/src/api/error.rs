@@ -92,7 +92,7 @@ impl From<NetworkError> for ApiError {
 impl From<AbsentError> for ApiError {
     fn from(error: AbsentError) -> ApiError {
         match error {
-            AbsentError::NotRunning(_) => ApiError::conflict(error.to_string()),
+            AbsentError::NotRunning(_) | AbsentError::Paused(_) => ApiError::conflict(error.to_string()),
             AbsentError::Unreachable(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         }
     }

@@ -48,9 +48,9 @@ async fn create(
     let container = api.containers.find(&name)?;
     let body = body.map_err(|rejection| ApiError::bad_parameter(rejection.body_text()))?;
     let config: ExecConfig = json::read(&body)?;
+    is_awake(&container)?;
     container.reach().await?;
     container.running()?;
-    is_awake(&container)?;
     let asked = asked(config)?;
     if asked.privileged && !has_all_rights(&container) {
         return Err(ApiError::not_implemented(
@@ -66,9 +66,9 @@ async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Req
     let exec = api.execs.find(&id)?;
     let (_, mut hijack) = Hijack::of(request);
     let config = start_config(&hijack.body().await?)?;
+    is_awake(&exec.container)?;
     exec.container.reach().await?;
     let hub = exec.container.running()?;
-    is_awake(&exec.container)?;
     exec.begin()?;
     api.tell(&exec, &format!("exec_start: {}", command(&exec)), &[]);
     let mut program = exec.asked.program.clone();

@@ -39,11 +39,6 @@ const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
 pub(super) static REFUSED: &[Refused] = &[
-    refused(
-        Method::POST,
-        "/containers/{id}/update",
-        "limits of a containerVM are its machine's: change them where it was made",
-    ),
     refused(Method::GET, "/containers/{id}/checkpoints", CHECKPOINTS),
     refused(Method::POST, "/containers/{id}/checkpoints", CHECKPOINTS),
     refused(Method::DELETE, "/containers/{id}/checkpoints/{name}", CHECKPOINTS),

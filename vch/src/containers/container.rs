@@ -78,6 +78,9 @@ impl Life {
 pub(crate) enum AbsentError {
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// Its guest would not answer before it goes on.
+    #[error("container {0} is paused: unpause it, and its guest answers")]
+    Paused(String),
     /// It ran when it was last heard of.
     #[error("the link to container {0} is not there: its machine is starting, or cannot reach this host")]
     Unreachable(String),
@@ -231,6 +234,7 @@ impl Container {
         let hub = self.hub.borrow().clone();
         match (self.state(), hub) {
             (State::Exited(_), _) => Err(AbsentError::NotRunning(self.id.clone())),
+            (state, _) if state.is_paused() => Err(AbsentError::Paused(self.id.clone())),
             (_, Some(hub)) => Ok(hub),
             (_, None) => Err(AbsentError::Unreachable(self.id.clone())),
         }

@@ -12,6 +12,7 @@ use super::container::Container;
 use super::record::Power;
 use super::state::{Exited, State};
 use crate::hypervisor::Powered;
+use crate::maker::Made;
 
 /// A container's machine, in this host's hands.
 #[derive(Debug, Default)]
@@ -137,6 +138,11 @@ impl Container {
     }
 
     // -- what is remembered
+
+    /// Its machine is made of this from the next start on.
+    pub(crate) fn set_made(&self, made: Made) {
+        self.with_record(|record| record.made = Some(made));
+    }
 
     pub(crate) fn power(&self) -> Power {
         self.with_record(|record| record.power.clone())

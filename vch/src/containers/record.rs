@@ -95,8 +95,28 @@ impl Record {
             fs::rename(&beside, &path)?;
             File::open(dir)?.sync_all()
         };
-        written().map_err(|source| RecordError::Write { path: path.clone(), source })
+        let written = match written() {
+            // what was kept for this is given up: how a container has ended is worth more than what is kept
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && give_up(dir) => written(),
+            written => written,
+        };
+        written.map_err(|source| RecordError::Write { path: path.clone(), source })
     }
+}
+
+/// Takes room on the disk for records that must be written when it is full. `dir` is the containers'.
+pub(super) fn keep_room(dir: &Path) {
+    let path = dir.join(RESERVE);
+    let is_there = fs::metadata(&path).is_ok_and(|it| it.len() == ROOM as u64);
+    if !is_there && fs::write(&path, [0xff; ROOM]).is_err() {
+        // half of it is no use
+        let _none = fs::remove_file(&path);
+    }
+}
+
+/// Gives up what is kept; false where nothing is.
+fn give_up(container: &Path) -> bool {
+    container.parent().is_some_and(|dir| fs::remove_file(dir.join(RESERVE)).is_ok())
 }
 
 impl Told {
@@ -111,3 +131,7 @@ impl Told {
 }
 
 const FILE: &str = "container.json";
+/// Beside the containers' directories.
+const RESERVE: &str = "reserve";
+/// Some records: a record is a few blocks.
+const ROOM: usize = 256 * 1024;

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::mounts::Settled;
 use super::restarts::Policy;
 use super::{Made, MakeError, Maker, console};
-use crate::containers::{Container, Exited, State};
+use crate::containers::{Container, Exited, Life, State};
 use crate::hypervisor::{Off, Order, Powered};
 use crate::networks::Turn;
 use crate::serve::say;
@@ -88,6 +88,9 @@ impl Maker {
         if container.state().is_active() {
             return Ok(Started::Before);
         }
+        if container.powered().is_some() && self.joins(container).await {
+            return Ok(Started::Before);
+        }
         container.change_now(|now| now.rest = Duration::ZERO);
         container.change_power(|power| (power.stopped, power.restarts) = (false, 0));
         let result = self.boot(container).await;
@@ -96,6 +99,16 @@ impl Maker {
             self.remove_if_asked(container).await;
         }
         result.map(|()| Started::Now)
+    }
+
+    /// Waits for a machine that an earlier serve has left: true, if that comes to run; or else it is off.
+    async fn joins(&self, container: &Arc<Container>) -> bool {
+        let mut life = container.watch();
+        let exits = life.borrow_and_update().exits;
+        let is_starting = container.now().starting;
+        let over = |life: &Life| life.removed || life.exits > exits || is_starting && life.state.is_running();
+        drop(life.wait_for(over).await);
+        is_starting && (life.borrow().state.is_running() || container.power().has_run)
     }
 
     /// Powers a machine on that is off, and waits until its process runs, or has run, or cannot.
