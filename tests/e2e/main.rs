@@ -16,6 +16,7 @@ mod disks;
 mod docker_attach;
 mod docker_cp;
 mod docker_exec;
+mod docker_images;
 mod docker_life;
 mod docker_logs;
 mod docker_ps;

@@ -22,7 +22,7 @@ pub(crate) use self::made::Made;
 pub(crate) use self::wishes::Refusal;
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
-use crate::image_store::ImageStore;
+use crate::image_store::{ImageStore, User};
 use crate::pipe::Address;
 use crate::state;
 use crate::vm::{Accel, Boot, accel};
@@ -64,6 +64,8 @@ impl Maker {
         let qemu = Qemu::find(sockets.clone())?;
         let accel = accel::choose(qemu.program(), &boot, &cache).await?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
+        let users: Vec<User> = containers.list().iter().filter_map(|container| User::of(container)).collect();
+        images.forget_unused(&users)?;
         let links = sockets.join(LINKS);
         Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, accel, links })
     }
