@@ -8,6 +8,8 @@ mod boundaries;
 mod compare;
 #[path = "ext4/foreign.rs"]
 mod foreign;
+#[path = "ext4/journal.rs"]
+mod journal;
 #[path = "ext4/judges.rs"]
 mod judges;
 #[path = "ext4/samples.rs"]

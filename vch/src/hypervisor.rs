@@ -23,6 +23,12 @@ pub(crate) trait Hypervisor: fmt::Debug + Send + Sync {
     /// The machine that an earlier program powered on, if it is on still.
     fn find<'a>(&'a self, dir: &'a Path) -> BoxFuture<'a, Result<Option<Powered>>>;
 
+    /// Ends the machines that an earlier program powered on, and that nobody has found: each by its name here.
+    fn end_others(&self) -> Vec<String>;
+
+    /// Lets machines connect to a socket of this program's.
+    fn admit(&self, socket: &Path) -> Result<()>;
+
     /// Removes what the hypervisor itself keeps of a machine that is off.
     fn forget(&self, dir: &Path) -> Result<()>;
 }

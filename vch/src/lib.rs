@@ -20,6 +20,7 @@
 //!
 //! maker     what docker create and start make of an image: a container with a machine of its own
 //! hypervisor  who makes machines, QEMU for one       image_store  docker's images
+//! switch    the network between machines, and out of it
 //!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
 //! master_key  what the keys of links follow from
@@ -62,6 +63,8 @@ pub mod size;
 pub mod state;
 mod status_page;
 pub mod streams;
+#[allow(dead_code, reason = "networks are being made of it")]
+mod switch;
 pub mod terminal;
 pub mod timestamp;
 pub mod verdict;

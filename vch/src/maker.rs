@@ -7,9 +7,15 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod console;
+mod endings;
 mod life;
 mod machine;
 mod made;
+mod mounts;
+mod names;
+mod restarts;
+mod sizes;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -18,14 +24,21 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
+pub(crate) use self::endings::Grace;
+pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
-pub(crate) use self::wishes::Refusal;
+pub(crate) use self::mounts::{MountPoint, On, no_driver};
+pub(crate) use self::names::name;
+pub(crate) use self::sizes::Sizes;
+pub(crate) use self::wishes::{RUNTIME, Refusal};
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::{ImageStore, User};
 use crate::pipe::Address;
+use crate::serve::say;
 use crate::state;
 use crate::vm::{Accel, Boot, accel};
+use crate::volumes::{self, Store, VolumeError, Volumes};
 
 /// Makes containers.
 #[derive(Debug)]
@@ -33,6 +46,7 @@ pub(crate) struct Maker {
     hypervisor: Box<dyn Hypervisor>,
     pub(crate) containers: Arc<Containers>,
     pub(crate) images: ImageStore,
+    pub(crate) volumes: Arc<Volumes>,
     key: MasterKey,
     boot: Boot,
     accel: Accel,
@@ -48,7 +62,15 @@ pub(crate) enum MakeError {
     #[error(transparent)]
     NoImage(#[from] crate::image_store::UnknownImage),
     #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// What its machine needs, another one has.
+    #[error("{0}")]
+    InUse(String),
+    #[error(transparent)]
     Name(#[from] crate::containers::NameError),
+    /// Not in this state.
+    #[error("{0}")]
+    Conflict(String),
     /// Its process cannot be run: docker's client makes its exit code of these words.
     #[error("failed to create task for container: unable to start container process: {0}")]
     Unstartable(String),
@@ -66,8 +88,9 @@ impl Maker {
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
         let users: Vec<User> = containers.list().iter().filter_map(|container| User::of(container)).collect();
         images.forget_unused(&users)?;
+        let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, accel, links })
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, key, boot, accel, links })
     }
 
     /// Where its machines' links connect.
@@ -77,14 +100,33 @@ impl Maker {
 
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
+        self.hypervisor.admit(&self.links)?;
+        let mut off = Vec::new();
         for container in self.containers.list() {
-            if container.made().is_some()
-                && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
-            {
-                self.attend(&container, powered);
+            let Some(made) = container.made() else { continue };
+            match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
+                Some(powered) => {
+                    // it goes on without: QEMU itself keeps others from writing to its disks
+                    let held = self.hold(&container, &made).await;
+                    let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
+                    self.attend(&container, powered, held);
+                }
+                None => off.push(container),
             }
         }
+        // before any is powered on
+        for machine in self.hypervisor.end_others() {
+            say(&format!("{machine}: ended a machine that is no container's"));
+        }
+        for container in off {
+            self.resume(&container).await;
+        }
         Ok(())
+    }
+
+    /// How its machines compute.
+    pub(crate) fn accel(&self) -> Accel {
+        self.accel
     }
 
     /// The container's own disk.

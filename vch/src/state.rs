@@ -219,7 +219,7 @@ pub(crate) fn lasting_socket_dir(state: &Path) -> Result<PathBuf> {
     let dir = parent.join(format!("vch-{}", &id_from(state.as_os_str().as_bytes())[..12]));
     make_dir(&dir)?;
     let meta = fs::symlink_metadata(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let is_ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+    let is_ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o007 == 0;
     match is_ours {
         true => Ok(dir),
         false => {

@@ -12,6 +12,7 @@ use super::format::{
 };
 use super::group::{BLOCK_UNINIT, INODE_UNINIT, TABLE_ZEROED};
 use super::inode::{EXTENTS, INDEXED, Record, decode_device};
+use super::journal::Replay;
 use super::map::{self, Map};
 use super::reader::{Names, entries, target};
 use super::volume::Volume;
@@ -24,7 +25,9 @@ const SHOWN_BYTES: usize = 64;
 
 /// Describes an image, be it of ours or another's; any checksum that is wrong is an error.
 pub fn dump(image: &dyn ReadAt) -> Result<String, Error> {
-    let mut volume = Volume::open(image)?;
+    let replay = Replay::of(image)?;
+    let image = replay.through(image);
+    let mut volume = Volume::open(&image)?;
     let mut text = head(&mut volume)?;
     if volume.facts.has_journal {
         let record = volume.inode(JOURNAL_INODE)?;

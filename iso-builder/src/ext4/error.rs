@@ -26,8 +26,8 @@ pub enum Error {
     Feature { feature: String },
     #[error("inode {inode} of the ext4 image, at byte {at}, is {what}: this is not read here")]
     Unread { inode: u32, at: u64, what: &'static str },
-    #[error("the ext4 image was not cleanly unmounted, its journal holds changes: mount it once, or run e2fsck on it")]
-    Unclean,
+    #[error("the ext4 image was not cleanly unmounted, and its journal is not read here: {what}; run e2fsck on it")]
+    Journal { what: String },
 }
 
 impl Error {
@@ -84,7 +84,7 @@ mod tests {
             Error::damaged(1024, "superblock").to_string(),
             Error::Feature { feature: "compression".into() }.to_string(),
             Error::Unread { inode: 12, at: 4096, what: "encrypted" }.to_string(),
-            Error::Unclean.to_string(),
+            Error::Journal { what: "it has the feature fast_commit".into() }.to_string(),
         ];
         assert_eq!(said[4], "can not store /a: there is no device number 1:2");
         assert_eq!(said[10], "the files need an image of 2 bytes, more than the 1 asked for");

@@ -11,6 +11,7 @@ use super::superblock::{CHECKSUM, MAGIC, OFFSET, SIZE};
 /// Features without which a reader may not open a file system, by their bit of `s_feature_incompat`. Those that only
 /// some files use are refused file by file.
 const KNOWN: u32 = FILETYPE
+    | RECOVER
     | META_BG
     | EXTENTS
     | WIDE
@@ -70,6 +71,8 @@ pub(super) struct Facts {
     /// When it was made, seconds since 1970.
     pub(super) time: u64,
     pub(super) has_journal: bool,
+    /// The inode of a journal that holds changes.
+    pub(super) unreplayed: Option<u32>,
     /// The start of all checksums, if there are any.
     pub(super) seed: Option<Checksum>,
 }
@@ -168,6 +171,7 @@ impl Facts {
             label: array(0x78),
             time: u64::from(sb[0x276]) << 32 | u64::from(get_u32(sb, 0x108)),
             has_journal: compat & 0x4 != 0,
+            unreplayed: (incompat & RECOVER != 0).then(|| get_u32(sb, 0xE0)),
             seed: has_checksums.then_some(seed),
         })
     }
@@ -216,7 +220,6 @@ impl Facts {
 fn known(incompat: u32) -> Result<(), Error> {
     let feature = match incompat & !KNOWN {
         0 => return Ok(()),
-        bits if bits & RECOVER != 0 => return Err(Error::Unclean),
         bits if bits & JOURNAL_DEVICE != 0 => "journal_dev".to_owned(),
         bits if bits & 0x1 != 0 => "compression".to_owned(),
         bits if bits & 0x1000 != 0 => "dirdata".to_owned(),

@@ -13,10 +13,12 @@ use super::format::{
     BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, REGULAR, ROOT_INODE, SOCKET, SYMLINK, TYPE_MASK, wide,
 };
 use super::inode::{EXTENTS, Record, decode_device};
+use super::journal::Replay;
 use super::map::{self, Map};
 use super::survey::FAST_SYMLINK;
 use super::volume::Volume;
-use crate::tree::{self, Content, Kind, Meta, Node, NodeId, ROOT, ReadAt, Source, Tree};
+use super::{Options, Size};
+use crate::tree::{self, Content, Kind, Meta, Node, NodeId, ROOT, ReadAt, Source, Time, Tree};
 
 /// Names in a directory and the inodes that they name.
 pub(super) type Names = Vec<(Vec<u8>, u32)>;
@@ -24,8 +26,9 @@ pub(super) type Names = Vec<(Vec<u8>, u32)>;
 /// The files of an image, lost+found among them. What is hard-linked becomes one node.
 ///
 /// Reads ext2, ext3 and ext4, of any block size; a feature or a file that it can not read is an error that names it, as
-/// is a journal that was not replayed.
+/// is a journal that the kernel would refuse.
 pub fn read(image: &Arc<dyn ReadAt>) -> Result<Tree, Error> {
+    let image = &Replay::of(&**image)?.over(image);
     let mut volume = Volume::open(&**image)?;
     let root = volume.inode(ROOT_INODE)?;
     if root.mode & TYPE_MASK != DIRECTORY {
@@ -62,6 +65,19 @@ pub fn read(image: &Arc<dyn ReadAt>) -> Result<Tree, Error> {
         }
     }
     Ok(tree)
+}
+
+/// What an image is besides its files: written with this, other files are the same file system to whoever knows it.
+pub fn options(image: &dyn ReadAt) -> Result<Options, Error> {
+    let facts = Volume::open(image)?.facts;
+    let label: Vec<u8> = facts.label.into_iter().take_while(|&byte| byte != 0).collect();
+    Ok(Options {
+        label: String::from_utf8_lossy(&label).into_owned(),
+        size: Size::Exactly(facts.blocks * wide(facts.block_size)),
+        journal: facts.has_journal,
+        uuid: Some(facts.uuid),
+        time: Time { secs: i64::try_from(facts.time).unwrap_or_default(), nanos: 0 },
+    })
 }
 
 /// The blocks of a directory and its entries but `.` and `..`, as they lie there.

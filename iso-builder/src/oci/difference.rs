@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::tree::{Kind, Meta, Node, NodeId, ROOT, Tree};
 
 /// What lies in `above` and not in `below`, of which `above` is a later state: an inode that both have has the same id and, but for directories, is the same.
-pub(super) fn between(below: &Tree, above: &Tree) -> Tree {
+pub fn between(below: &Tree, above: &Tree) -> Tree {
     let mut difference =
         Difference { below, above, made: Tree::new(plain(&above.node(ROOT).meta)), links: HashMap::new() };
     difference.compare(ROOT, ROOT);

@@ -3,6 +3,7 @@
 //! Everything in an image is untrusted. Digests are verified while layers stream by, paths stay inside the tree, and
 //! nothing is allocated because a number in the image says so. Registries are spoken to by `registry`, which leaves a layout for this to read.
 
+pub mod archive;
 mod compression;
 mod contents;
 mod difference;
@@ -27,6 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::difference::between;
 pub use self::digest::Digest;
 pub use self::layer::LayerError;
 pub use self::limits::{LimitError, Limits};

@@ -27,8 +27,14 @@ async fn list(State(api): State<Arc<Api>>, params: Params) -> Result<Response, A
     let wanted = Wanted::read(&api, &params)?;
     let all = api.containers.list();
     let fitting = all.iter().filter(|container| wanted.includes(container));
-    let shown: Vec<Value> =
-        fitting.take(wanted.limit).map(|container| summary(container, params.flag("size"))).collect();
+    let mut shown = Vec::new();
+    for container in fitting.take(wanted.limit) {
+        let mut summary = summary(container);
+        if params.flag("size") {
+            inspect::add_sizes(&api, container, &mut summary).await;
+        }
+        shown.push(summary);
+    }
     Ok(json::json(&shown))
 }
 
@@ -98,7 +104,7 @@ impl Wanted {
         let filters = &self.filters;
         let condition = Condition::of(container);
         let state = container.state();
-        if !self.all && !state.is_running() {
+        if !self.all && !state.is_active() {
             return false;
         }
         // there is no swarm whose tasks they could be
@@ -107,7 +113,7 @@ impl Wanted {
         }
         let code = match &state {
             ContainerState::Exited(exited) => Some(exited.code),
-            ContainerState::Created | ContainerState::Running(_) => None,
+            ContainerState::Created | ContainerState::Running(_) | ContainerState::Restarting(_) => None,
         };
         if !self.exited.is_empty() && !code.is_some_and(|code| self.exited.contains(&code)) {
             return false;
@@ -137,7 +143,11 @@ impl Wanted {
             let mut names = spec.into_iter().flat_map(|spec| &spec.networks).map(|network| &network.name);
             names.any(|name| name == wanted || network_id(name).starts_with(wanted))
         };
+        let made = container.made().map(|made| made.mounts).unwrap_or_default();
         let volume = |wanted: &str| {
+            if made.iter().any(|mount| mount.volume() == Some(wanted)) {
+                return true;
+            }
             let mut mounts = spec.into_iter().flat_map(|spec| &spec.mounts);
             mounts.any(|mount| mount.name == wanted || mount.destination == wanted)
         };
@@ -186,8 +196,19 @@ fn is_port(published: &Published, wanted: &str) -> bool {
     published.protocol == protocol && (fits(published.port) || outer.is_some_and(fits))
 }
 
+/// All of them, with what they take on disk.
+pub(super) async fn with_sizes(api: &Api) -> Vec<Value> {
+    let mut shown = Vec::new();
+    for container in api.containers.list() {
+        let mut summary = summary(&container);
+        inspect::add_sizes(api, &container, &mut summary).await;
+        shown.push(summary);
+    }
+    shown
+}
+
 /// One line of `docker ps`.
-pub(super) fn summary(container: &Container, with_size: bool) -> Value {
+fn summary(container: &Container) -> Value {
     let told = container.told();
     let told = told.as_deref();
     let machine = container.machine();
@@ -196,7 +217,7 @@ pub(super) fn summary(container: &Container, with_size: bool) -> Value {
         true => told.map(|told| endpoints::ports(told, machine.as_ref())).unwrap_or_default(),
         false => Vec::new(),
     };
-    let mut summary = json!({
+    json!({
         "Id": container.id,
         "Names": [format!("/{}", container.name())],
         "Image": container.image(),
@@ -209,14 +230,8 @@ pub(super) fn summary(container: &Container, with_size: bool) -> Value {
         "Status": condition.status(&container.state(), now_ns()),
         "HostConfig": { "NetworkMode": inspect::network_mode(told) },
         "NetworkSettings": { "Networks": endpoints::networks(told, machine.as_ref()) },
-        "Mounts": inspect::mounts(told),
-    });
-    if with_size {
-        // what it takes on its disks, only its guest could count, file by file
-        summary["SizeRw"] = 0.into();
-        summary["SizeRootFs"] = 0.into();
-    }
-    summary
+        "Mounts": inspect::mounts(container, told),
+    })
 }
 
 /// As a person would type it, in docker's way: what holds a space is quoted.

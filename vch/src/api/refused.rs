@@ -26,9 +26,10 @@ const fn refused(method: Method, path: &'static str, why: &'static str) -> Refus
 
 pub(super) const MAKES: &str = "this host does not make machines: make the containerVM with vch run or vch vmx, give it this host as the other end of its link, \
      and it is a container here";
-const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
+pub(super) const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
 const NETWORKS: &str = "networks of containerVMs are made where the machines are: give the machine a card there";
-const VOLUMES: &str = "volumes of containerVMs are disks of their machines: attach one where the machine was made";
+pub(super) const VOLUMES: &str =
+    "volumes of containerVMs are disks of their machines: attach one where the machine was made";
 const BUILDS: &str =
     "this host does not build images: build the image elsewhere, and make a containerVM of it with vch run or vch vmx";
 const CHECKPOINTS: &str = "checkpoints of containerVMs are snapshots: take one where the machine was made";
@@ -36,14 +37,12 @@ pub(super) const LOGINS: &str = "this host pulls no images, and keeps no passwor
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 25] = [
+pub(super) static REFUSED: &[Refused] = &[
     refused(
         Method::POST,
         "/containers/{id}/update",
         "limits of a containerVM are its machine's: change them where it was made",
     ),
-    refused(Method::POST, "/containers/{id}/pause", PAUSES),
-    refused(Method::POST, "/containers/{id}/unpause", PAUSES),
     refused(
         Method::POST,
         "/commit",
@@ -62,8 +61,6 @@ pub(super) static REFUSED: [Refused; 25] = [
     refused(Method::DELETE, "/networks/{id}", NETWORKS),
     refused(Method::POST, "/networks/{id}/connect", NETWORKS),
     refused(Method::POST, "/networks/{id}/disconnect", NETWORKS),
-    refused(Method::POST, "/volumes/create", VOLUMES),
-    refused(Method::POST, "/volumes/prune", VOLUMES),
     refused(Method::PUT, "/volumes/{name}", VOLUMES),
     refused(Method::GET, "/plugins/privileges", PLUGINS),
     refused(Method::POST, "/plugins/pull", PLUGINS),
@@ -105,7 +102,7 @@ const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm ini
 /// Their paths. `served` has paths of the same names by other methods.
 pub(super) fn routes() -> Router<Arc<Api>> {
     let mut router = Router::new();
-    for Refused { method, path, why } in &REFUSED {
+    for Refused { method, path, why } in REFUSED {
         let answer = async |body: Body| {
             heard(body).await;
             ApiError::not_implemented(*why)

@@ -1,18 +1,32 @@
-//! QEMU as a hypervisor: a process for each machine, which outlives this program and is found again by the socket at which it takes orders.
+//! QEMU as a hypervisor: a process for each machine, which outlives this program and is found again by its command line and the socket at which it takes orders.
 //!
-//! It decides how a process is started, watched and ordered about. Its command line: [`crate::vm::qemu`].
+//! It decides how a process is started, watched and ended. Its command line: [`crate::vm::qemu`]; what it is kept from: [`confine`]; what orders become: [`obey`].
 
-use std::fs::File;
+mod confine;
+mod obey;
+mod process;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use rustix::fs::FlockOperation;
+use rustix::process::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
 
+use self::confine::Confinement;
+use self::process::{ENDING, Process, Unfinished};
 use super::{Hypervisor, Off, Order, Powered, Reins};
+use crate::lock::locked;
 use crate::vm::orders::Orders;
 use crate::vm::{Machine, qemu};
 
@@ -22,18 +36,43 @@ pub(crate) struct Qemu {
     program: PathBuf,
     /// Where its machines take orders: the paths of sockets are short.
     sockets: PathBuf,
+    confinement: Confinement,
+    /// The machines that were on when this program began, and are not asked for yet.
+    left: Mutex<BTreeMap<String, Process>>,
+    /// Held while this program looks after them: QEMU takes orders of one.
+    _lock: File,
+}
+
+/// A machine's process, and what belongs to it.
+#[derive(Debug)]
+struct Running {
+    process: Process,
+    /// As long as this program itself has started it.
+    child: Option<Child>,
+    socket: PathBuf,
+    /// What QEMU itself says.
+    said: PathBuf,
 }
 
 impl Qemu {
-    /// QEMU as it is installed; its machines take orders in the directory `sockets`.
+    /// QEMU as it is installed; its machines take orders in the directory `sockets`. Must be called within the runtime.
     pub(crate) fn find(sockets: PathBuf) -> Result<Qemu> {
-        Ok(Qemu { program: qemu::find()?, sockets })
+        let lock = lock(&sockets)?;
+        let program = qemu::find()?;
+        let confinement = Confinement::find(&program, &sockets)?;
+        let left = Mutex::new(process::running(&sockets)?);
+        Ok(Qemu { program, sockets, confinement, left, _lock: lock })
+    }
+
+    /// What its sockets are called by.
+    fn name(dir: &Path) -> String {
+        let id = dir.file_name().unwrap_or_default().to_string_lossy();
+        id.chars().take(12).collect()
     }
 
     /// Where the machine whose files are in `dir` takes orders.
     fn orders(&self, dir: &Path) -> PathBuf {
-        let id = dir.file_name().unwrap_or_default().to_string_lossy();
-        self.sockets.join(format!("{}.qmp", &id[..id.len().min(12)]))
+        self.sockets.join(Qemu::name(dir) + ENDING)
     }
 
     pub(crate) fn program(&self) -> &Path {
@@ -41,24 +80,34 @@ impl Qemu {
     }
 
     async fn start(&self, dir: &Path, machine: &Machine) -> Result<Powered> {
-        let socket = self.orders(dir);
+        let (socket, said) = (self.orders(dir), dir.join(SAID));
+        // nobody is taken for the one that is started
+        self.forget(dir)?;
         let machine = Machine { orders: Some(socket.clone()), ..machine.clone() };
-        let said = dir.join(SAID);
+        self.confinement.prepare(&machine)?;
         let out = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
         let mut command = Command::new(&self.program);
-        command.args(qemu::arguments(&machine)).process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out);
+        command.args(qemu::arguments(&machine)).args(self.confinement.arguments(&Qemu::name(dir)));
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(out);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("QEMU has ended already")?;
+        let process = Process::hold(pid).context("cannot watch QEMU: pidfd_open needs Linux 5.3")?;
+        process.limit();
+        let unfinished = Unfinished::new(process);
         let orders = tokio::select! {
-            orders = Orders::connect(&socket) => orders?,
+            orders = timeout(START_TIME, connect(&socket, pid)) => orders,
             ended = child.wait() => {
-                ended.context("cannot wait for QEMU")?;
-                let said = std::fs::read_to_string(&said).unwrap_or_default();
-                bail!("QEMU ended at once: {}", said.lines().last().unwrap_or("it did not say why"));
+                let how = process::ending(ended.ok());
+                bail!("{}", complaint(&said).unwrap_or(how));
             }
         };
+        let orders = match orders {
+            Ok(orders) => orders,
+            Err(_) => bail!("QEMU has taken no orders for {} s, and was ended", START_TIME.as_secs()),
+        };
+        let process = unfinished.finish().context("QEMU is gone")?;
         let (powered, reins) = Powered::new();
-        tokio::spawn(drive(orders, Some(child), reins));
+        tokio::spawn(drive(Running { process, child: Some(child), socket, said }, Some(orders), reins));
         Ok(powered)
     }
 }
@@ -69,22 +118,28 @@ impl Hypervisor for Qemu {
     }
 
     fn find<'a>(&'a self, dir: &'a Path) -> BoxFuture<'a, Result<Option<Powered>>> {
-        async move {
-            let socket = self.orders(dir);
-            // nobody listens: it has ended
-            if UnixStream::connect(&socket).await.is_err() {
-                return Ok(None);
-            }
+        let found = locked(&self.left).remove(&Qemu::name(dir)).map(|process| {
             let (powered, reins) = Powered::new();
-            tokio::spawn(drive(Orders::connect(&socket).await?, None, reins));
-            Ok(Some(powered))
-        }
-        .boxed()
+            let running = Running { process, child: None, socket: self.orders(dir), said: dir.join(SAID) };
+            tokio::spawn(drive(running, None, reins));
+            powered
+        });
+        std::future::ready(Ok(found)).boxed()
+    }
+
+    fn end_others(&self) -> Vec<String> {
+        let others = std::mem::take(&mut *locked(&self.left));
+        others.values().for_each(Process::kill);
+        others.into_keys().collect()
+    }
+
+    fn admit(&self, socket: &Path) -> Result<()> {
+        self.confinement.admit(socket)
     }
 
     fn forget(&self, dir: &Path) -> Result<()> {
         let socket = self.orders(dir);
-        match std::fs::remove_file(&socket) {
+        match fs::remove_file(&socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", socket.display()))
             }
@@ -93,28 +148,139 @@ impl Hypervisor for Qemu {
     }
 }
 
-/// Hands on orders until QEMU has ended.
-async fn drive(mut orders: Orders, child: Option<Child>, mut reins: Reins) {
-    let off = loop {
-        tokio::select! {
-            off = orders.off() => break off.unwrap_or(Off::Other(None)),
-            Some((order, answer)) = reins.orders.recv() => {
-                let obeyed = match order {
-                    Order::PressPowerButton => orders.press_power_button().await,
-                    Order::PowerOff => orders.quit().await,
-                    other => Err(anyhow::anyhow!("QEMU is not told {other:?} yet")),
-                };
-                // who asked may have gone
-                drop(answer.send(obeyed));
-            }
+/// Of two programs that look after the same machines, the second one ends.
+fn lock(sockets: &Path) -> Result<File> {
+    let path = sockets.join(LOCK);
+    let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            bail!(
+                "another vch serve looks after the machines of this state directory: end it, or use --state with another directory"
+            )
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Hands on orders until QEMU has ended, and tells why it has.
+async fn drive(mut running: Running, orders: Option<Orders>, mut reins: Reins) {
+    let orders = match orders {
+        Some(orders) => Some(orders),
+        None => reach(&running, &mut reins).await,
+    };
+    if let Some(orders) = &orders {
+        obey_all(&running, orders, &mut reins).await;
+    }
+    let said = match orders {
+        Some(orders) => timeout(LAST_WORDS, orders.off()).await.unwrap_or(Off::Other(None)),
+        None => Off::Other(None),
+    };
+    let status = match &mut running.child {
+        Some(child) => child.wait().await.ok(),
+        None => None,
+    };
+    let off = match said {
+        Off::Guest => Off::Guest,
+        Off::Other(why) => {
+            let why = why.unwrap_or_else(|| process::ending(status));
+            let said = tokio::task::spawn_blocking(move || complaint(&running.said)).await.ok().flatten();
+            Off::Other(Some(said.map_or_else(|| why.clone(), |said| format!("{why}: {said}"))))
         }
     };
-    if let Some(mut child) = child {
-        // it has closed its socket: it ends
-        let _status = child.wait().await;
-    }
     reins.off.send_replace(Some(off));
 }
 
-/// What QEMU itself says.
+/// Speaks to a process as soon as it listens, which it does before its machine runs. A socket of another process is not its.
+async fn connect(socket: &Path, pid: Pid) -> Orders {
+    let own = async || {
+        let stream = UnixStream::connect(socket).await?;
+        if stream.peer_cred()?.pid() != Some(pid.as_raw_pid()) {
+            bail!("{} is another process's", socket.display());
+        }
+        Orders::over(stream).await
+    };
+    loop {
+        match own().await {
+            Ok(orders) => return orders,
+            Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
+/// Speaks to a machine that somebody else has started, as soon as it takes orders; none if it ends before.
+async fn reach(running: &Running, reins: &mut Reins) -> Option<Orders> {
+    let mut connecting = std::pin::pin!(connect(&running.socket, running.process.pid));
+    loop {
+        tokio::select! {
+            orders = &mut connecting => return Some(orders),
+            () = running.process.ended() => return None,
+            Some((order, answer)) = reins.orders.recv() => {
+                let obeyed = match order {
+                    Order::PowerOff => {
+                        running.process.kill();
+                        Ok(())
+                    }
+                    other => Err(anyhow::anyhow!("QEMU takes no orders yet: {other:?}")),
+                };
+                // who asked may have gone
+                let _told = answer.send(obeyed);
+            }
+        }
+    }
+}
+
+/// Orders are obeyed one beside the other: a guest takes its time, and the machine is to be powered off all the same.
+async fn obey_all(running: &Running, orders: &Orders, reins: &mut Reins) {
+    let mut work = futures_util::stream::FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            () = running.process.ended() => return,
+            Some(()) = futures_util::StreamExt::next(&mut work), if !work.is_empty() => {}
+            Some((order, answer)) = reins.orders.recv() => work.push(async {
+                let obeyed = match order {
+                    Order::PowerOff => power_off(running, orders).await,
+                    other => obey::obey(orders, other).await,
+                };
+                // who asked may have gone
+                let _told = answer.send(obeyed);
+            }),
+        }
+    }
+}
+
+/// Ends QEMU: by its own word, and by force if it does not.
+async fn power_off(running: &Running, orders: &Orders) -> Result<()> {
+    let asked = tokio::select! {
+        asked = obey::obey(orders, Order::PowerOff) => asked.is_ok(),
+        () = sleep(QUIT_TIME) => false,
+    };
+    if !asked || !running.process.has_ended_within(QUIT_TIME).await {
+        running.process.kill();
+        running.process.ended().await;
+    }
+    Ok(())
+}
+
+/// What QEMU said last.
+fn complaint(said: &Path) -> Option<String> {
+    let text = fs::read(said).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let last = text.lines().rfind(|line| !line.trim().is_empty())?;
+    // its own name tells nobody anything
+    Some(last.split_once(": ").filter(|(name, _)| name.contains("qemu")).map_or(last, |(_, rest)| rest).to_owned())
+}
+
+/// What QEMU itself says: in the container's directory.
 const SAID: &str = "qemu.log";
+/// In the directory of sockets.
+const LOCK: &str = "lock";
+/// From its start until QEMU takes orders; a busy host takes some seconds.
+const START_TIME: Duration = Duration::from_secs(60);
+/// From the order to end, to its end. Then it is killed: a guest's disks are as after a power cut, which they stand.
+const QUIT_TIME: Duration = Duration::from_secs(5);
+/// A process that has ended has said all; it only has to be read.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Between two looks whether QEMU takes orders by now.
+const RETRY: Duration = Duration::from_millis(20);

@@ -10,18 +10,21 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use wire::spec::About;
 
+use super::wishes::{Refusal, Wishes};
 use super::{Made, MakeError, Maker};
 use crate::cli::{ContainerArgs, LinkKind};
 use crate::containers::Container;
 use crate::image_store::StoredImage;
 use crate::plan::{self, Asked, Plan, TOP_SERIAL};
 use crate::vm::{Card, CardEnd, Disk, Format, LinkEnd, Machine, qemu};
+use crate::volumes;
 
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
     pub(super) fn plan(&self, id: &str, name: &str, made: &Made, created_ns: u64) -> Result<Planned, MakeError> {
         let image = self.images.of_container(&made.image_id)?;
-        let args = super::wishes::read(&made.asked)?;
+        let Wishes { mut args, image: said, seccomp, memory_limit, size } = super::wishes::read(&made.asked)?;
+        args.disks.mount = self.mount_args(made)?;
         let disks = self.images.disks(&image)?;
         let layers: Vec<String> = disks.iter().map(|disk| disk.serial.clone()).collect();
         let mut variables = Vec::new();
@@ -35,18 +38,20 @@ impl Maker {
             // its output is kept by the host, in the container's journal
             transient: true,
             variables: &variables,
-            seccomp: None,
+            seccomp: seccomp.as_deref(),
             layers: &layers,
-            size: None,
+            size,
         };
-        let plan = plan::plan(self.key.link_key(id), asked, &image.config).map_err(anyhow::Error::from)?;
+        // it has the image's configuration already
+        let mut plan = plan::plan(self.key.link_key(id), asked, &said).map_err(|error| Refusal(error.to_string()))?;
+        plan.spec.machine.memory = memory_limit;
         let about = About {
             name: Some(name.into()),
             image: made.asked.image.clone(),
             image_id: Some(image.id.clone()),
             created_ns: i64::try_from(created_ns).ok(),
             labels: made.asked.labels.clone().unwrap_or_default().into_iter().collect(),
-            ..plan::about(&args, &image.config)
+            ..plan::about(&args, &said)
         };
         let disks = disks.into_iter().map(|layer| Disk {
             file: layer.file,
@@ -75,6 +80,9 @@ impl Maker {
             read_only: false,
             transient: made.asked.host_config.as_ref().and_then(|host| host.auto_remove).unwrap_or_default(),
         });
+        for volume in &planned.plan.volumes {
+            disks.push(volumes::held(volume, &self.volumes.store)?);
+        }
         let guestinfo = dir.join(GUESTINFO);
         write_private(&guestinfo, planned.keys().to_string().as_bytes())?;
         let Planned { args, plan, .. } = planned;
@@ -148,4 +156,4 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
 /// In the container's directory.
 const GUESTINFO: &str = "guestinfo";
 /// In the container's directory: what its guest's kernel says.
-const CONSOLE: &str = "console.log";
+pub(super) const CONSOLE: &str = "console.log";

@@ -20,7 +20,7 @@ pub(super) async fn attend(id: &str, qemu: &Path, machine: &Machine, caught: &mu
         connected = Orders::connect(socket) => Some(connected?),
         _ = process.wait() => None,
     };
-    let Some(mut orders) = connected else {
+    let Some(orders) = connected else {
         let complaint = process.complaint().await;
         bail!("QEMU ended at once: {}", complaint.as_deref().unwrap_or("it did not say why"));
     };
@@ -29,7 +29,7 @@ pub(super) async fn attend(id: &str, qemu: &Path, machine: &Machine, caught: &mu
     let mut asked = false;
     let off = loop {
         tokio::select! {
-            off = orders.off() => break off?,
+            off = orders.off() => break off,
             _ = signals::ending(caught) => match asked {
                 false => {
                     asked = true;

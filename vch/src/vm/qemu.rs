@@ -47,7 +47,8 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         Accel::Tcg => EMULATED,
         Accel::Kvm => "-accel kvm -cpu host",
     });
-    line.words(&format!("-m {} -smp {}", machine.memory_mib, machine.cpus));
+    let grows = matches!(machine.link_end, LinkEnd::Host(_));
+    line.words(&size(machine, grows));
     match &machine.boot {
         Boot::Kernel { kernel, initramfs } => {
             line.words(DIRECT_MACHINE);
@@ -99,7 +100,7 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         line.drive("root", disk);
         line.words(&format!("-device virtio-blk-pci,drive=root{}", serial(disk)));
     }
-    if !machine.disks.is_empty() {
+    if grows || !machine.disks.is_empty() {
         line.words("-device virtio-scsi-pci,id=scsi");
     }
     for (number, disk) in machine.disks.iter().enumerate() {
@@ -108,13 +109,43 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         line.drive(&name, disk);
         line.words(&format!("-device scsi-hd,bus=scsi.0,scsi-id=0,lun={number},drive={name}{}", serial(disk)));
     }
+    let ports = if grows { machine.cards.len() + FREE_PORTS } else { 0 };
+    for number in 1..=ports {
+        line.words(&format!("-device pcie-root-port,id={},chassis={number},slot={number}", port_name(number - 1)));
+    }
     for (number, card) in machine.cards.iter().enumerate() {
-        line.card(number, card);
+        line.card(card, Some(port_name(number)).filter(|_| grows));
     }
     // what the guest does not use goes back to the host
     line.words("-device virtio-balloon-pci,free-page-reporting=on");
     line.words("-object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng");
     line.0
+}
+
+/// Memory and processors; a machine that grows has places for more.
+fn size(machine: &Machine, grows: bool) -> String {
+    let Machine { memory_mib: memory, cpus, accel, .. } = machine;
+    let mut size = format!("-m {memory}");
+    if grows {
+        size.push_str(&format!(",slots={MEMORY_SLOTS},maxmem={}M", memory.next_multiple_of(1024) + MORE_MEMORY_MIB));
+    }
+    size.push_str(&format!(" -smp {cpus}"));
+    // a kernel that sees no hypervisor keeps no place for processors to come, and QEMU without KVM is none that it knows
+    if grows && *accel == Accel::Kvm {
+        let host = std::thread::available_parallelism().map_or(1, usize::from);
+        size.push_str(&format!(",maxcpus={}", host.max(usize::from(*cpus))));
+    }
+    size
+}
+
+/// What a card, and its other end, is called. The name is the same when it is plugged in later.
+pub(crate) fn card_name(mac: [u8; 6]) -> String {
+    format!("card-{}", mac.map(|byte| format!("{byte:02x}")).concat())
+}
+
+/// What a port is called that takes a card while the machine runs.
+pub(crate) fn port_name(number: usize) -> String {
+    format!("port{number}")
 }
 
 fn serial(disk: &Disk) -> String {
@@ -213,11 +244,12 @@ impl Line {
     }
 
     /// A network card and its other end.
-    fn card(&mut self, number: usize, card: &Card) {
+    fn card(&mut self, card: &Card, port: Option<String>) {
+        let name = card_name(card.mac);
         match &card.end {
             CardEnd::User(forwards) => {
                 // an IPv6 address of QEMU's leads nowhere where the host has none, and programs would try it first
-                let mut network = format!("-netdev user,id=net{number},ipv6=off");
+                let mut network = format!("-netdev user,id={name},ipv6=off");
                 for Forward { protocol, address, host, guest } in forwards {
                     network.push_str(&format!(",hostfwd={}:{address}:{host}-:{guest}", ports::name(*protocol)));
                 }
@@ -226,17 +258,18 @@ impl Line {
             CardEnd::Switch { switch, machine } => {
                 self.option(
                     "-netdev",
-                    &format!("dgram,id=net{number},remote.type=unix,local.type=unix,remote.path="),
+                    &format!("dgram,id={name},remote.type=unix,local.type=unix,remote.path="),
                     switch,
                 );
                 self.suboption(",local.path=", machine);
             }
-            CardEnd::Tap(name) => {
-                self.words(&format!("-netdev tap,id=net{number},ifname={name},script=no,downscript=no"))
+            CardEnd::Tap(device) => {
+                self.words(&format!("-netdev tap,id={name},ifname={device},script=no,downscript=no"))
             }
         }
         let mac = card.mac.map(|byte| format!("{byte:02x}")).join(":");
-        self.words(&format!("-device virtio-net-pci,netdev=net{number},mac={mac},romfile="));
+        let bus = port.map(|port| format!(",bus={port}")).unwrap_or_default();
+        self.words(&format!("-device virtio-net-pci,netdev={name},id={name},mac={mac},romfile={bus}"));
     }
 
     /// The host's side of a disk.
@@ -288,6 +321,14 @@ const DIRECT_MACHINE: &str = "-machine q35,sata=off,smbus=off,hpet=off";
 /// Without `erms` and `fsrm` the kernel, and C libraries, copy eight bytes at a time: TCG takes as long for one that `rep movsb` moves. A pipe is 2.6 times as
 /// fast then, a file that is in memory 5 times.
 const EMULATED: &str = "-accel tcg -cpu max,-erms,-fsrm";
+/// Ports for cards that come later, beside those that cards are in from the start, so that these can be pulled out, too.
+pub(crate) const FREE_PORTS: usize = 2;
+/// So often can memory be plugged in.
+const MEMORY_SLOTS: u8 = 8;
+/// As much in all.
+const MORE_MEMORY_MIB: u64 = 32 << 10;
+/// What a guest takes memory in: a section of Linux's on x86.
+pub(crate) const MIB_OF_A_BLOCK: u64 = 128;
 /// `no_timer_check`: the kernel counts the timer's ticks for a moment, and panics if there are too few. On a busy host QEMU under TCG is late with them.
 /// It costs no time, nor saves any. `noreplace-smp`: with one CPU the kernel would patch every lock away, 0.15 s under TCG, and back when a second one is added.
 /// `rcu_expedited`: to make control groups and mounts, PID 1 waits for all CPUs to have passed by; with the few of a VM they are better asked at once.

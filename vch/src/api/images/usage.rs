@@ -6,19 +6,21 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{kept, known, users};
 use crate::api::Api;
+use crate::api::error::ApiError;
 use crate::api::json;
 use crate::api::listing;
+use crate::api::volumes;
 
 /// Its path.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/system/df", get(usage))
 }
 
-async fn usage(State(api): State<Arc<Api>>) -> Response {
+async fn usage(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let (size, images) = match &api.maker {
         None => (0, known::usage(&api.containers)),
         Some(maker) => {
@@ -33,13 +35,12 @@ async fn usage(State(api): State<Arc<Api>>) -> Response {
             (kept::layers_size(&all), all.iter().map(summary).collect())
         }
     };
-    let containers: Vec<Value> =
-        api.containers.list().iter().map(|container| listing::summary(container, true)).collect();
-    json::json(&json!({
+    let containers = listing::with_sizes(&api).await;
+    Ok(json::json(&json!({
         "LayersSize": size,
         "Images": images,
         "Containers": containers,
-        "Volumes": [],
+        "Volumes": volumes::usage(&api).await?,
         "BuildCache": [],
-    }))
+    })))
 }

@@ -161,8 +161,8 @@ fn a_card_and_what_leads_to_it() {
     check(
         &machine,
         &[
-            "-netdev user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:53-:53",
-            "-device virtio-net-pci,netdev=net0,mac=02:00:ab:00:00:01,romfile=",
+            "-netdev user,id=card-0200ab000001,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:127.0.0.1:53-:53",
+            "-device virtio-net-pci,netdev=card-0200ab000001,id=card-0200ab000001,mac=02:00:ab:00:00:01,romfile= ",
         ],
         &[],
     );
