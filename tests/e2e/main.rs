@@ -18,6 +18,7 @@ mod docker_attach;
 mod docker_cp;
 mod docker_disks;
 mod docker_exec;
+mod docker_images;
 mod docker_life;
 mod docker_logs;
 mod docker_networks;

@@ -5,6 +5,7 @@
 //! index.json   sha256:CONFIG -> manifest      the image itself, with what a manifest does not say: its parent, the sizes of its layers
 //!              docker.io/library/x:1 -> manifest   a tag      docker.io/library/x@sha256:MANIFEST -> manifest   a digest that a registry gave it
 //! blobs/       manifest, config, layers
+//! disks/       of the layers: links into the cache
 //! ```
 //!
 //! One rename of `index.json` brings an image and its names, or takes them away; what has no name in it is nobody's, and collected. It decides what an image is called
@@ -13,8 +14,11 @@
 mod bring;
 mod build;
 mod changes;
+mod disks;
 mod names;
+mod pull;
 mod remove;
+mod save;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,8 +35,9 @@ pub(crate) use self::bring::{Brought, Step};
 pub(crate) use self::build::Deed;
 pub(crate) use self::changes::{ChangeError, apply as apply_change};
 pub(crate) use self::names::{familiar, normal, repository};
+pub(crate) use self::pull::{PullError, credentials, settings};
 pub(crate) use self::remove::{Removal, RemoveError, User};
-use crate::images::{self, Unfinished};
+use crate::images;
 use crate::lock::locked;
 use crate::plan::ImageConfig;
 use crate::serve::say;
@@ -77,14 +82,6 @@ pub(crate) struct StoredImage {
     manifest: Descriptor,
 }
 
-/// The disk of a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LayerDisk {
-    /// By which a guest finds it.
-    pub(crate) serial: String,
-    pub(crate) file: PathBuf,
-}
-
 /// There is no such image.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnknownImage {
@@ -101,6 +98,9 @@ impl ImageStore {
         let content = Store::at(dir)?;
         let store = ImageStore { content, cache: cache.into(), all: Mutex::default(), changes: Mutex::default() };
         store.refresh()?;
+        // what a crash left half-way
+        store.collect()?;
+        store.drop_unused_disks();
         Ok(store)
     }
 
@@ -132,18 +132,6 @@ impl ImageStore {
         locked(&self.all).get(id).cloned().ok_or_else(|| UnknownImage::None(id.to_owned()))
     }
 
-    /// The disks of its layers, the lowest first; those that are not there are made now. It blocks.
-    pub(crate) fn disks(&self, image: &StoredImage) -> Result<Vec<LayerDisk>> {
-        let image = self.image(image)?;
-        let disks = image.layers().into_iter().zip(image.layer_disks()?);
-        Ok(disks.map(|(serial, file)| LayerDisk { serial, file }).collect())
-    }
-
-    /// An empty disk to lie over an image's layers: each container has a copy. It blocks.
-    pub(crate) fn top(&self, image: &StoredImage) -> Result<PathBuf> {
-        self.image(image)?.top_disk()
-    }
-
     /// Its whole configuration, as JSON. It blocks.
     pub(crate) fn document(&self, image: &StoredImage) -> Result<Value> {
         let digest = Digest::parse(&image.id).context("its id is a digest")?;
@@ -152,10 +140,8 @@ impl ImageStore {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    fn image(&self, image: &StoredImage) -> Result<images::Image> {
-        let opened = oci::open_manifest(self.content.dir(), &image.manifest.digest)?;
-        let name = image.names.first().unwrap_or(&image.id);
-        images::Image::stored(opened, name, &self.cache, Unfinished::default())
+    fn image(&self, image: &StoredImage) -> Result<oci::Image> {
+        Ok(oci::open_manifest(self.content.dir(), &image.manifest.digest)?)
     }
 
     /// Reads the index again. An image that cannot be read is told of, and left out: the others are well.

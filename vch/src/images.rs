@@ -133,6 +133,11 @@ impl Image {
         self.image.chain().iter().map(layer_disk::serial).collect()
     }
 
+    /// What its layers' disks are called, the lowest first.
+    pub(crate) fn disk_names(&self) -> Vec<String> {
+        self.image.chain().iter().map(layer_disk::file_name).collect()
+    }
+
     /// The disks of its layers, the lowest first; those that are not there are made now.
     pub fn layer_disks(&self) -> Result<Vec<PathBuf>> {
         let chain = self.image.chain();

@@ -36,7 +36,7 @@ pub(crate) use self::sizes::Sizes;
 pub(crate) use self::wishes::{RUNTIME, Refusal};
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
-use crate::image_store::ImageStore;
+use crate::image_store::{ImageStore, User};
 use crate::networks::{NetworkError, Networks};
 use crate::pipe::Address;
 use crate::serve::say;
@@ -91,6 +91,8 @@ impl Maker {
         let sockets = state::lasting_socket_dir(state)?;
         let qemu = Qemu::find(sockets.clone(), &boot, &cache)?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
+        let users: Vec<User> = containers.list().iter().filter_map(|container| User::of(container)).collect();
+        images.forget_unused(&users)?;
         let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
         let networks = Networks::open(&state.join(NETWORKS), sockets, containers.clone())?;

@@ -54,6 +54,17 @@ impl Store {
         }
     }
 
+    /// Removes what came of downloads that nobody works on: there is no room for it.
+    pub fn drop_partials(&self) -> Result<(), Error> {
+        for (path, _, _) in files(&self.partials())? {
+            let file = File::open(&path).map_err(at(&path))?;
+            if file.try_lock().is_ok() {
+                remove_if_same(&file, &path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn collect_locked(&self, keep: Keep, now: u64) -> Result<Collected, Error> {
         let (kept, gone) = self.divide(keep, now)?;
         if !gone.is_empty() {

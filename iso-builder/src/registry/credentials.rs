@@ -35,6 +35,8 @@ impl fmt::Debug for Credential {
 /// The files that may hold logins, in the order in which they are asked; and one that came in the environment.
 #[derive(Clone, Default)]
 pub struct Credentials {
+    /// One for one registry, and no other is asked for.
+    pub(super) given: Option<(String, Credential)>,
     pub(super) inline: Option<String>,
     pub(super) files: Vec<PathBuf>,
 }
@@ -78,8 +80,26 @@ struct Login {
 }
 
 impl Credentials {
+    /// A name and a password for that registry, and nothing else.
+    pub fn password(host: &str, user: &str, password: &str) -> Credentials {
+        let (user, password) = (user.to_owned(), password.to_owned());
+        Credentials {
+            given: Some((host.to_owned(), Credential::Password { user, password })),
+            ..Credentials::default()
+        }
+    }
+
+    /// An identity token for that registry, and nothing else.
+    pub fn identity(host: &str, token: &str) -> Credentials {
+        let credential = Credential::Identity(token.to_owned());
+        Credentials { given: Some((host.to_owned(), credential)), ..Credentials::default() }
+    }
+
     /// The login for a repository of a registry; `None` is a guest. The first file that knows one counts.
     pub(super) fn of(&self, host: &str, repository: &str) -> Result<Option<Credential>, CredentialError> {
+        if let Some((of, credential)) = &self.given {
+            return Ok((of == host).then(|| credential.clone()));
+        }
         if let Some(text) = &self.inline
             && let Some(found) = look("DOCKER_AUTH_CONFIG", text.as_bytes(), host, repository)?
         {
@@ -277,7 +297,7 @@ mod tests {
         }
         let shown = format!("{:?}", Credential::Identity("secret".to_owned()));
         assert!(!shown.contains("secret"));
-        let inline = Credentials { inline: Some("secret".to_owned()), files: Vec::new() };
+        let inline = Credentials { inline: Some("secret".to_owned()), ..Credentials::default() };
         assert!(!format!("{inline:?}").contains("secret"));
     }
 

@@ -19,6 +19,8 @@ pub enum Error {
     Login { name: Name, source: Box<CredentialError> },
     #[error("{what}")]
     Settings { what: String },
+    #[error("nobody waits for {name} any more")]
+    Stopped { name: Name },
     #[error(transparent)]
     Store(#[from] content::Error),
 }

@@ -18,7 +18,7 @@ mod url;
 pub use self::credentials::{CredentialError, Credentials};
 pub use self::error::{Also, Error, Failed, Reason};
 pub use self::name::{Name, NameError, Version};
-pub use self::pull::{Progress, Pulled, pull};
+pub use self::pull::{Coming, Fetched, Found, Progress, Pulled, fetch, knock, look, pull};
 pub use self::settings::{Mirror, Settings};
 use crate::content::Store;
 use crate::content::document::Platform;

@@ -43,7 +43,7 @@ pub(super) struct Source {
     failed: AtomicBool,
 }
 
-/// A request below a registry's `/v2/REPOSITORY/`.
+/// A request below a registry's `/v2/REPOSITORY/`; without a path, one for `/v2/` itself, by which a client knocks.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
     pub(super) ask: Ask<'a>,
@@ -122,7 +122,11 @@ impl<'a> Session<'a> {
 
     /// One request to one place. Gives answers of success alone.
     pub(super) fn request(&self, source: &Source, request: Request<'_>) -> Result<Answer, Failure> {
-        let url = self.url(source)?.below(&format!("/v2/{}/{}", self.name.repository(), request.path));
+        let path = match request.path {
+            "" => "/v2/".to_owned(),
+            path => format!("/v2/{}/{path}", self.name.repository()),
+        };
+        let url = self.url(source)?.below(&path);
         let mut rounds = 0;
         loop {
             let header = source.header.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -1,8 +1,8 @@
 //! Images: those that this host keeps, if it makes machines; else what its containers were made of, and whatever is asked of a store is refused with a sentence.
 //!
 //! ```text
-//! kept     list, inspect, history      come      load, pull, import: lines of JSON as it goes on      go      tag, rmi, prune
-//! known    the same without a store    registry  login, distribution                                 usage   system df
+//! kept    list, inspect, history     come      load, import    pull, save: as it goes on    go      tag, rmi, prune
+//! known   the same without a store   registry  login, distribution                          usage   system df
 //! ```
 
 mod come;
@@ -11,6 +11,9 @@ mod kept;
 mod known;
 mod lines;
 mod patterns;
+mod pull;
+mod registry;
+mod save;
 mod usage;
 
 pub(super) use self::go::named;
@@ -21,6 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 
@@ -40,7 +44,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/images/json", get(list))
         .route("/images/search", get(search))
-        .route("/images/get", get(refused))
+        .route("/images/get", get(save::several))
+        .route("/auth", post(registry::login))
+        .route("/distribution/{*rest}", get(registry::look))
         .route("/images/create", post(create))
         .route("/images/load", post(come::load))
         .route("/images/prune", post(go::prune))
@@ -65,6 +71,7 @@ async fn about(State(api): State<Arc<Api>>, Path(rest): Path<String>) -> Result<
         ("history", None) => Ok(json::json(&known::history(&api.containers, name)?)),
         ("get", None) => Err(no_store()),
         ("json", Some(maker)) => kept::details(maker, name).await,
+        ("get", Some(maker)) => save::save(maker, vec![name.to_owned()]).await,
         ("history", Some(maker)) => kept::history(maker, name).await,
         _ => Err(ApiError::not_found("page not found")),
     }
@@ -87,14 +94,20 @@ async fn change(
 }
 
 /// Docker pull, and docker import.
-async fn create(State(api): State<Arc<Api>>, params: Params, body: Body) -> Result<Response, ApiError> {
+async fn create(
+    State(api): State<Arc<Api>>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     let Some(maker) = api.maker.clone() else { return Err(refused(body).await) };
     match (params.text("fromImage"), params.text("fromSrc")) {
         (None, Some("-")) => come::import(maker, params, body).await,
         (None, Some(_)) => {
             Err(ApiError::not_implemented("this host fetches no archives: curl URL | docker import - NAME does"))
         }
-        _ => Err(ApiError::bad_parameter("say fromImage, or fromSrc=-")),
+        (Some(image), _) => pull::pull(maker, image, &params, &headers).await,
+        (None, None) => Err(ApiError::bad_parameter("say fromImage, or fromSrc=-")),
     }
 }
 
@@ -123,12 +136,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 
 /// The containers that need an image.
 fn users(maker: &Maker) -> Vec<User> {
-    let all = maker.containers.list();
-    let made = all.iter().filter_map(|container| {
-        let image = container.made()?.image_id;
-        Some(User { container: container.id.clone(), image, is_running: container.state().is_running() })
-    });
-    made.collect()
+    maker.containers.list().iter().filter_map(|container| User::of(container)).collect()
 }
 
 /// Tells of an image: `id` is what it happened to, `name` what that is called.

@@ -34,7 +34,7 @@ pub(super) const VOLUMES: &str =
 const BUILDS: &str =
     "this host does not build images: build the image elsewhere, and make a containerVM of it with vch run or vch vmx";
 const CHECKPOINTS: &str = "checkpoints of containerVMs are snapshots: take one where the machine was made";
-const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in where containerVMs are made";
+pub(super) const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in where containerVMs are made";
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
@@ -47,12 +47,10 @@ pub(super) static REFUSED: &[Refused] = &[
     refused(Method::POST, "/build/prune", BUILDS),
     refused(Method::POST, "/session", BUILDS),
     refused(Method::POST, "/grpc", BUILDS),
-    refused(Method::POST, "/auth", LOGINS),
     refused(Method::PUT, "/volumes/{name}", VOLUMES),
     refused(Method::GET, "/plugins/privileges", PLUGINS),
     refused(Method::POST, "/plugins/pull", PLUGINS),
     refused(Method::POST, "/plugins/create", PLUGINS),
-    refused(Method::GET, "/distribution/{*name}", "this host talks to no registry: ask it where containerVMs are made"),
     refused(Method::POST, "/swarm/init", SWARMS),
     refused(Method::POST, "/swarm/join", SWARMS),
 ];

@@ -90,7 +90,7 @@ impl ImageStore {
         let sizes = image.sizes(self.content.dir())?;
         let again = oci::open_manifest(self.content.dir(), &Digest::parse(&image.digest).context("no digest")?)?;
         let name = name.unwrap_or(&image.digest);
-        crate::images::Image::stored(again, name, &self.cache, Default::default())?.layer_disks()?;
+        self.disks_of(again, name)?;
         Ok(sizes)
     }
 

@@ -3,7 +3,6 @@
 //! An image that containers need stays for them when it is removed by force, unseen. A child does not need its parent: each image has all of its layers.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -12,6 +11,7 @@ use iso_builder::oci::Digest;
 
 use super::names::{normal, repository};
 use super::{ImageStore, REMOVED, StoredImage, UnknownImage, familiar};
+use crate::containers::Container;
 use crate::lock::locked;
 
 /// A container, as far as an image is concerned.
@@ -21,6 +21,14 @@ pub(crate) struct User {
     /// Of the image.
     pub(crate) image: String,
     pub(crate) is_running: bool,
+}
+
+impl User {
+    /// None where its machine is made elsewhere.
+    pub(crate) fn of(container: &Container) -> Option<User> {
+        let image = container.made()?.image_id;
+        Some(User { container: container.id.clone(), image, is_running: container.state().is_running() })
+    }
 }
 
 /// What went.
@@ -146,11 +154,7 @@ impl ImageStore {
         let kept: BTreeSet<&Digest> = others.values().flat_map(|other| &other.chain).collect();
         let unused: Vec<&Digest> = image.chain.iter().filter(|layer| !kept.contains(layer)).collect();
         gone.extend(unused.iter().rev().map(|layer| Removal::Layer(layer.to_string())));
-        let names: BTreeSet<String> = others.values().flat_map(|other| other.disk_names()).collect();
-        for disk in image.disk_names().filter(|disk| !names.contains(disk)) {
-            // made again if anybody else wants it: `vch run` shares the cache; what is open outlives its name
-            fs::remove_file(crate::images::disk_path(&self.cache, &disk)).ok();
-        }
+        self.drop_disks(image.disk_names());
         self.collect()?;
         Ok(gone)
     }

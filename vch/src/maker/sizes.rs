@@ -27,7 +27,7 @@ impl Maker {
     }
 
     fn count(&self, container: &Container) -> Option<Sizes> {
-        let image = self.images.find(&container.made()?.image_id).ok()?;
+        let image = self.images.of_container(&container.made()?.image_id).ok()?;
         let empty = self.images.top(&image).map_or(0, |top| used(&top));
         let own = used(&Maker::disk(container)).saturating_sub(empty);
         let layers: u64 = self.images.disks(&image).ok()?.iter().map(|layer| used(&layer.file)).sum();

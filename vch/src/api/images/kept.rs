@@ -42,7 +42,15 @@ pub(super) fn list(maker: &Maker, params: &Params, filters: &Filters) -> Result<
     let shared = params.flag("shared-size").then(|| shared(&all));
     let size =
         |image: &StoredImage| shared.as_ref().and_then(|shared| shared.get(&image.id)).map_or(-1, |&size| signed(size));
-    Ok(listed.into_iter().map(|image| summary(image, -1, size(image))).collect())
+    // of its names those are told that were asked for
+    let asked = |image: &StoredImage| {
+        let fits = |name: &&String| filters.any("reference", |pattern| is_called(std::iter::once(*name), pattern));
+        let names = |all: &[String]| -> Vec<String> { all.iter().filter(fits).cloned().collect() };
+        let mut told = image.clone();
+        (told.names, told.digests) = (names(&image.names), names(&image.digests));
+        told
+    };
+    Ok(listed.into_iter().map(|image| summary(&asked(image), -1, size(image))).collect())
 }
 
 /// `until=`, of docker images and of prune.
