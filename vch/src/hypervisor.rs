@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::qemu::Qemu;
 pub(crate) use crate::vm::orders::Off;
-use crate::vm::{Card, Disk, Machine};
+use crate::vm::{Accel, Card, Disk, Machine};
 
 /// A hypervisor. A machine goes by the directory that holds its files, and outlives this program.
 pub(crate) trait Hypervisor: fmt::Debug + Send + Sync {
@@ -25,6 +25,9 @@ pub(crate) trait Hypervisor: fmt::Debug + Send + Sync {
 
     /// Ends the machines that an earlier program powered on, and that nobody has found: each by its name here.
     fn end_others(&self) -> Vec<String>;
+
+    /// How its machines compute; none while that is being tried.
+    fn accel(&self) -> Option<Accel>;
 
     /// Lets machines connect to a socket of this program's.
     fn admit(&self, socket: &Path) -> Result<()>;

@@ -35,7 +35,7 @@ use crate::image_store::ImageStore;
 use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
-use crate::vm::Boot;
+use crate::vm::{Accel, Boot};
 
 /// Makes containers.
 #[derive(Debug)]
@@ -104,9 +104,9 @@ impl Maker {
         Ok(())
     }
 
-    /// How its machines compute.
+    /// How its machines compute. KVM is tried when there is one.
     pub(crate) fn accel(&self) -> Accel {
-        self.accel
+        self.hypervisor.accel().unwrap_or(Accel::Kvm)
     }
 
     /// The container's own disk.

@@ -157,6 +157,10 @@ impl Hypervisor for Qemu {
         others.into_keys().collect()
     }
 
+    fn accel(&self) -> Option<Accel> {
+        self.accel.clone().now_or_never()
+    }
+
     fn admit(&self, socket: &Path) -> Result<()> {
         self.confinement.admit(socket)
     }
