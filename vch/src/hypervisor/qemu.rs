@@ -157,12 +157,12 @@ impl Hypervisor for Qemu {
         others.into_keys().collect()
     }
 
-    fn admit(&self, socket: &Path) -> Result<()> {
-        self.confinement.admit(socket)
+    fn accel(&self) -> Option<Accel> {
+        self.accel.clone().now_or_never()
     }
 
-    fn accel(&self) -> Option<Accel> {
-        self.accel.peek().copied()
+    fn admit(&self, socket: &Path) -> Result<()> {
+        self.confinement.admit(socket)
     }
 
     fn forget(&self, dir: &Path) -> Result<()> {
