@@ -7,10 +7,13 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod console;
+mod endings;
 mod life;
 mod machine;
 mod made;
 mod mounts;
+mod restarts;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +22,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
+pub(crate) use self::endings::Grace;
+pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
 pub(crate) use self::mounts::{MountPoint, On, no_driver};
 pub(crate) use self::wishes::Refusal;
@@ -59,6 +64,9 @@ pub(crate) enum MakeError {
     InUse(String),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
+    /// Not in this state.
+    #[error("{0}")]
+    Conflict(String),
     /// Its process cannot be run: docker's client makes its exit code of these words.
     #[error("failed to create task for container: unable to start container process: {0}")]
     Unstartable(String),
@@ -87,18 +95,23 @@ impl Maker {
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         self.hypervisor.admit(&self.links)?;
+        let mut off = Vec::new();
         for container in self.containers.list() {
-            if let Some(made) = container.made()
-                && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
-            {
-                // it goes on without: QEMU itself keeps others from writing to its disks
-                let held = self.hold(&container, &made).await;
-                let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
-                self.attend(&container, powered, held);
+            let Some(made) = container.made() else { continue };
+            match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
+                Some(powered) => {
+                    let held = self.hold_again(&container, &made).await;
+                    self.attend(&container, powered, held);
+                }
+                None => off.push(container),
             }
         }
+        // before any is powered on
         for machine in self.hypervisor.end_others() {
             say(&format!("{machine}: ended a machine that is no container's"));
+        }
+        for container in off {
+            self.resume(&container).await;
         }
         Ok(())
     }

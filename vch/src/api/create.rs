@@ -47,6 +47,7 @@ impl From<MakeError> for ApiError {
             MakeError::Volume(VolumeError::Failed(_)) => ApiError::internal(message),
             MakeError::Volume(_) => ApiError::bad_parameter(message),
             MakeError::Name(error) => error.into(),
+            MakeError::Conflict(_) => ApiError::conflict(message),
             MakeError::Failed(_) => ApiError::internal(message),
         }
     }

@@ -61,7 +61,7 @@ pub(super) struct Settled {
 
 impl Maker {
     /// Settles what a new container has mounted; volumes that are not there are made. It blocks: disks are written.
-    pub(super) fn settle(&self, asked: &ContainerCreateBody, image: &ImageConfig) -> Result<Settled, MakeError> {
+    pub(super) fn mount_points(&self, asked: &ContainerCreateBody, image: &ImageConfig) -> Result<Settled, MakeError> {
         let all = self.asked(asked, image)?;
         let mut settled = Settled::default();
         for Asked { mut mount, wanted } in all {
@@ -208,6 +208,17 @@ impl Maker {
                 _ = life.wait_for(|life| !life.is_over()) => {}
             }
         }
+    }
+
+    /// The same for a machine that is on already. It goes on without what it cannot have: QEMU keeps others from writing to its disks.
+    pub(super) async fn hold_again(&self, container: &Container, made: &Made) -> Option<Held> {
+        let why = match self.try_hold(&container.id, made).await {
+            Ok(Ok(held)) => return Some(held),
+            Ok(Err((volume, other))) => format!("volume {volume} is in use by container {other}, too"),
+            Err(error) => error.to_string(),
+        };
+        crate::serve::say(&format!("{}: {why}", container.name()));
+        None
     }
 
     async fn try_hold(&self, id: &str, made: &Made) -> Result<Result<Held, (String, String)>, MakeError> {
