@@ -69,6 +69,11 @@ impl ImageStore {
         Ok(store)
     }
 
+    /// All of them, by id.
+    pub(crate) fn list(&self) -> Vec<Arc<StoredImage>> {
+        locked(&self.all).values().cloned().collect()
+    }
+
     /// The image of this id, of this name (`:latest` if it has no tag), or the only one whose id begins so.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<StoredImage>, UnknownImage> {
         let all = locked(&self.all);

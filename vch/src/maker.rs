@@ -13,7 +13,9 @@ mod life;
 mod machine;
 mod made;
 mod mounts;
+mod names;
 mod restarts;
+mod sizes;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +28,9 @@ pub(crate) use self::endings::Grace;
 pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
 pub(crate) use self::mounts::{MountPoint, On, no_driver};
-pub(crate) use self::wishes::Refusal;
+pub(crate) use self::names::name;
+pub(crate) use self::sizes::Sizes;
+pub(crate) use self::wishes::{RUNTIME, Refusal};
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::ImageStore;
@@ -114,6 +118,11 @@ impl Maker {
             self.resume(&container).await;
         }
         Ok(())
+    }
+
+    /// How its machines compute.
+    pub(crate) fn accel(&self) -> Accel {
+        self.accel
     }
 
     /// The container's own disk.

@@ -2,6 +2,8 @@
 //!
 //! It decides how a VM's spec and its guest's word are said in docker's terms. What docker has and a VM has not is empty, and never missing.
 
+mod made;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -23,6 +25,7 @@ use super::json;
 use super::query::Params;
 use super::volumes;
 use crate::containers::{Container, State as ContainerState, Told, human};
+use crate::maker::{RUNTIME, Sizes};
 use crate::timestamp;
 
 /// Its path.
@@ -34,11 +37,20 @@ async fn inspect(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Pa
     let container = api.containers.find(&id)?;
     let mut whole = details(&container, api.execs.of(&container));
     if params.flag("size") {
-        // what it takes on its disks, only its guest could count, file by file
-        whole["SizeRw"] = 0.into();
-        whole["SizeRootFs"] = 0.into();
+        add_sizes(&api, &container, &mut whole).await;
     }
     Ok(json::json(&whole))
+}
+
+/// What it takes on its disks: its own, and with those of its image's layers. Where the machine was made elsewhere only its guest could count it, file by
+/// file.
+pub(super) async fn add_sizes(api: &Api, container: &Arc<Container>, shown: &mut Value) {
+    let sizes = match &api.maker {
+        Some(maker) => maker.sizes(container).await,
+        None => Sizes::default(),
+    };
+    shown["SizeRw"] = sizes.own.into();
+    shown["SizeRootFs"] = sizes.whole.into();
 }
 
 /// A container's state in docker's words, of which there are more than a VM's host needs.
@@ -96,6 +108,7 @@ pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
     let told = container.told();
     let told = told.as_deref();
     let machine = container.machine();
+    let made = container.made();
     let argv = told.map(|told| told.spec.main.argv.as_slice()).unwrap_or_default();
     json!({
         "Id": container.id,
@@ -103,7 +116,10 @@ pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
         "Path": argv.first().cloned().unwrap_or_default(),
         "Args": argv.get(1..).unwrap_or_default(),
         "State": state(container),
-        "Image": told.and_then(|told| told.about.image_id.clone()).unwrap_or_default(),
+        "Image": match &made {
+            Some(made) => made.image_id.clone(),
+            None => told.and_then(|told| told.about.image_id.clone()).unwrap_or_default(),
+        },
         // these lie in the machine
         "ResolvConfPath": "",
         "HostnamePath": "",
@@ -118,10 +134,13 @@ pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
         "AppArmorProfile": "",
         // what has ended is known by its id alone
         "ExecIDs": if execs.is_empty() { Value::Null } else { execs.into() },
-        "HostConfig": host_config(told),
+        "HostConfig": made.as_ref().map_or_else(|| host_config(told), made::host_config),
         "GraphDriver": { "Data": graph(container, told), "Name": driver(told) },
         "Mounts": mounts(container, told),
-        "Config": config(container, told),
+        "Config": match &made {
+            Some(made) => made::config(&container.id, made),
+            None => config(container, told),
+        },
         "NetworkSettings": network_settings(container, told, machine.as_ref()),
     })
 }
@@ -444,8 +463,6 @@ fn short(id: &str) -> String {
     id.chars().take(12).collect()
 }
 
-/// What runs the containers.
-pub(super) const RUNTIME: &str = "tether";
 /// Go's zero time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 

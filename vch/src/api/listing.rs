@@ -27,8 +27,14 @@ async fn list(State(api): State<Arc<Api>>, params: Params) -> Result<Response, A
     let wanted = Wanted::read(&api, &params)?;
     let all = api.containers.list();
     let fitting = all.iter().filter(|container| wanted.includes(container));
-    let shown: Vec<Value> =
-        fitting.take(wanted.limit).map(|container| summary(container, params.flag("size"))).collect();
+    let mut shown = Vec::new();
+    for container in fitting.take(wanted.limit) {
+        let mut summary = summary(container);
+        if params.flag("size") {
+            inspect::add_sizes(&api, container, &mut summary).await;
+        }
+        shown.push(summary);
+    }
     Ok(json::json(&shown))
 }
 
@@ -190,8 +196,19 @@ fn is_port(published: &Published, wanted: &str) -> bool {
     published.protocol == protocol && (fits(published.port) || outer.is_some_and(fits))
 }
 
+/// All of them, with what they take on disk.
+pub(super) async fn with_sizes(api: &Api) -> Vec<Value> {
+    let mut shown = Vec::new();
+    for container in api.containers.list() {
+        let mut summary = summary(&container);
+        inspect::add_sizes(api, &container, &mut summary).await;
+        shown.push(summary);
+    }
+    shown
+}
+
 /// One line of `docker ps`.
-pub(super) fn summary(container: &Container, with_size: bool) -> Value {
+fn summary(container: &Container) -> Value {
     let told = container.told();
     let told = told.as_deref();
     let machine = container.machine();
@@ -200,7 +217,7 @@ pub(super) fn summary(container: &Container, with_size: bool) -> Value {
         true => told.map(|told| endpoints::ports(told, machine.as_ref())).unwrap_or_default(),
         false => Vec::new(),
     };
-    let mut summary = json!({
+    json!({
         "Id": container.id,
         "Names": [format!("/{}", container.name())],
         "Image": container.image(),
@@ -214,13 +231,7 @@ pub(super) fn summary(container: &Container, with_size: bool) -> Value {
         "HostConfig": { "NetworkMode": inspect::network_mode(told) },
         "NetworkSettings": { "Networks": endpoints::networks(told, machine.as_ref()) },
         "Mounts": inspect::mounts(container, told),
-    });
-    if with_size {
-        // what it takes on its disks, only its guest could count, file by file
-        summary["SizeRw"] = 0.into();
-        summary["SizeRootFs"] = 0.into();
-    }
-    summary
+    })
 }
 
 /// As a person would type it, in docker's way: what holds a space is quoted.

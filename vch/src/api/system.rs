@@ -10,11 +10,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::inspect::RUNTIME;
+use super::inspect::Condition;
 use super::{Api, MIN_VERSION, VERSION, events, json, networks, refused};
-use crate::containers::State as ContainerState;
+use crate::maker::RUNTIME;
 use crate::state;
 use crate::timestamp::{self, now_ns};
+use crate::vm::Accel;
 
 /// Its paths, and of what belongs to no container.
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -79,20 +80,16 @@ async fn info(State(api): State<Arc<Api>>) -> Response {
 
 fn facts(api: &Api) -> Value {
     let all = api.containers.list();
-    let count = |fits: fn(&ContainerState) -> bool| all.iter().filter(|container| fits(&container.state())).count();
-    let running = count(ContainerState::is_running);
-    let images: BTreeSet<String> =
-        all.iter().map(|container| container.image()).filter(|image| !image.is_empty()).collect();
+    let words: Vec<&str> = all.iter().map(|container| Condition::of(container).word).collect();
+    let count = |fitting: &[&str]| words.iter().filter(|word| fitting.contains(word)).count();
+    // one that waits to be started again is running to docker
+    let (running, paused) = (count(&["running", "restarting"]), count(&["paused"]));
     let mut facts = host(api);
     let counted = json!({
         "Containers": all.len(),
         "ContainersRunning": running,
-        "ContainersPaused": 0,
-        "ContainersStopped": all.len() - running,
-        "Images": images.len(),
-        "Driver": RUNTIME,
-        "DriverStatus": [["Machines", "made elsewhere"]],
-        "Plugins": { "Volume": ["local"], "Network": ["bridge", "external"], "Authorization": null, "Log": ["local"] },
+        "ContainersPaused": paused,
+        "ContainersStopped": all.len() - running - paused,
         // of a containerVM, its own kernel sees to them all
         "MemoryLimit": true,
         "SwapLimit": false,
@@ -103,7 +100,6 @@ fn facts(api: &Api) -> Value {
         "CPUSet": false,
         "PidsLimit": true,
         "OomKillDisable": false,
-        "LoggingDriver": "local",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2",
         "NEventsListener": api.containers.events.listeners(),
@@ -120,13 +116,48 @@ fn facts(api: &Api) -> Value {
         "InitCommit": { "ID": "", "Expected": "" },
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "CDISpecDirs": [],
-        "Warnings": ["containers are virtual machines, and are made elsewhere: docker create and docker run answer 501"],
     });
-    if let (Some(facts), Value::Object(counted)) = (facts.as_object_mut(), counted) {
-        facts.extend(counted);
+    for more in [counted, machines(api)] {
+        if let (Some(facts), Value::Object(more)) = (facts.as_object_mut(), more) {
+            facts.extend(more);
+        }
     }
     facts
 }
+
+/// Who makes the machines, and of what.
+fn machines(api: &Api) -> Value {
+    let Some(maker) = &api.maker else {
+        let all = api.containers.list();
+        let images: BTreeSet<String> =
+            all.iter().map(|container| container.image()).filter(|image| !image.is_empty()).collect();
+        return json!({
+            "Images": images.len(),
+            "Driver": RUNTIME,
+            "DriverStatus": [["Machines", "made elsewhere"]],
+            "Plugins": { "Volume": ["local"], "Network": ["bridge", "external"], "Authorization": null, "Log": ["local"] },
+            "LoggingDriver": "local",
+            "Warnings": ["containers are virtual machines, and are made elsewhere: docker create and docker run answer 501"],
+        });
+    };
+    let (computing, warnings) = match maker.accel() {
+        Accel::Kvm => ("KVM", Vec::new()),
+        Accel::Tcg => ("TCG", vec![TRANSLATED]),
+    };
+    json!({
+        "Images": maker.images.list().len(),
+        // as docker inspect calls it: a disk for each layer, and a thin one over them
+        "Driver": "overlay2",
+        "DriverStatus": [["Machines", "made here, by QEMU"], ["Acceleration", computing], ["Backing Filesystem", "ext4 in disk images"]],
+        "Plugins": {
+            "Volume": ["local"], "Network": ["bridge", "null"], "Authorization": null, "Log": ["json-file", "local", "none", "syslog"],
+        },
+        "LoggingDriver": "json-file",
+        "Warnings": warnings,
+    })
+}
+
+const TRANSLATED: &str = "WARNING: virtual machines are run by translation (TCG), ten times slower than by KVM, which this host does not have or which does not work";
 
 /// What is true of this host, whatever its containers are.
 fn host(api: &Api) -> Value {

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use wire::spec::About;
 
+use super::wishes::{Refusal, Wishes};
 use super::{Made, MakeError, Maker};
 use crate::cli::{ContainerArgs, LinkKind};
 use crate::containers::Container;
@@ -22,7 +23,7 @@ impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
     pub(super) fn plan(&self, id: &str, name: &str, made: &Made, created_ns: u64) -> Result<Planned, MakeError> {
         let image = self.images.find(&made.image_id)?;
-        let mut args = super::wishes::read(&made.asked)?;
+        let Wishes { mut args, image: said, seccomp, memory_limit, size } = super::wishes::read(&made.asked)?;
         args.disks.mount = self.mount_args(made)?;
         let disks = self.images.disks(&image)?;
         let layers: Vec<String> = disks.iter().map(|disk| disk.serial.clone()).collect();
@@ -37,18 +38,20 @@ impl Maker {
             // its output is kept by the host, in the container's journal
             transient: true,
             variables: &variables,
-            seccomp: None,
+            seccomp: seccomp.as_deref(),
             layers: &layers,
-            size: None,
+            size,
         };
-        let plan = plan::plan(self.key.link_key(id), asked, &image.config).map_err(anyhow::Error::from)?;
+        // it has the image's configuration already
+        let mut plan = plan::plan(self.key.link_key(id), asked, &said).map_err(|error| Refusal(error.to_string()))?;
+        plan.spec.machine.memory = memory_limit;
         let about = About {
             name: Some(name.into()),
             image: made.asked.image.clone(),
             image_id: Some(image.id.clone()),
             created_ns: i64::try_from(created_ns).ok(),
             labels: made.asked.labels.clone().unwrap_or_default().into_iter().collect(),
-            ..plan::about(&args, &image.config)
+            ..plan::about(&args, &said)
         };
         let disks = disks.into_iter().map(|layer| Disk {
             file: layer.file,

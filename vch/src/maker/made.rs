@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A container as docker's client asked for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Made {
-    /// The request as it came, `HostConfig` and `NetworkingConfig` with it.
+    /// The request, `HostConfig` and `NetworkingConfig` with it, made one with the image's configuration and docker's defaults: what docker inspect shows.
     pub(crate) asked: ContainerCreateBody,
     /// The image's id: `sha256:` and 64 hexadecimal digits. Its name may lead to another one by now.
     pub(crate) image_id: String,

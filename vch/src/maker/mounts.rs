@@ -62,7 +62,7 @@ pub(super) struct Settled {
 impl Maker {
     /// Settles what a new container has mounted; volumes that are not there are made. It blocks: disks are written.
     pub(super) fn mount_points(&self, asked: &ContainerCreateBody, image: &ImageConfig) -> Result<Settled, MakeError> {
-        let all = self.asked(asked, image)?;
+        let all = self.asked_mounts(asked, image)?;
         let mut settled = Settled::default();
         for Asked { mut mount, wanted } in all {
             if let On::Volume { name, file, .. } = &mut mount.on {
@@ -86,7 +86,7 @@ impl Maker {
         }
     }
 
-    fn asked(&self, asked: &ContainerCreateBody, image: &ImageConfig) -> Result<Vec<Asked>, MakeError> {
+    fn asked_mounts(&self, asked: &ContainerCreateBody, image: &ImageConfig) -> Result<Vec<Asked>, MakeError> {
         let host = asked.host_config.clone().unwrap_or_default();
         if let Some(driver) = host.volume_driver.filter(|driver| !driver.is_empty() && driver != DRIVER) {
             return Err(Refusal(no_driver(&driver)).into());
@@ -293,7 +293,7 @@ fn bind(text: &str) -> Result<Asked, Refusal> {
 
 /// `--mount type=TYPE,...`
 fn worded(mount: &Mount) -> Result<Asked, Refusal> {
-    let kind = mount.typ.unwrap_or(MountTypeEnum::VOLUME);
+    let kind = mount.typ.filter(|kind| *kind != MountTypeEnum::EMPTY).unwrap_or(MountTypeEnum::VOLUME);
     let invalid = |why: &str| Refusal(format!("invalid mount config for type \"{kind}\": {why}"));
     let target = mount.target.as_deref().unwrap_or_default();
     if target.is_empty() {

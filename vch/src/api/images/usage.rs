@@ -24,8 +24,7 @@ async fn usage(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let known = known(&api.containers);
     let images: Vec<Value> =
         known.values().map(|image| image.summary(i64::try_from(image.containers).unwrap_or(i64::MAX))).collect();
-    let containers: Vec<Value> =
-        api.containers.list().iter().map(|container| listing::summary(container, true)).collect();
+    let containers = listing::with_sizes(&api).await;
     Ok(json::json(&json!({
         "LayersSize": 0,
         "Images": images,

@@ -7,6 +7,7 @@ use wire::spec::{About, Endpoint, Environment, LinkDevice, LinkSpec, Nic, Proces
 
 use super::*;
 use crate::containers::Containers;
+use crate::maker::Made;
 
 /// Names of fields, by the object that they are in.
 const FIELDS: [(&str, &str); 7] = [
@@ -95,6 +96,46 @@ async fn every_field_of_dockers_is_there() {
         }
         trap_22_maps_and_lists_are_empty_and_never_null(&whole);
     }
+}
+
+/// One that this host makes: what it was asked for is shown as it was asked for, and docker's nulls and empty lists beside it.
+#[tokio::test]
+async fn every_field_of_dockers_is_there_of_a_container_made_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path(), 1 << 20).unwrap();
+    let asked = json!({
+        "Hostname": "", "User": "www", "Cmd": ["serve"], "Image": "busybox", "StopSignal": "INT", "Env": ["A=b"],
+        "Labels": { "k": "v" }, "ExposedPorts": { "80/tcp": {} }, "Volumes": {},
+        "HostConfig": {
+            "NetworkMode": "bridge", "Memory": 1 << 28, "NanoCpus": 1_000_000_000, "CapAdd": ["CAP_NET_ADMIN"], "Init": true,
+            "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Runtime": "tether",
+        },
+    });
+    let made = Made { asked: serde_json::from_value(asked).unwrap(), image_id: "sha256:ab".into() };
+    let spec = wire::guestinfo::write(&told().spec).to_string();
+    let container = containers.create(&"ab".repeat(32), "web", made, &spec).unwrap();
+    let whole = details(&container, Vec::new());
+    for (path, expected) in FIELDS {
+        let object = whole.pointer(path).unwrap_or_else(|| panic!("{path} is not there")).as_object().unwrap();
+        let missing: Vec<&str> = expected.split_whitespace().filter(|name| !object.contains_key(*name)).collect();
+        assert_eq!(missing, Vec::<&str>::new(), "{path}");
+    }
+    trap_22_maps_and_lists_are_empty_and_never_null(&whole);
+    let check = |path: &str, expected: Value| assert_eq!(*whole.pointer(path).unwrap(), expected, "{path}");
+    check("/Image", json!("sha256:ab"));
+    check("/Config/Hostname", json!("abababababab"));
+    check("/Config/Env", json!(["A=b"]));
+    check("/Config/ExposedPorts", json!({ "80/tcp": {} }));
+    check("/Config/Volumes", Value::Null);
+    check("/Config/StopSignal", json!("INT"));
+    check("/HostConfig/RestartPolicy", json!({ "Name": "on-failure", "MaximumRetryCount": 3 }));
+    check("/HostConfig/Memory", json!(1 << 28));
+    check("/HostConfig/CapAdd", json!(["CAP_NET_ADMIN"]));
+    for null in ["CapDrop", "Binds", "PidsLimit", "MemorySwappiness", "SecurityOpt", "GroupAdd"] {
+        check(&format!("/HostConfig/{null}"), Value::Null);
+    }
+    // what nobody asked for, and docker leaves out then
+    assert_eq!((whole["Config"].get("StopTimeout"), whole["Config"].get("Healthcheck")), (None, None));
 }
 
 /// Clients count what is in them without a look.
