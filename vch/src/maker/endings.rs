@@ -276,11 +276,13 @@ impl Maker {
 
     /// Forgets it and all that is its own, for who has begun its removal. Its machine is off.
     pub(super) async fn forget(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
+        // who waits for its end finds nothing of it
+        if volumes {
+            self.remove_own(container).await;
+        }
         let removed = self.containers.remove(container).await;
-        match (&removed, container.made()) {
-            (Err(_), _) => container.change_now(|now| now.removing = false),
-            (Ok(()), Some(made)) if volumes => self.remove_own(&made).await,
-            _ => {}
+        if removed.is_err() {
+            container.change_now(|now| now.removing = false);
         }
         removed
     }

@@ -44,7 +44,7 @@ impl Maker {
         self.containers.check_name(&name)?;
         let (maker, planned_id, planned_name) = (self.clone(), id.clone(), name.clone());
         let planned = tokio::task::spawn_blocking(move || {
-            let Settled { mounts, new } = maker.mount_points(&asked, &image.config)?;
+            let Settled { mounts, new } = maker.settle_mounts(&asked, &image.config)?;
             let made = Made { asked, image_id: image.id.clone(), mounts };
             let planned = maker.plan(&planned_id, &planned_name, &made, created_ns);
             let planned = planned.inspect_err(|_| maker.unmake(&new))?;
@@ -102,10 +102,10 @@ impl Maker {
         container.change_now(|now| (now.ending, now.cut, now.starting) = (None, false, true));
         container.change_power(|power| power.starting = true);
         container.journal.resume();
+        let (maker, of, of_made) = (self.clone(), container.clone(), made.clone());
+        let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &of_made));
         let powered = async {
             let held = self.hold(container, &made).await?;
-            let (maker, of) = (self.clone(), container.clone());
-            let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made));
             let machine = machine.await.map_err(anyhow::Error::from)??;
             Ok::<_, MakeError>((self.hypervisor.power_on(container.dir(), &machine).await?, held))
         };
@@ -150,7 +150,7 @@ impl Maker {
                     powered.off().await
                 }
             };
-            // the next machine may have its volumes
+            // the next machine may have them
             drop(held);
             if let Err(error) = maker.hypervisor.forget(container.dir()) {
                 say(&format!("{}: {error:#}", container.name()));

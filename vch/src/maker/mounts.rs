@@ -61,7 +61,7 @@ pub(super) struct Settled {
 
 impl Maker {
     /// Settles what a new container has mounted; volumes that are not there are made. It blocks: disks are written.
-    pub(super) fn mount_points(&self, asked: &ContainerCreateBody, image: &ImageConfig) -> Result<Settled, MakeError> {
+    pub(super) fn settle_mounts(&self, asked: &ContainerCreateBody, image: &ImageConfig) -> Result<Settled, MakeError> {
         let all = self.asked_mounts(asked, image)?;
         let mut settled = Settled::default();
         for Asked { mut mount, wanted } in all {
@@ -241,11 +241,11 @@ impl Maker {
         all.iter().filter(has).map(|container| container.id.clone()).collect()
     }
 
-    /// Removes the volumes that were made for a container which is gone, unless another one has them: `docker rm -v`.
-    pub(crate) async fn remove_own(&self, made: &Made) {
-        for mount in &made.mounts {
+    /// Removes the volumes that were made for a container which goes, unless another one has them: `docker rm -v`.
+    pub(super) async fn remove_own(&self, container: &Container) {
+        for mount in container.made().iter().flat_map(|made| &made.mounts) {
             if let On::Volume { name, is_own: true, .. } = &mount.on
-                && self.users(name).is_empty()
+                && self.users(name).iter().all(|user| *user == container.id)
                 && let Err(error) = self.remove_volume(name).await
             {
                 crate::serve::say(&format!("volume {name}: {error}"));
