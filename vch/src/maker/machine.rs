@@ -22,7 +22,7 @@ use crate::volumes;
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
     pub(super) fn plan(&self, id: &str, name: &str, made: &Made, created_ns: u64) -> Result<Planned, MakeError> {
-        let image = self.images.find(&made.image_id)?;
+        let image = self.images.of_container(&made.image_id)?;
         let Wishes { mut args, image: said, seccomp, memory_limit, size } = super::wishes::read(&made.asked)?;
         args.disks.mount = self.mount_args(made)?;
         let disks = self.images.disks(&image)?;
