@@ -51,6 +51,10 @@ fn two_services_that_need_each_other_come_up_and_go_down() {
         return crate::skip("two_services_that_need_each_other_come_up_and_go_down", "there is no docker-compose here");
     }
     let serve = Serve::with_qemu(&[]);
+    if serve.docker(&["network", "create", "probe"]).output().code != 0 {
+        return crate::skip("two_services_that_need_each_other_come_up_and_go_down", "this vch makes no networks");
+    }
+    serve.docker(&["network", "rm", "probe"]).output().success();
     let project = tempfile::tempdir().unwrap();
     fs::write(project.path().join("docker-compose.yml"), PROJECT).unwrap();
     let did = |args: &[&str]| {

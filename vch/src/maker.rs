@@ -114,9 +114,7 @@ impl Maker {
                 Some(powered) => {
                     let starting = container.power().starting && !container.state().is_running();
                     container.change_now(|now| now.starting = starting);
-                    // it goes on without: QEMU itself keeps others from writing to its disks
-                    let held = self.hold(&container, &made).await;
-                    let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
+                    let held = self.hold_again(&container, &made).await;
                     let (cards, turn) = self.networks.rejoin(&container).await;
                     for card in &cards {
                         self.admit(card)?;

@@ -210,6 +210,17 @@ impl Maker {
         }
     }
 
+    /// The same for a machine that is on already. It goes on without what it cannot have: QEMU keeps others from writing to its disks.
+    pub(super) async fn hold_again(&self, container: &Container, made: &Made) -> Option<Held> {
+        let why = match self.try_hold(&container.id, made).await {
+            Ok(Ok(held)) => return Some(held),
+            Ok(Err((volume, other))) => format!("volume {volume} is in use by container {other}, too"),
+            Err(error) => error.to_string(),
+        };
+        crate::serve::say(&format!("{}: {why}", container.name()));
+        None
+    }
+
     async fn try_hold(&self, id: &str, made: &Made) -> Result<Result<Held, (String, String)>, MakeError> {
         let wants: Vec<Want> = made.mounts.iter().filter_map(want).collect();
         let (volumes, id) = (self.volumes.clone(), id.to_owned());
@@ -282,7 +293,7 @@ fn bind(text: &str) -> Result<Asked, Refusal> {
 
 /// `--mount type=TYPE,...`
 fn worded(mount: &Mount) -> Result<Asked, Refusal> {
-    let kind = mount.typ.unwrap_or(MountTypeEnum::VOLUME);
+    let kind = mount.typ.filter(|kind| *kind != MountTypeEnum::EMPTY).unwrap_or(MountTypeEnum::VOLUME);
     let invalid = |why: &str| Refusal(format!("invalid mount config for type \"{kind}\": {why}"));
     let target = mount.target.as_deref().unwrap_or_default();
     if target.is_empty() {
