@@ -20,6 +20,7 @@ mod docker_life;
 mod docker_logs;
 mod docker_ps;
 mod docker_py;
+mod docker_run;
 mod docker_system;
 mod exit_code;
 mod ext4;

@@ -11,3 +11,11 @@ pub(crate) struct Made {
     /// The image's id: `sha256:` and 64 hexadecimal digits. Its name may lead to another one by now.
     pub(crate) image_id: String,
 }
+
+impl Made {
+    /// `--log-driver none`: its output is for those who are attached.
+    pub(crate) fn keeps_no_log(&self) -> bool {
+        let log = self.asked.host_config.as_ref().and_then(|host| host.log_config.as_ref());
+        log.and_then(|log| log.typ.as_deref()) == Some("none")
+    }
+}
