@@ -11,6 +11,7 @@
 mod container;
 mod events;
 mod keeper;
+mod power;
 mod record;
 mod state;
 
@@ -25,9 +26,7 @@ use anyhow::{Context, Result};
 pub(crate) use self::container::{AbsentError, Container, Life};
 pub(crate) use self::events::{Event, Events};
 pub(crate) use self::record::Told;
-#[cfg(test)]
-pub(crate) use self::state::Running;
-pub(crate) use self::state::{Exited, State, human};
+pub(crate) use self::state::{Exited, Running, State, human};
 use crate::hub::Hub;
 use crate::lock::locked;
 use crate::maker::{Made, MakeError};
@@ -81,8 +80,11 @@ impl Containers {
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
             let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-            // what was begun, and never became a container
-            let Some(container) = Container::remembered(&id, &path, journal_limit)? else { continue };
+            let Some(container) = Container::remembered(&id, &path, journal_limit)? else {
+                // what was begun and never became a container, or is one no more
+                clear(&id, &path);
+                continue;
+            };
             locked(&containers.all).insert(id, Arc::new(container));
         }
         Ok(Arc::new(containers))
@@ -135,6 +137,11 @@ impl Containers {
         let container = Arc::new(container);
         all.insert(id.into(), container.clone());
         Ok(container)
+    }
+
+    /// Takes a container whose machine this host makes to a state, and tells.
+    pub(crate) fn pass(&self, container: &Arc<Container>, state: State) {
+        keeper::pass(self, container, state);
     }
 
     /// All of them, the latest first.
@@ -200,6 +207,15 @@ impl Containers {
         // only now is its name free
         container.removed();
         result
+    }
+}
+
+/// Removes a directory that holds no container. What is not of this program's making stays.
+fn clear(id: &str, path: &Path) {
+    if id_of(id) == id
+        && let Err(error) = fs::remove_dir_all(path)
+    {
+        crate::serve::say(&format!("{} is no container, and cannot be removed: {error}", path.display()));
     }
 }
 

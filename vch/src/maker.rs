@@ -7,10 +7,13 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod console;
+mod endings;
 mod life;
 mod machine;
 mod made;
 mod names;
+mod restarts;
 mod sizes;
 mod wishes;
 
@@ -20,6 +23,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
+pub(crate) use self::endings::Grace;
+pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
 pub(crate) use self::names::name;
 pub(crate) use self::sizes::Sizes;
@@ -54,6 +59,9 @@ pub(crate) enum MakeError {
     NoImage(#[from] crate::image_store::UnknownImage),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
+    /// Not in this state.
+    #[error("{0}")]
+    Conflict(String),
     /// Its process cannot be run: docker's client makes its exit code of these words.
     #[error("failed to create task for container: unable to start container process: {0}")]
     Unstartable(String),
@@ -81,15 +89,19 @@ impl Maker {
     /// Has the machines that an earlier serve left on, and knows of those that have gone.
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         self.hypervisor.admit(&self.links)?;
-        for container in self.containers.list() {
-            if container.made().is_some()
-                && let Some(powered) = self.hypervisor.find(container.dir()).await.context("cannot find machines")?
-            {
-                self.attend(&container, powered);
+        let mut off = Vec::new();
+        for container in self.containers.list().into_iter().filter(|container| container.made().is_some()) {
+            match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
+                Some(powered) => self.attend(&container, powered),
+                None => off.push(container),
             }
         }
+        // before any is powered on
         for machine in self.hypervisor.end_others() {
             say(&format!("{machine}: ended a machine that is no container's"));
+        }
+        for container in off {
+            self.resume(&container).await;
         }
         Ok(())
     }

@@ -79,6 +79,7 @@ impl From<MakeError> for ApiError {
             MakeError::Refused(_) | MakeError::Unstartable(_) => ApiError::bad_parameter(message),
             MakeError::NoImage(_) => ApiError::not_found(message),
             MakeError::Name(error) => error.into(),
+            MakeError::Conflict(_) => ApiError::conflict(message),
             MakeError::Failed(_) => ApiError::internal(message),
         }
     }

@@ -50,6 +50,7 @@ async fn create(
     let config: ExecConfig = json::read(&body)?;
     container.reach().await?;
     container.running()?;
+    is_awake(&container)?;
     let asked = asked(config)?;
     if asked.privileged && !has_all_rights(&container) {
         return Err(ApiError::not_implemented(
@@ -67,6 +68,7 @@ async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Req
     let config = start_config(&hijack.body().await?)?;
     exec.container.reach().await?;
     let hub = exec.container.running()?;
+    is_awake(&exec.container)?;
     exec.begin()?;
     api.tell(&exec, &format!("exec_start: {}", command(&exec)), &[]);
     let mut program = exec.asked.program.clone();
@@ -83,6 +85,17 @@ async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Req
     }
     let framing = Framing::of(config.tty.unwrap_or_default());
     Ok(hijack.answer(framing, move |connection| Run { api, exec, hub, framing }.attached(program, connection)))
+}
+
+/// What stands still runs nothing.
+fn is_awake(container: &Container) -> Result<(), ApiError> {
+    match container.state().is_paused() {
+        true => {
+            let name = container.name();
+            Err(ApiError::conflict(format!("Container {name} is paused, unpause the container before exec")))
+        }
+        false => Ok(()),
+    }
 }
 
 async fn resize(State(api): State<Arc<Api>>, Path(id): Path<String>, asked: Params) -> Result<(), ApiError> {

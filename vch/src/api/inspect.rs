@@ -125,7 +125,7 @@ pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
         "HostsPath": "",
         "LogPath": container.log_path().display().to_string(),
         "Name": format!("/{}", container.name()),
-        "RestartCount": machine.as_ref().and_then(main).map(|main| main.restarts).unwrap_or_default(),
+        "RestartCount": container.restarts().max(machine.as_ref().and_then(main).map(|main| main.restarts).unwrap_or_default()),
         "Driver": driver(told),
         "Platform": "linux",
         "MountLabel": "",
@@ -153,12 +153,14 @@ fn state(container: &Container) -> Value {
     let (pid, code, oom, error, started) = match &state {
         ContainerState::Created => (0, 0, false, "", 0),
         ContainerState::Running(running) => (running.pid, 0, false, "", running.started_ns),
-        ContainerState::Exited(exited) => (0, exited.code, exited.oom, exited.error.as_str(), exited.started_ns),
+        ContainerState::Exited(exited) | ContainerState::Restarting(exited) => {
+            (0, exited.code, exited.oom, exited.error.as_str(), exited.started_ns)
+        }
     };
     let mut shown = json!({
         "Status": condition.word,
-        "Running": state.is_running(),
-        "Paused": false,
+        "Running": state.is_active(),
+        "Paused": state.is_paused(),
         "Restarting": condition.word == "restarting",
         "OOMKilled": oom,
         "Dead": false,

@@ -21,6 +21,7 @@ use super::query::Params;
 use super::{Api, json, refused, wait};
 use crate::containers::{Container, Event, Life, State as ContainerState};
 use crate::hub::HubError;
+use crate::maker::{Grace, Maker, Started};
 use crate::timestamp::{self, now_ns};
 
 /// Its paths.
@@ -30,6 +31,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/containers/{id}/stop", post(stop))
         .route("/containers/{id}/restart", post(restart))
         .route("/containers/{id}/kill", post(kill))
+        .route("/containers/{id}/pause", post(pause))
+        .route("/containers/{id}/unpause", post(unpause))
         .route("/containers/{id}/rename", post(rename))
         .route("/containers/prune", post(prune))
         .route("/containers/{id}", delete(remove))
@@ -40,15 +43,23 @@ type Done = Result<StatusCode, ApiError>;
 
 async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Done {
     let container = api.containers.find(&id)?;
-    if container.made().is_some() && !container.state().is_running() {
-        api.maker(refused::MAKES)?.start(&container).await?;
-        return Ok(StatusCode::NO_CONTENT);
+    if let Some(maker) = maker_of(&api, &container)? {
+        return match maker.start(&container).await? {
+            Started::Now => Ok(StatusCode::NO_CONTENT),
+            Started::Before => Ok(StatusCode::NOT_MODIFIED),
+        };
     }
     match container.state() {
         ContainerState::Running(_) => Ok(StatusCode::NOT_MODIFIED),
-        ContainerState::Exited(_) => Err(made_elsewhere(&container)),
+        ContainerState::Exited(_) | ContainerState::Restarting(_) => Err(made_elsewhere(&container)),
         ContainerState::Created => begin(&container).await,
     }
+}
+
+/// What makes the container's machine, if this host does.
+fn maker_of<'a>(api: &'a Api, container: &Container) -> Result<Option<&'a Arc<Maker>>, ApiError> {
+    // without a maker, its machine is not to be had
+    container.made().map(|_| api.maker(refused::MAKES)).transpose()
 }
 
 /// A machine that has powered off is not this host's to power on.
@@ -109,6 +120,12 @@ fn signal(text: &str) -> Result<u8, ApiError> {
 async fn stop(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Params) -> Done {
     let container = api.containers.find(&id)?;
     let (signal, grace_ms) = grace(&params)?;
+    if let Some(maker) = maker_of(&api, &container)? {
+        return match maker.stop(&container, Grace { signal, grace_ms }).await? {
+            true => Ok(StatusCode::NO_CONTENT),
+            false => Ok(StatusCode::NOT_MODIFIED),
+        };
+    }
     if !container.state().is_running() {
         return Ok(StatusCode::NOT_MODIFIED);
     }
@@ -144,10 +161,14 @@ async fn end(container: &Container, hub: &crate::hub::Hub, request: Request) -> 
 async fn restart(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Params) -> Done {
     let container = api.containers.find(&id)?;
     let (signal, grace_ms) = grace(&params)?;
+    if let Some(maker) = maker_of(&api, &container)? {
+        maker.restart(&container, Grace { signal, grace_ms }).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     match container.state() {
         ContainerState::Running(_) => {}
         ContainerState::Created => return begin(&container).await,
-        ContainerState::Exited(_) => return Err(made_elsewhere(&container)),
+        ContainerState::Exited(_) | ContainerState::Restarting(_) => return Err(made_elsewhere(&container)),
     }
     let hub = container.reach().await?;
     let told = signal.unwrap_or_else(|| stop_signal(&container));
@@ -185,6 +206,10 @@ async fn kill(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Param
         let full = &container.id;
         return Err(ApiError::conflict(format!("cannot kill container: {id}: container {full} is not running")));
     }
+    if let Some(maker) = maker_of(&api, &container)? {
+        maker.kill(&container, signal).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     let hub = container.reach().await?;
     let mut life = container.watch();
     let exits = life.borrow_and_update().exits;
@@ -206,6 +231,22 @@ async fn kill(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Param
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn pause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Done {
+    api.maker(refused::PAUSES)?;
+    let container = api.containers.find(&id)?;
+    let maker = maker_of(&api, &container)?.ok_or_else(|| ApiError::not_implemented(refused::PAUSES))?;
+    maker.pause(&container).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn unpause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Done {
+    api.maker(refused::PAUSES)?;
+    let container = api.containers.find(&id)?;
+    let maker = maker_of(&api, &container)?.ok_or_else(|| ApiError::not_implemented(refused::PAUSES))?;
+    maker.unpause(&container).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn rename(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Params) -> Done {
     let container = api.containers.find(&id)?;
     let old = container.name();
@@ -224,6 +265,10 @@ async fn remove(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Par
     let container = api.containers.find(&id)?;
     if params.flag("link") {
         return Err(ApiError::not_implemented("containers here have no links: they find each other by their networks"));
+    }
+    if let Some(maker) = maker_of(&api, &container)? {
+        maker.remove(&container, params.flag("force"), params.flag("v")).await?;
+        return Ok(StatusCode::NO_CONTENT);
     }
     if container.state().is_running() && !params.flag("force") {
         return Err(ApiError::conflict(format!(
@@ -266,14 +311,20 @@ async fn prune(State(api): State<Arc<Api>>, params: Params) -> Result<Response, 
         // one that is held has a machine, which somebody may want to start
         let is_over = match container.state() {
             ContainerState::Exited(_) => true,
+            ContainerState::Created if container.made().is_some() => !container.now().starting,
             ContainerState::Created => !container.is_connected(),
-            ContainerState::Running(_) => false,
+            ContainerState::Running(_) | ContainerState::Restarting(_) => false,
         };
         let labels = container.labels();
         let spared = filters.has("label!") && filters.labels("label!", &labels);
         if is_over && container.created_ns() < until && filters.labels("label", &labels) && !spared {
             let size = container.journal.size();
-            discard(&api, &container).await?;
+            match maker_of(&api, &container)? {
+                // one that was started just now stays
+                Some(maker) if maker.remove(&container, false, false).await.is_err() => continue,
+                Some(_) => {}
+                None => discard(&api, &container).await?,
+            }
             deleted.push(container.id.clone());
             reclaimed += size;
         }

@@ -104,7 +104,7 @@ impl Wanted {
         let filters = &self.filters;
         let condition = Condition::of(container);
         let state = container.state();
-        if !self.all && !state.is_running() {
+        if !self.all && !state.is_active() {
             return false;
         }
         // there is no swarm whose tasks they could be
@@ -113,7 +113,7 @@ impl Wanted {
         }
         let code = match &state {
             ContainerState::Exited(exited) => Some(exited.code),
-            ContainerState::Created | ContainerState::Running(_) => None,
+            ContainerState::Created | ContainerState::Running(_) | ContainerState::Restarting(_) => None,
         };
         if !self.exited.is_empty() && !code.is_some_and(|code| self.exited.contains(&code)) {
             return false;

@@ -26,7 +26,7 @@ const fn refused(method: Method, path: &'static str, why: &'static str) -> Refus
 
 pub(super) const MAKES: &str = "this host does not make machines: make the containerVM with vch run or vch vmx, give it this host as the other end of its link, \
      and it is a container here";
-const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
+pub(super) const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
 const NETWORKS: &str = "networks of containerVMs are made where the machines are: give the machine a card there";
 const VOLUMES: &str = "volumes of containerVMs are disks of their machines: attach one where the machine was made";
 const BUILDS: &str =
@@ -36,14 +36,12 @@ const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in 
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 27] = [
+pub(super) static REFUSED: [Refused; 25] = [
     refused(
         Method::POST,
         "/containers/{id}/update",
         "limits of a containerVM are its machine's: change them where it was made",
     ),
-    refused(Method::POST, "/containers/{id}/pause", PAUSES),
-    refused(Method::POST, "/containers/{id}/unpause", PAUSES),
     refused(
         Method::POST,
         "/commit",

@@ -66,7 +66,7 @@ impl Served {
     }
 
     fn runs(&self) {
-        self.web.set_state(State::Running(Running { pid: 7, started_ns: 1 }));
+        self.web.set_state(State::Running(Running { pid: 7, started_ns: 1, paused: false }));
     }
 
     fn ends(&self, code: u8, error: &str) {

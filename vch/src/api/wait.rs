@@ -43,10 +43,17 @@ async fn wait(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Param
         Some("removed") => Condition::Removed,
         Some(other) => return Err(ApiError::bad_parameter(format!("invalid condition: {other:?}"))),
     };
-    let life = api.containers.find(&id)?.watch();
+    let container = api.containers.find(&id)?;
+    // why one has ended whose machine this host makes is at the container: docker's client takes a reason here for a failure to wait
+    let tells_reasons = container.made().is_none();
+    let life = container.watch();
+    drop(container);
     let exits = life.borrow().exits;
     let body = stream::once(async move {
-        let answer = happened(life, condition, exits).await;
+        let mut answer = happened(life, condition, exits).await;
+        if !tells_reasons {
+            answer.as_object_mut().map(|answer| answer.remove("Error"));
+        }
         Ok::<_, std::convert::Infallible>(Bytes::from(format!("{answer}\n")))
     });
     // hyper sends the head while the body is still awaited
@@ -58,7 +65,7 @@ async fn happened(mut life: watch::Receiver<Life>, condition: Condition, exits: 
     let has = |life: &Life| {
         life.removed
             || match condition {
-                Condition::NotRunning => !life.state.is_running(),
+                Condition::NotRunning => !life.state.is_active() || life.exits > exits,
                 Condition::NextExit => life.exits > exits,
                 Condition::Removed => false,
             }

@@ -15,10 +15,10 @@ use tokio::time::timeout;
 use wire::message::{Reply, Request};
 use wire::status::Status;
 
-use super::record::{Record, Told};
+use super::power::Desk;
+use super::record::{Power, Record, Told};
 use super::state::{Exited, State};
 use crate::hub::{GuestStatus, Hub, HubError, PipeState};
-use crate::hypervisor::Powered;
 use crate::journal::Journal;
 use crate::lock::locked;
 use crate::maker::Made;
@@ -47,8 +47,8 @@ pub(crate) struct Container {
     start_when_held: Mutex<bool>,
     /// Docker tells of an end that was asked for by two events.
     stop_asked: Mutex<bool>,
-    /// Its machine, while it is on and this host has made it.
-    powered: watch::Sender<Option<Powered>>,
+    /// Its machine, if this host makes it.
+    pub(super) desk: Desk,
 }
 
 /// A container's state, and what has happened to it, for whoever waits.
@@ -91,6 +91,7 @@ impl Container {
             state: State::Created,
             spec: None,
             made: None,
+            power: Power::default(),
         };
         record.write(dir)?;
         Container::with(id, dir, record, journal_limit)
@@ -106,8 +107,16 @@ impl Container {
     ) -> Result<Container> {
         make_dir(dir)?;
         let (vm, name, spec, made) = (id.into(), name.into(), Some(told.into()), Some(made));
-        let record = Record { vm, name, created_ns: now_ns(), state: State::Created, spec, made };
-        record.write(dir)?;
+        let (created_ns, power) = (now_ns(), Power::default());
+        let record = Record { vm, name, created_ns, state: State::Created, spec, made, power };
+        // the record is last: without one, there is no container
+        let journal = Journal::open(&dir.join(JOURNAL), journal_limit).map_err(anyhow::Error::from);
+        let written = journal.and_then(|_| Ok(record.write(dir)?));
+        if let Err(error) = written {
+            // what was begun takes room that may be what is missing
+            let _left = fs::remove_dir_all(dir);
+            return Err(error);
+        }
         Container::with(id, dir, record, journal_limit)
     }
 
@@ -122,7 +131,7 @@ impl Container {
     fn with(id: &str, dir: &Path, record: Record, journal_limit: u64) -> Result<Container> {
         let journal = Journal::open(&dir.join(JOURNAL), journal_limit)?;
         let last = match &record.state {
-            State::Exited(exited) => Some(exited.clone()),
+            State::Exited(exited) | State::Restarting(exited) => Some(exited.clone()),
             State::Created | State::Running(_) => None,
         };
         let life = Life { state: record.state.clone(), exits: 0, last, removed: false };
@@ -142,7 +151,7 @@ impl Container {
             saving: Mutex::default(),
             start_when_held: Mutex::default(),
             stop_asked: Mutex::default(),
-            powered: watch::Sender::new(None),
+            desk: Desk::default(),
         })
     }
 
@@ -266,27 +275,6 @@ impl Container {
         self.dir.join(JOURNAL)
     }
 
-    /// Its machine, while it is on and this host has made it.
-    pub(crate) fn powered(&self) -> Option<Powered> {
-        self.powered.borrow().clone()
-    }
-
-    pub(crate) fn set_powered(&self, powered: Option<Powered>) {
-        self.powered.send_replace(powered);
-    }
-
-    /// Its machine is off. Whatever its guest has not told is not told any more.
-    pub(crate) fn machine_ended(self: &Arc<Self>, why: &str) {
-        if let Some(hub) = self.hub.borrow().clone() {
-            return hub.machine_ended(why);
-        }
-        if !self.watch().borrow().is_over() {
-            let (started_ns, finished_ns, error) = (0, now_ns(), why.to_owned());
-            self.set_state(State::Exited(Exited { started_ns, finished_ns, code: 255, oom: false, error }));
-            self.save();
-        }
-    }
-
     /// The link of a container, as soon as there is one: its machine may yet have to be made.
     pub(crate) async fn next_hub(&self) -> Option<Hub> {
         let mut hub = self.hub.subscribe();
@@ -376,14 +364,28 @@ impl Container {
 
     /// It is in another state from now on.
     pub(crate) fn set_state(&self, state: State) {
-        locked(&self.record).state = state.clone();
+        self.remember(state.clone());
         self.life.send_modify(|life| {
-            if let State::Exited(exited) = &state {
-                life.exits += 1;
-                life.last = Some(exited.clone());
+            match (&life.state, &state) {
+                // it is not started again after all: that end was counted
+                (State::Restarting(_), State::Exited(_)) => {}
+                (_, State::Exited(exited) | State::Restarting(exited)) => {
+                    life.exits += 1;
+                    life.last = Some(exited.clone());
+                }
+                _ => {}
             }
             life.state = state;
         });
+    }
+
+    /// Who starts this program again finds it in this state.
+    pub(super) fn remember(&self, state: State) {
+        locked(&self.record).state = state;
+    }
+
+    pub(super) fn with_record<T>(&self, use_it: impl FnOnce(&mut Record) -> T) -> T {
+        use_it(&mut locked(&self.record))
     }
 
     /// Has the record written, on another thread: disks are slow. Whoever waits for the result knows that it lasts.
@@ -405,6 +407,8 @@ impl Container {
         let container = self.clone();
         let removed = tokio::task::spawn_blocking(move || {
             let _turn = locked(&container.saving);
+            // without its record it is no container, whatever else is there when the power goes
+            Record::remove(&container.dir)?;
             // whoever reads or writes it comes to an end first
             container.journal.clone().remove()?;
             fs::remove_dir_all(&container.dir)

@@ -23,6 +23,7 @@ use crate::timestamp::now_ns;
 /// Sees a machine through one boot.
 pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>, hub: Hub, is_new: bool) {
     container.journal.resume();
+    let _listens = container.made().is_some().then(|| container.listens());
     let seen = async {
         learn(&containers, &container, &hub, is_new).await;
         let (main, boot) = {
@@ -31,10 +32,11 @@ pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>,
             (status.main.clone(), status.boot)
         };
         // how an earlier boot ended is known; this one may have ended, too, before anybody saw it run
-        if boot.is_some_and(|boot| container.journal.offsets(boot).is_none()) {
+        let is_new_boot = boot.is_some_and(|boot| container.journal.offsets(boot).is_none());
+        if is_new_boot && container.made().is_none() {
             tell(&containers, &container, booted(&container.state()));
         }
-        tell(&containers, &container, next(&container.state(), &main, now_ns()));
+        tell(&containers, &container, next(&container.state_of_boot(), &main, now_ns()));
         // not before: whoever finds it is to know how the container is, and whether its process has a terminal
         container.set_hub(Some(hub.clone()));
         // what was written is read to its end
@@ -50,10 +52,20 @@ pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>,
         hub.machine_ended(&lost_because(patience));
         std::future::pending::<()>().await;
     };
+    let off = async {
+        if container.made().is_none() {
+            return std::future::pending().await;
+        }
+        container.machine_gone().await;
+        // what it has told by then is told; nothing more comes
+        hub.machine_ended(OFF);
+        std::future::pending::<()>().await;
+    };
     let mut life = container.watch();
     tokio::select! {
         _ = seen => {}
         () = watchdog => {}
+        () = off => {}
         _ = life.wait_for(|life| life.removed) => {}
     }
     container.unset_hub(&hub);
@@ -61,6 +73,10 @@ pub(super) async fn keep(containers: Arc<Containers>, container: Arc<Container>,
 
 /// Waits for the link of a container that an earlier serve has left; without one, its machine went while nobody looked.
 pub(super) async fn expect(containers: Arc<Containers>, container: Arc<Container>) {
+    // of those whose machines this host makes, whoever finds the machines tells
+    if container.made().is_some() {
+        return;
+    }
     let mut life = container.watch();
     tokio::select! {
         () = sleep(containers.lost_after) => {}
@@ -80,7 +96,7 @@ async fn follow(containers: &Containers, container: &Arc<Container>, hub: &Hub) 
         if now.main == MainState::Waiting && container.take_start_when_held() {
             hub.post(Request::Start);
         }
-        tell(containers, container, next(&container.state(), &now.main, now_ns()));
+        tell(containers, container, next(&container.state_of_boot(), &now.main, now_ns()));
         if is_last(&now) || status.changed().await.is_err() {
             return;
         }
@@ -131,14 +147,16 @@ fn is_last(status: &GuestStatus) -> bool {
 fn next(state: &State, main: &MainState, now_ns: u64) -> Option<State> {
     let started = match state {
         State::Running(running) => running.started_ns,
-        State::Created | State::Exited(_) => 0,
+        State::Created | State::Exited(_) | State::Restarting(_) => 0,
     };
     let exited = |code, oom, error: String| {
         Some(State::Exited(Exited { started_ns: started, finished_ns: now_ns, code, oom, error }))
     };
     match (state, main) {
         (State::Running(before), MainState::Running { pid }) if before.pid == *pid => None,
-        (_, MainState::Running { pid }) => Some(State::Running(Running { pid: *pid, started_ns: now_ns })),
+        (_, MainState::Running { pid }) => {
+            Some(State::Running(Running { pid: *pid, started_ns: now_ns, paused: false }))
+        }
         (State::Running(_) | State::Created, MainState::Ended(exit)) => {
             let ran_ns = exit.ended_us.saturating_sub(exit.started_us).saturating_mul(1000);
             // a process that began and ended unseen began so long ago
@@ -161,7 +179,7 @@ fn next(state: &State, main: &MainState, now_ns: u64) -> Option<State> {
 fn booted(state: &State) -> Option<State> {
     match state {
         State::Exited(_) => Some(State::Created),
-        State::Created | State::Running(_) => None,
+        State::Created | State::Running(_) | State::Restarting(_) => None,
     }
 }
 
@@ -170,16 +188,27 @@ fn lost_because(patience: Duration) -> String {
     format!("its link has been away for {} s: its machine is gone, or cannot reach this host", patience.as_secs())
 }
 
-/// Takes a container to its next state, and tells.
+/// Takes a container to its next state, and tells. Of one whose machine this host makes, the end is told when the machine is off.
 fn tell(containers: &Containers, container: &Arc<Container>, next: Option<State>) {
-    let Some(state) = next else { return };
+    match next {
+        Some(State::Exited(exited)) if container.made().is_some() => container.end_told(exited),
+        Some(state) => pass(containers, container, state),
+        None => {}
+    }
+}
+
+/// Takes a container to a state, and tells.
+pub(super) fn pass(containers: &Containers, container: &Arc<Container>, state: State) {
     match &state {
         State::Created => {}
         State::Running(_) => {
+            container.runs();
             containers.events.networks(container, "connect");
             containers.events.container(container, "start", &[]);
         }
-        State::Exited(exited) => {
+        // it was told how it ended
+        State::Exited(_) if matches!(container.state(), State::Restarting(_)) => {}
+        State::Exited(exited) | State::Restarting(exited) => {
             // it ran, and nobody saw it
             if exited.started_ns != 0 && !container.state().is_running() {
                 containers.events.networks(container, "connect");
@@ -192,7 +221,10 @@ fn tell(containers: &Containers, container: &Arc<Container>, next: Option<State>
             if container.take_stop_asked() {
                 containers.events.container(container, "stop", &[]);
             }
-            containers.events.container(container, "die", &attributes);
+            // one that could not be run has not died
+            if exited.started_ns != 0 || container.made().is_none() {
+                containers.events.container(container, "die", &attributes);
+            }
         }
     }
     // who waits for it finds its events told
@@ -200,6 +232,8 @@ fn tell(containers: &Containers, container: &Arc<Container>, next: Option<State>
     container.save();
 }
 
+/// What a hub's users hear when the hypervisor says that a machine is off.
+const OFF: &str = "its machine is off";
 /// The exit code of a container of which nobody knows how it ended.
 const LOST: u8 = 255;
 

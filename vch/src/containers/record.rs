@@ -28,6 +28,22 @@ pub(crate) struct Record {
     /// What its machine is made of, if this host makes it.
     #[serde(default)]
     pub(crate) made: Option<Made>,
+    /// What this host remembers of the machine that it makes.
+    #[serde(default)]
+    pub(crate) power: Power,
+}
+
+/// What is remembered of a machine that this host powers on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Power {
+    /// It was powered on, and nobody has seen its process run yet.
+    pub(crate) starting: bool,
+    /// Its process has run.
+    pub(crate) has_run: bool,
+    /// Its user wanted it to end: docker's `HasBeenManuallyStopped`.
+    pub(crate) stopped: bool,
+    /// How often it was powered on again since its user did.
+    pub(crate) restarts: u32,
 }
 
 /// What the guest was asked to be, read from its own words.
@@ -58,6 +74,14 @@ impl Record {
             Err(source) => return Err(RecordError::Read { path, source }),
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|source| RecordError::Malformed { path, source })
+    }
+
+    /// Removes it. What else is in the directory is nobody's then.
+    pub(super) fn remove(dir: &Path) -> io::Result<()> {
+        match fs::remove_file(dir.join(FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => File::open(dir)?.sync_all(),
+        }
     }
 
     /// Writes it. Whoever reads it, also after a loss of power, finds this one or the one before.

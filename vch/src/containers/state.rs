@@ -10,6 +10,8 @@ pub(crate) enum State {
     /// Its machine is there, and its process is held until somebody starts it; or nothing is known of the process yet.
     Created,
     Running(Running),
+    /// Its process has ended like this, and this host powers its machine on again in a while.
+    Restarting(Exited),
     Exited(Exited),
 }
 
@@ -18,6 +20,9 @@ pub(crate) struct Running {
     /// By the machine's own count.
     pub(crate) pid: u32,
     pub(crate) started_ns: u64,
+    /// Its machine's processors stand still.
+    #[serde(default)]
+    pub(crate) paused: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +42,9 @@ impl State {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             State::Created => "created",
+            State::Running(Running { paused: true, .. }) => "paused",
             State::Running(_) => "running",
+            State::Restarting(_) => "restarting",
             State::Exited(_) => "exited",
         }
     }
@@ -46,12 +53,25 @@ impl State {
         matches!(self, State::Running(_))
     }
 
+    pub(crate) fn is_paused(&self) -> bool {
+        matches!(self, State::Running(Running { paused: true, .. }))
+    }
+
+    /// It runs, or will in a while without anybody's doing: docker counts both as running.
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self, State::Running(_) | State::Restarting(_))
+    }
+
     /// The column STATUS of `docker ps`.
     pub(crate) fn status(&self, now_ns: u64) -> String {
         let since = |then: u64| human(now_ns.saturating_sub(then) / 1_000_000_000);
         match self {
             State::Created => "Created".into(),
-            State::Running(running) => format!("Up {}", since(running.started_ns)),
+            State::Running(running) => {
+                let paused = if running.paused { " (Paused)" } else { "" };
+                format!("Up {}{paused}", since(running.started_ns))
+            }
+            State::Restarting(exited) => format!("Restarting ({}) {} ago", exited.code, since(exited.finished_ns)),
             State::Exited(exited) => format!("Exited ({}) {} ago", exited.code, since(exited.finished_ns)),
         }
     }
@@ -100,9 +120,14 @@ mod tests {
     #[test]
     fn each_state_has_dockers_words() {
         let second = 1_000_000_000;
-        let running = State::Running(Running { pid: 7, started_ns: second });
+        let running = State::Running(Running { pid: 7, started_ns: second, paused: false });
         assert_eq!((running.word(), running.status(6 * second).as_str()), ("running", "Up 5 seconds"));
+        let paused = State::Running(Running { pid: 7, started_ns: second, paused: true });
+        assert_eq!((paused.word(), paused.status(6 * second).as_str()), ("paused", "Up 5 seconds (Paused)"));
         let exited = Exited { started_ns: 1, finished_ns: second, code: 3, oom: false, error: String::new() };
+        let restarting = State::Restarting(exited.clone());
+        let shown = (restarting.word(), restarting.status(2 * second));
+        assert_eq!(shown, ("restarting", "Restarting (3) 1 second ago".into()));
         let exited = State::Exited(exited);
         assert_eq!((exited.word(), exited.status(61 * second).as_str()), ("exited", "Exited (3) About a minute ago"));
         assert_eq!(State::Created.status(0), "Created");

@@ -1,16 +1,33 @@
-//! Create, start, and what follows when a machine goes off.
+//! Create and start, and what follows when a machine goes off.
+//!
+//! ```text
+//! docker start ──> boot ──> machine on ──(its link tells: runs)──> machine off ──> settle ── removed, started again, or just over
+//! ```
+//!
+//! It decides when a machine is powered on, and when its end is told: not before its disks are free. Who asks for an end: [`super::endings`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use bollard_stubs::models::ContainerCreateBody;
+use tokio::time::sleep;
 
-use super::{Made, MakeError, Maker};
-use crate::containers::{Container, Life, State};
+use super::restarts::Policy;
+use super::{Made, MakeError, Maker, console};
+use crate::containers::{Container, Exited, State};
 use crate::hypervisor::{Off, Order, Powered};
 use crate::serve::say;
 use crate::state;
 use crate::timestamp::now_ns;
+
+/// What a start has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Started {
+    Now,
+    /// It ran before.
+    Before,
+}
 
 impl Maker {
     /// Writes a container down. Its machine is made when it is started.
@@ -34,79 +51,189 @@ impl Maker {
         Ok(container)
     }
 
-    /// Powers its machine on, and waits until its process runs or cannot.
-    pub(crate) async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), MakeError> {
-        let Some(made) = container.made() else { return Err(anyhow!("its machine is not made here").into()) };
-        if let Some(before) = container.powered().filter(|before| !before.is_off()) {
-            before.off().await;
+    /// Powers its machine on, and waits until its process runs or cannot. Who comes second waits for the first.
+    pub(crate) async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<Started, MakeError> {
+        let (maker, container) = (self.clone(), container.clone());
+        // a client that goes away does not take the start with it
+        let started = tokio::spawn(async move {
+            let _turn = container.turn().await;
+            maker.start_in_turn(&container).await
+        });
+        started.await.map_err(anyhow::Error::from)?
+    }
+
+    /// The same, for who has the turn.
+    pub(super) async fn start_in_turn(self: &Arc<Self>, container: &Arc<Container>) -> Result<Started, MakeError> {
+        if container.now().removing || container.watch().borrow().removed {
+            let id = &container.id;
+            return Err(MakeError::Conflict(format!("container {id} is marked for removal and cannot be started")));
         }
+        if container.state().is_paused() {
+            return Err(MakeError::Conflict("cannot start a paused container, try unpause instead".into()));
+        }
+        if container.state().is_active() {
+            return Ok(Started::Before);
+        }
+        container.change_now(|now| now.rest = Duration::ZERO);
+        container.change_power(|power| (power.stopped, power.restarts) = (false, 0));
+        let result = self.boot(container).await;
+        if result.is_err() {
+            // who waits for its removal hears of it
+            self.remove_if_asked(container).await;
+        }
+        result.map(|()| Started::Now)
+    }
+
+    /// Powers a machine on that is off, and waits until its process runs, or has run, or cannot.
+    pub(super) async fn boot(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), MakeError> {
+        let Some(made) = container.made() else { return Err(anyhow!("its machine is not made here").into()) };
         let mut life = container.watch();
         let exits = life.borrow_and_update().exits;
+        container.change_now(|now| (now.ending, now.cut, now.starting) = (None, false, true));
+        container.change_power(|power| power.starting = true);
         container.journal.resume();
         let (maker, of) = (self.clone(), container.clone());
         let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made));
-        let machine = machine.await.map_err(anyhow::Error::from)??;
-        let powered = self.hypervisor.power_on(container.dir(), &machine).await?;
-        self.attend(container, powered);
+        let powered = async {
+            let machine = machine.await.map_err(anyhow::Error::from)??;
+            Ok::<_, MakeError>(self.hypervisor.power_on(container.dir(), &machine).await?)
+        };
+        match powered.await {
+            Ok(powered) => self.attend(container, powered),
+            Err(error) => {
+                container.change_now(|now| now.starting = false);
+                container.change_power(|power| power.starting = false);
+                // whoever listens hears that nothing comes
+                container.journal.finish();
+                self.failed(container, &error);
+                return Err(error);
+            }
+        }
         let seen = life.wait_for(|life| life.state.is_running() || life.exits > exits || life.removed).await;
         match seen.map(|life| life.state.clone()) {
-            Ok(State::Exited(exited)) if !exited.error.is_empty() => {
-                let error = MakeError::Unstartable(exited.error);
-                // who waits for its removal hears of it
-                self.remove_if_asked(container).await;
-                Err(error)
-            }
+            Ok(State::Exited(exited)) if exited.started_ns == 0 => Err(match exited.error.is_empty() {
+                true => MakeError::Conflict(format!("container {} was ended before it ran", container.id)),
+                false => MakeError::Unstartable(exited.error),
+            }),
             _ => Ok(()),
         }
     }
 
+    /// No machine was powered on: docker shows why at the container.
+    fn failed(&self, container: &Arc<Container>, error: &MakeError) {
+        let (finished_ns, error) = (now_ns(), error.to_string());
+        let exited = Exited { started_ns: 0, finished_ns, code: NOT_STARTED, oom: false, error };
+        self.containers.pass(container, State::Exited(exited));
+    }
+
     /// Sees a machine through until it is off.
     pub(super) fn attend(self: &Arc<Self>, container: &Arc<Container>, powered: Powered) {
-        container.set_powered(Some(powered.clone()));
+        container.change_now(|now| now.powered = Some(powered.clone()));
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
-            let ended = async {
-                let mut life = container.watch();
-                let exits = life.borrow_and_update().exits;
-                drop(life.wait_for(|life| life.exits > exits || life.removed).await);
-                // a guest powers off when its process has ended
-                tokio::time::sleep(POWER_OFF_TIME).await;
-            };
             let off = tokio::select! {
                 off = powered.off() => off,
-                () = ended => {
+                () = over_and_on(&container) => {
                     // an error says that it is off by now
                     drop(powered.order(Order::PowerOff).await);
                     powered.off().await
                 }
             };
-            let why = match off {
-                Off::Guest => "its machine powered itself off".to_owned(),
-                Off::Other(reason) => format!("its machine went off: {}", reason.as_deref().unwrap_or("QEMU ended")),
-            };
-            container.machine_ended(&why);
-            container.set_powered(None);
             if let Err(error) = maker.hypervisor.forget(container.dir()) {
                 say(&format!("{}: {error:#}", container.name()));
             }
-            let mut life = container.watch();
-            drop(life.wait_for(Life::is_over).await);
-            maker.remove_if_asked(&container).await;
+            // its link hears that nothing more comes, and tells what it knows
+            container.change_now(|now| now.powered = None);
+            let exited = how_it_ended(&container, &off).await;
+            maker.settle(&container, exited).await;
         });
     }
 
+    /// A machine is off, and how its process ended is known: tells, and sees to what follows.
+    pub(super) async fn settle(self: &Arc<Self>, container: &Arc<Container>, exited: Exited) {
+        let power = container.power();
+        container.change_now(|now| now.starting = false);
+        container.change_power(|power| power.starting = false);
+        let ran = Duration::from_nanos(exited.finished_ns.saturating_sub(exited.started_ns));
+        let policy = Policy::of(container);
+        let held = container.now().held;
+        if exited.started_ns != 0 && !held && !power.stopped && policy.again(exited.code, power.restarts, false) {
+            self.containers.pass(container, State::Restarting(exited));
+            self.start_again(container, ran);
+            return;
+        }
+        let has_started = exited.started_ns != 0;
+        self.containers.pass(container, State::Exited(exited));
+        // of a start that fails, who asked for it sees to that
+        if has_started && !held {
+            self.remove_if_asked(container).await;
+        }
+    }
+
     /// `docker run --rm`
-    async fn remove_if_asked(&self, container: &Arc<Container>) {
+    pub(super) async fn remove_if_asked(self: &Arc<Self>, container: &Arc<Container>) {
         let host = container.made().and_then(|made| made.asked.host_config.clone());
-        let is_transient = host.and_then(|host| host.auto_remove).unwrap_or_default();
-        if is_transient
-            && !container.watch().borrow().removed
-            && let Err(error) = self.containers.remove(container).await
+        if host.and_then(|host| host.auto_remove).unwrap_or_default()
+            && container.begin_removal()
+            && let Err(error) = self.forget(container, true).await
         {
             say(&format!("{}: {error:#}", container.name()));
         }
     }
 }
 
+/// Returns when a process has ended, and its machine stays on for longer than it should.
+async fn over_and_on(container: &Container) {
+    let mut now = container.watch_now();
+    let ended = now.wait_for(|now| now.ending.is_some()).await.is_ok_and(|now| {
+        // nothing has run: there is nothing that had to be written, or heard
+        now.ending.as_ref().is_some_and(|ending| ending.started_ns != 0)
+    });
+    if ended {
+        sleep(POWER_OFF_TIME).await;
+    }
+}
+
+/// What is known of how the process of a machine ended that is off.
+async fn how_it_ended(container: &Container, off: &Off) -> Exited {
+    let told = container.ending().await;
+    // that it was lost is what a link tells when it knows nothing
+    if let Some(exited) = told.filter(|exited| exited.code != LOST || exited.error.is_empty()) {
+        return exited;
+    }
+    let started_ns = match container.state() {
+        State::Running(running) => running.started_ns,
+        _ => 0,
+    };
+    let why = match off {
+        Off::Guest => "its machine powered itself off".to_owned(),
+        Off::Other(reason) => format!("its machine went off: {}", reason.as_deref().unwrap_or("QEMU ended")),
+    };
+    let dir = container.dir().to_owned();
+    let said = tokio::task::spawn_blocking(move || console::ending(&dir)).await.ok().flatten();
+    lost(started_ns, said, container.now().cut, why)
+}
+
+/// How a process ended of which no link has told: what its machine's console says, or what can be supposed.
+pub(super) fn lost(started_ns: u64, said: Option<console::Ending>, cut: bool, why: String) -> Exited {
+    let finished_ns = now_ns();
+    let exited = |started_ns, code, oom, error| Exited { started_ns, finished_ns, code, oom, error };
+    match said {
+        // one that nobody saw began about when it was over
+        Some(console::Ending { code, oom }) => {
+            exited(if started_ns == 0 { finished_ns } else { started_ns }, code, oom, String::new())
+        }
+        // its user wanted that
+        None if cut => exited(started_ns, KILLED, false, String::new()),
+        None => exited(started_ns, LOST, false, why),
+    }
+}
+
 /// From the end of a process to the end of its machine.
-const POWER_OFF_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+const POWER_OFF_TIME: Duration = Duration::from_secs(10);
+/// The exit code of a container of which nobody knows how it ended.
+const LOST: u8 = 255;
+/// Docker's exit code of what SIGKILL has ended.
+const KILLED: u8 = 137;
+/// Docker's exit code of a container whose start failed for no reason of its process's.
+const NOT_STARTED: u8 = 128;

@@ -151,4 +151,4 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
 /// In the container's directory.
 const GUESTINFO: &str = "guestinfo";
 /// In the container's directory: what its guest's kernel says.
-const CONSOLE: &str = "console.log";
+pub(super) const CONSOLE: &str = "console.log";

@@ -154,7 +154,7 @@ impl ContainerFacts {
         let condition = Condition::of(container);
         let exited = match &state {
             State::Exited(exited) => Some(exited),
-            State::Created | State::Running(_) => None,
+            State::Created | State::Running(_) | State::Restarting(_) => None,
         };
         let names = container.vmware_names();
         let machine = container.machine();

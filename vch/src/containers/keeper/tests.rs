@@ -7,7 +7,7 @@ use super::*;
 const NOW: u64 = 10_000_000_000;
 
 fn running() -> State {
-    State::Running(Running { pid: 7, started_ns: 4_000_000_000 })
+    State::Running(Running { pid: 7, started_ns: 4_000_000_000, paused: false })
 }
 
 fn exited(state: Option<State>) -> Exited {
@@ -20,7 +20,10 @@ fn exited(state: Option<State>) -> Exited {
 #[test]
 fn a_process_that_runs_is_told_once() {
     let main = MainState::Running { pid: 7 };
-    assert_eq!(next(&State::Created, &main, NOW), Some(State::Running(Running { pid: 7, started_ns: NOW })));
+    assert_eq!(
+        next(&State::Created, &main, NOW),
+        Some(State::Running(Running { pid: 7, started_ns: NOW, paused: false }))
+    );
     assert_eq!(next(&running(), &main, NOW), None);
     assert_eq!(next(&running(), &MainState::Booting, NOW), None);
 }
