@@ -12,6 +12,7 @@ mod endings;
 mod life;
 mod machine;
 mod made;
+mod mounts;
 mod names;
 mod restarts;
 mod sizes;
@@ -26,6 +27,7 @@ use wire::handshake::MasterKey;
 pub(crate) use self::endings::Grace;
 pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
+pub(crate) use self::mounts::{MountPoint, On, no_driver};
 pub(crate) use self::names::name;
 pub(crate) use self::sizes::Sizes;
 pub(crate) use self::wishes::{RUNTIME, Refusal};
@@ -36,6 +38,7 @@ use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
 use crate::vm::{Accel, Boot, accel};
+use crate::volumes::{self, Store, VolumeError, Volumes};
 
 /// Makes containers.
 #[derive(Debug)]
@@ -43,6 +46,7 @@ pub(crate) struct Maker {
     hypervisor: Box<dyn Hypervisor>,
     pub(crate) containers: Arc<Containers>,
     pub(crate) images: ImageStore,
+    pub(crate) volumes: Arc<Volumes>,
     key: MasterKey,
     boot: Boot,
     accel: Accel,
@@ -57,6 +61,11 @@ pub(crate) enum MakeError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     NoImage(#[from] crate::image_store::UnknownImage),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// What its machine needs, another one has.
+    #[error("{0}")]
+    InUse(String),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
     /// Not in this state.
@@ -77,8 +86,9 @@ impl Maker {
         let qemu = Qemu::find(sockets.clone())?;
         let accel = accel::choose(qemu.program(), &boot, &cache).await?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
+        let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, key, boot, accel, links })
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, key, boot, accel, links })
     }
 
     /// Where its machines' links connect.
@@ -90,9 +100,15 @@ impl Maker {
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         self.hypervisor.admit(&self.links)?;
         let mut off = Vec::new();
-        for container in self.containers.list().into_iter().filter(|container| container.made().is_some()) {
+        for container in self.containers.list() {
+            let Some(made) = container.made() else { continue };
             match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
-                Some(powered) => self.attend(&container, powered),
+                Some(powered) => {
+                    // it goes on without: QEMU itself keeps others from writing to its disks
+                    let held = self.hold(&container, &made).await;
+                    let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
+                    self.attend(&container, powered, held);
+                }
                 None => off.push(container),
             }
         }

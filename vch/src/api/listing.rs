@@ -143,7 +143,11 @@ impl Wanted {
             let mut names = spec.into_iter().flat_map(|spec| &spec.networks).map(|network| &network.name);
             names.any(|name| name == wanted || network_id(name).starts_with(wanted))
         };
+        let made = container.made().map(|made| made.mounts).unwrap_or_default();
         let volume = |wanted: &str| {
+            if made.iter().any(|mount| mount.volume() == Some(wanted)) {
+                return true;
+            }
             let mut mounts = spec.into_iter().flat_map(|spec| &spec.mounts);
             mounts.any(|mount| mount.name == wanted || mount.destination == wanted)
         };
@@ -226,7 +230,7 @@ fn summary(container: &Container) -> Value {
         "Status": condition.status(&container.state(), now_ns()),
         "HostConfig": { "NetworkMode": inspect::network_mode(told) },
         "NetworkSettings": { "Networks": endpoints::networks(told, machine.as_ref()) },
-        "Mounts": inspect::mounts(told),
+        "Mounts": inspect::mounts(container, told),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Networks and volumes: what the containers' specs name. They are made where the machines are.
+//! Networks: what the containers' specs name. They are made where the machines are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::{delete, get};
+use axum::routing::get;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
@@ -18,11 +18,7 @@ use crate::timestamp;
 
 /// Their paths.
 pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/networks", get(list))
-        .route("/networks/{id}", get(inspect))
-        .route("/volumes", get(volumes))
-        .route("/volumes/{name}", get(no_volume).merge(delete(no_volume)))
+    Router::new().route("/networks", get(list)).route("/networks/{id}", get(inspect))
 }
 
 /// The containers that are on each network.
@@ -107,14 +103,4 @@ fn member(network: &str, container: &Container) -> (String, Value) {
         "IPv6Address": prefixed("GlobalIPv6Address", "GlobalIPv6PrefixLen"),
     });
     (container.id.clone(), shown)
-}
-
-/// Volumes are disks of machines, and nobody's but theirs.
-async fn volumes(params: Params) -> Result<Response, ApiError> {
-    Filters::read(&params, &["dangling", "driver", "label", "name"])?;
-    Ok(json::json(&json!({ "Volumes": [], "Warnings": null })))
-}
-
-async fn no_volume(Path(name): Path<String>) -> ApiError {
-    ApiError::not_found(format!("get {name}: no such volume"))
 }

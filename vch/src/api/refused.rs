@@ -28,7 +28,8 @@ pub(super) const MAKES: &str = "this host does not make machines: make the conta
      and it is a container here";
 pub(super) const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
 const NETWORKS: &str = "networks of containerVMs are made where the machines are: give the machine a card there";
-const VOLUMES: &str = "volumes of containerVMs are disks of their machines: attach one where the machine was made";
+pub(super) const VOLUMES: &str =
+    "volumes of containerVMs are disks of their machines: attach one where the machine was made";
 const BUILDS: &str =
     "this host does not build images: build the image elsewhere, and make a containerVM of it with vch run or vch vmx";
 const CHECKPOINTS: &str = "checkpoints of containerVMs are snapshots: take one where the machine was made";
@@ -36,7 +37,7 @@ const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in 
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 25] = [
+pub(super) static REFUSED: &[Refused] = &[
     refused(
         Method::POST,
         "/containers/{id}/update",
@@ -61,8 +62,6 @@ pub(super) static REFUSED: [Refused; 25] = [
     refused(Method::DELETE, "/networks/{id}", NETWORKS),
     refused(Method::POST, "/networks/{id}/connect", NETWORKS),
     refused(Method::POST, "/networks/{id}/disconnect", NETWORKS),
-    refused(Method::POST, "/volumes/create", VOLUMES),
-    refused(Method::POST, "/volumes/prune", VOLUMES),
     refused(Method::PUT, "/volumes/{name}", VOLUMES),
     refused(Method::GET, "/plugins/privileges", PLUGINS),
     refused(Method::POST, "/plugins/pull", PLUGINS),
@@ -105,7 +104,7 @@ const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm ini
 /// Their paths. `served` has paths of the same names by other methods.
 pub(super) fn routes() -> Router<Arc<Api>> {
     let mut router = Router::new();
-    for Refused { method, path, why } in &REFUSED {
+    for Refused { method, path, why } in REFUSED {
         let answer = async |body: Body| {
             heard(body).await;
             ApiError::not_implemented(*why)

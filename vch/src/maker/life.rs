@@ -13,6 +13,7 @@ use anyhow::anyhow;
 use bollard_stubs::models::ContainerCreateBody;
 use tokio::time::sleep;
 
+use super::mounts::Settled;
 use super::restarts::Policy;
 use super::{Made, MakeError, Maker, console};
 use crate::containers::{Container, Exited, State};
@@ -20,6 +21,7 @@ use crate::hypervisor::{Off, Order, Powered};
 use crate::serve::say;
 use crate::state;
 use crate::timestamp::now_ns;
+use crate::volumes::Held;
 
 /// What a start has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +40,23 @@ impl Maker {
     ) -> Result<Arc<Container>, MakeError> {
         let image = self.images.find(asked.image.as_deref().unwrap_or_default())?;
         let (id, created_ns) = (state::new_id()?, now_ns());
-        let made = Made { asked, image_id: image.id.clone() };
         let name = name.map_or_else(|| id[..12].to_owned(), |name| name.trim_start_matches('/').to_owned());
-        let (maker, planned_id, planned_name, planned_made) = (self.clone(), id.clone(), name.clone(), made.clone());
-        let planned =
-            tokio::task::spawn_blocking(move || maker.plan(&planned_id, &planned_name, &planned_made, created_ns));
-        let planned = planned.await.map_err(anyhow::Error::from)??;
+        self.containers.check_name(&name)?;
+        let (maker, planned_id, planned_name) = (self.clone(), id.clone(), name.clone());
+        let planned = tokio::task::spawn_blocking(move || {
+            let Settled { mounts, new } = maker.settle_mounts(&asked, &image.config)?;
+            let made = Made { asked, image_id: image.id.clone(), mounts };
+            let planned = maker.plan(&planned_id, &planned_name, &made, created_ns);
+            let planned = planned.inspect_err(|_| maker.unmake(&new))?;
+            Ok::<_, MakeError>((made, new, planned))
+        });
+        let (made, new, planned) = planned.await.map_err(anyhow::Error::from)??;
         let keys = planned.keys();
         let told = wire::guestinfo::without_key(&keys, &self.key.link_key(&id)).map_err(anyhow::Error::from)?;
-        let container = self.containers.create(&id, &name, made, &told.0)?;
+        let container = self.containers.create(&id, &name, made, &told.0).inspect_err(|_| self.unmake(&new))?;
+        for volume in &new {
+            self.containers.events.volume(volume, "create", &[]);
+        }
         self.containers.events.container(&container, "create", &[]);
         Ok(container)
     }
@@ -92,14 +102,15 @@ impl Maker {
         container.change_now(|now| (now.ending, now.cut, now.starting) = (None, false, true));
         container.change_power(|power| power.starting = true);
         container.journal.resume();
-        let (maker, of) = (self.clone(), container.clone());
-        let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made));
+        let (maker, of, of_made) = (self.clone(), container.clone(), made.clone());
+        let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &of_made));
         let powered = async {
+            let held = self.hold(container, &made).await?;
             let machine = machine.await.map_err(anyhow::Error::from)??;
-            Ok::<_, MakeError>(self.hypervisor.power_on(container.dir(), &machine).await?)
+            Ok::<_, MakeError>((self.hypervisor.power_on(container.dir(), &machine).await?, held))
         };
         match powered.await {
-            Ok(powered) => self.attend(container, powered),
+            Ok((powered, held)) => self.attend(container, powered, Some(held)),
             Err(error) => {
                 container.change_now(|now| now.starting = false);
                 container.change_power(|power| power.starting = false);
@@ -127,7 +138,7 @@ impl Maker {
     }
 
     /// Sees a machine through until it is off.
-    pub(super) fn attend(self: &Arc<Self>, container: &Arc<Container>, powered: Powered) {
+    pub(super) fn attend(self: &Arc<Self>, container: &Arc<Container>, powered: Powered, held: Option<Held>) {
         container.change_now(|now| now.powered = Some(powered.clone()));
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
@@ -139,6 +150,8 @@ impl Maker {
                     powered.off().await
                 }
             };
+            // the next machine may have them
+            drop(held);
             if let Err(error) = maker.hypervisor.forget(container.dir()) {
                 say(&format!("{}: {error:#}", container.name()));
             }
