@@ -197,7 +197,7 @@ fn a_detached_container_is_listed() {
     ] {
         assert!(info.contains(part), "{part:?} is not in {info}");
     }
-    assert_eq!(docker(&["exec", "web", "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=3"]).code, 0);
+    assert_eq!(docker(&["exec", "web", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=3"]).code, 0);
     assert_eq!(docker(&["stop", "web"]).success(), "web\n");
     wait_until(&serve, "web", "{{.State.Status}} {{.State.ExitCode}}", "exited 9");
     assert_eq!(docker(&["logs", "web"]).success(), "up\n");
@@ -298,7 +298,7 @@ fn what_a_machine_cannot_do_is_refused_before_there_is_one() {
         ("--security-opt apparmor=mine", &["has no AppArmor"]),
         ("--stop-signal NONE", &["invalid signal: NONE"]),
         ("-w tmp", &["the working directory 'tmp' is invalid, it needs to be an absolute path"]),
-        ("-v /tmp:/h", &["shares no f", "use a volume"]),
+        ("-v /tmp:/h", &["share no folders or files of this host"]),
         ("--name bad!name", &["Invalid container name (bad!name), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"]),
         ("--health-cmd x --health-interval 1us", &["Interval in Healthcheck cannot be less than 1ms"]),
         ("--sysctl net..x=1", &["--sysctl net..x: "]),

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 use wire::spec::{ALL_CAPABILITIES, DOCKERS_CAPABILITIES};
 
 use super::*;
-use crate::cli::run::disks::{Backing, MountArg};
 
 fn image() -> ImageConfig {
     ImageConfig {
@@ -88,14 +87,6 @@ fn each_option_of_a_long_line_is_met() {
     assert_eq!(size, Some(TermSize { rows: 30, columns: 100 }));
     assert_eq!((args.network.hostname.as_deref(), args.network.network), (Some("hh"), Network::User));
     assert_eq!((args.network.dns.len(), args.network.add_host.len()), (1, 1));
-    let named = |at: usize| (args.disks.volume[at].backing.clone(), args.disks.volume[at].read_only);
-    // a word is a volume's name, whatever it ends with
-    assert_eq!(
-        [named(0), named(1)],
-        [(Backing::Named("vol1".into()), true), (Backing::Named("some.img".into()), false)]
-    );
-    assert_eq!((args.disks.tmpfs[0].size, args.disks.mount.len()), (1 << 20, 2));
-    assert!(matches!(&args.disks.mount[1], MountArg::Tmpfs(tmpfs) if tmpfs.mode == 0o700));
     let host = body.host_config.unwrap();
     assert_eq!(host.network_mode.as_deref(), Some("bridge"));
     assert_eq!(host.log_config.unwrap().typ.as_deref(), Some("json-file"));
@@ -243,16 +234,6 @@ fn what_cannot_be_is_refused() {
     check(json!({ "Isolation": "hyperv" }), "invalid isolation \"hyperv\"");
     check(json!({ "VolumeDriver": "x" }), "error looking up volume plugin x: plugin \"x\" not found");
     check(json!({ "StorageOpt": { "size": "1g" } }), "--storage-opt size: a container's disk grows");
-    for folder in ["/tmp:/h", "/etc/hosts:/h:ro", "./x:/h", "/a.d/x:/h"] {
-        check(json!({ "Binds": [folder] }), &format!("-v {folder}: a virtual machine has disks and shares no file"));
-    }
-    check(
-        json!({ "Mounts": [{ "Type": "bind", "Source": "/a", "Target": "/b" }] }),
-        "--mount /b: /a: a virtual machine has disks",
-    );
-    check(json!({ "Mounts": [{ "Type": "npipe", "Target": "/b" }] }), "--mount /b: type=npipe: ");
-    check(json!({ "Mounts": [{ "Type": "volume", "Source": "a,b", "Target": "/b" }] }), "--mount /b: a comma");
-    check(json!({ "Tmpfs": { "/t": "uid=5" } }), "--tmpfs /t: ");
     let body = |field: &str, value: Value| asked(json!({ "Image": "img", field: value })).err().unwrap().0;
     assert_eq!(body("StopSignal", "NONE".into()), "invalid signal: NONE");
     assert_eq!(body("WorkingDir", "a".into()), "the working directory 'a' is invalid, it needs to be an absolute path");
