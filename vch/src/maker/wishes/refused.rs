@@ -171,4 +171,4 @@ const NO_DEVICE: &str = "a device of the host cannot be passed into the virtual 
 const ONE_WAY: &str = "there is one way to run a container here: as a virtual machine";
 const NO_SWAP: &str = "the machine has the memory of --memory, and no swap";
 const PLACED: &str = "where the machine's processors run, the host decides";
-const PROTECTED: &str = "the guest protects them from whoever it is; set parameters of the kernel with --sysctl";
+const PROTECTED: &str = "the guest protects them from whoever it is: set parameters of the kernel with --sysctl";
