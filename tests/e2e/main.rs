@@ -24,6 +24,7 @@ mod docker_logs;
 mod docker_networks;
 mod docker_ps;
 mod docker_py;
+mod docker_run;
 mod docker_system;
 mod docker_volumes;
 mod exit_code;

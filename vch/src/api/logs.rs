@@ -62,6 +62,9 @@ async fn logs(
     let Query(parameters) = parameters?;
     let choice = parameters.choice()?;
     let container = api.containers.find(&name)?;
+    if container.made().is_some_and(|made| made.keeps_no_log()) {
+        return Err(ApiError::not_implemented("configured logging driver does not support reading"));
+    }
     let raw = container.has_terminal();
     let showing = Showing::begin(container.journal.clone(), choice, raw)
         .await

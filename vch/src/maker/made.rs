@@ -14,3 +14,11 @@ pub(crate) struct Made {
     #[serde(default)]
     pub(crate) mounts: Vec<super::mounts::MountPoint>,
 }
+
+impl Made {
+    /// `--log-driver none`: its output is for those who are attached.
+    pub(crate) fn keeps_no_log(&self) -> bool {
+        let log = self.asked.host_config.as_ref().and_then(|host| host.log_config.as_ref());
+        log.and_then(|log| log.typ.as_deref()) == Some("none")
+    }
+}

@@ -88,6 +88,9 @@ fn fill(host: &mut HostConfig) {
     if zero(host.nano_cpus) && host.cpu_quota.unwrap_or_default() <= 0 {
         host.nano_cpus = Some(NANO_CPUS);
     }
+    let paths = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
+    host.masked_paths = paths(&MASKED);
+    host.readonly_paths = paths(&READ_ONLY);
     host.pids_limit = host.pids_limit.filter(|&most| most != 0);
     host.memory_swappiness = host.memory_swappiness.filter(|&swappiness| swappiness >= 0);
     let log = host.log_config.get_or_insert_default();
@@ -182,3 +185,20 @@ const BRIDGE: &str = "bridge";
 const MEMORY: i64 = 512 << 20;
 /// One processor, as `vch run` has it.
 const NANO_CPUS: i64 = 1_000_000_000;
+/// What no container sees of its machine, whatever it may: docker's own list.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+/// What no container changes.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];

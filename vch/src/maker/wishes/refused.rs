@@ -116,7 +116,11 @@ pub(super) fn warnings(asked: &ContainerCreateBody) -> Vec<String> {
     let labels =
         host.security_opt.iter().flatten().any(|option| option.starts_with("label") && !option.ends_with("disable"));
     let log = host.log_config.as_ref().and_then(|log| log.config.as_ref());
+    // `systempaths=unconfined`, as docker's client sends it
+    let is_open = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(Vec::is_empty);
+    let paths = host.privileged == Some(true) || is_open(&host.masked_paths) || is_open(&host.readonly_paths);
     let all = [
+        (paths, "--privileged or systempaths=unconfined for /proc and /sys", PROTECTED),
         (number(host.memory_swap), "--memory-swap", NO_SWAP),
         (host.memory_swappiness.is_some_and(|swappiness| swappiness >= 0), "--memory-swappiness", NO_SWAP),
         (number(host.memory_reservation), "--memory-reservation", "the machine gives back what it does not use"),
@@ -167,3 +171,4 @@ const NO_DEVICE: &str = "a device of the host cannot be passed into the virtual 
 const ONE_WAY: &str = "there is one way to run a container here: as a virtual machine";
 const NO_SWAP: &str = "the machine has the memory of --memory, and no swap";
 const PLACED: &str = "where the machine's processors run, the host decides";
+const PROTECTED: &str = "the guest protects them from whoever it is: set parameters of the kernel with --sysctl";

@@ -260,6 +260,8 @@ fn what_has_no_effect_is_told() {
     };
     check(json!({ "Memory": 1 << 28, "MemorySwap": -1 }), "--memory-swap");
     check(json!({ "MemorySwappiness": 0 }), "--memory-swappiness");
+    check(json!({ "Privileged": true }), "--privileged or systempaths=unconfined for /proc and /sys");
+    check(json!({ "MaskedPaths": [] }), "--privileged or systempaths=unconfined for /proc and /sys");
     check(json!({ "MemoryReservation": 1 << 26 }), "--memory-reservation");
     check(json!({ "CpuShares": 5 }), "--cpu-shares");
     check(json!({ "CpusetCpus": "0-3,7" }), "--cpuset-cpus");
