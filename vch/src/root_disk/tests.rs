@@ -42,7 +42,7 @@ fn disk(path: &Path, tree: &Tree) {
     ext4::write(
         tree,
         &options,
-        &File::options().read(true).write(true).create(true).open(path).unwrap(),
+        &File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap(),
         &mut |_, _| {},
     )
     .unwrap();
