@@ -33,6 +33,7 @@ mod resources;
 mod stdcopy;
 mod system;
 mod versions;
+mod volumes;
 mod wait;
 
 use std::sync::Arc;
@@ -81,6 +82,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(logs::routes())
         .merge(resources::routes())
         .merge(system::routes())
+        .merge(volumes::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
         .with_state(api);

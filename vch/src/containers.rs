@@ -124,6 +124,16 @@ impl Containers {
         Ok(container)
     }
 
+    /// A container may have this name.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), NameError> {
+        let all = locked(&self.all);
+        match all.values().find(|other| other.name() == name) {
+            _ if !is_name(name) => Err(NameError::Invalid(name.into())),
+            Some(other) => Err(NameError::Taken { name: name.into(), id: other.id.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Writes down a container that is to have a machine of this host's.
     pub(crate) fn create(&self, id: &str, name: &str, made: Made, told: &str) -> Result<Arc<Container>, MakeError> {
         if !is_name(name) {

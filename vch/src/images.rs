@@ -60,10 +60,9 @@ impl Unfinished {
 /// Reads what an image says about itself; `cache` is where disks are kept. May take long for a compressed archive, and for one that is pulled.
 pub fn open(name: &str, pull: Pull, cache: &Path, unfinished: Unfinished) -> Result<Image> {
     let reference = obtain(&name.parse()?, pull, &cache.join("content"))?;
-    let cache = cache.join("disks");
-    state::make_dir(&cache)?;
-    let image = oci::open(&reference, &cache)?;
-    Ok(Image { image, name: name.to_owned(), cache, unfinished })
+    let disks = cache.join(DISKS);
+    state::make_dir(&disks)?;
+    Image::stored(oci::open(&reference, &disks)?, name, cache, unfinished)
 }
 
 /// A file is at hand; what is a name is looked for in the user's store, which `iso-builder` uses too, or pulled into it.
@@ -91,21 +90,37 @@ fn obtain(asked: &Reference, pull: Pull, store: &Path) -> Result<Reference> {
     })?)
 }
 
+/// What an image's configuration means for a plan.
+pub(crate) fn config(config: &oci::Config) -> ImageConfig {
+    ImageConfig {
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        working_dir: config.working_dir.clone(),
+        user: config.user.clone(),
+        stop_signal: config.stop_signal.clone(),
+        volumes: config.volumes.iter().cloned().collect(),
+        exposed_ports: config.exposed_ports.iter().cloned().collect(),
+        labels: config.labels.clone(),
+        healthcheck: config.healthcheck.clone(),
+    }
+}
+
+/// Where the disk of that name is kept.
+pub(crate) fn disk_path(cache: &Path, name: &str) -> PathBuf {
+    cache.join(DISKS).join(name)
+}
+
 impl Image {
+    /// One that somebody else keeps and has opened.
+    pub(crate) fn stored(image: oci::Image, name: &str, cache: &Path, unfinished: Unfinished) -> Result<Image> {
+        let cache = cache.join(DISKS);
+        state::make_dir(&cache)?;
+        Ok(Image { image, name: name.to_owned(), cache, unfinished })
+    }
+
     pub fn config(&self) -> ImageConfig {
-        let config = &self.image.config;
-        ImageConfig {
-            env: config.env.clone(),
-            entrypoint: config.entrypoint.clone(),
-            cmd: config.cmd.clone(),
-            working_dir: config.working_dir.clone(),
-            user: config.user.clone(),
-            stop_signal: config.stop_signal.clone(),
-            volumes: config.volumes.iter().cloned().collect(),
-            exposed_ports: config.exposed_ports.iter().cloned().collect(),
-            labels: config.labels.clone(),
-            healthcheck: config.healthcheck.clone(),
-        }
+        config(&self.image.config)
     }
 
     /// `sha256:` and 64 hexadecimal digits.
@@ -247,6 +262,8 @@ fn disk_size(tree: &Tree) -> u64 {
     LEAST_SIZE.max((content / 2 * 3 + GIB).next_multiple_of(BLOCK))
 }
 
+/// In the cache.
+const DISKS: &str = "disks";
 const TOP_LABEL: &str = "container-top";
 const BLOCK: u64 = 4096;
 const GIB: u64 = 1 << 30;

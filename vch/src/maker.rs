@@ -13,6 +13,7 @@ mod endings;
 mod life;
 mod machine;
 mod made;
+mod mounts;
 mod names;
 mod restarts;
 mod sizes;
@@ -27,6 +28,7 @@ use wire::handshake::MasterKey;
 pub(crate) use self::endings::Grace;
 pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
+pub(crate) use self::mounts::{MountPoint, On, no_driver};
 pub(crate) use self::names::name;
 pub(crate) use self::sizes::Sizes;
 pub(crate) use self::wishes::{RUNTIME, Refusal};
@@ -38,6 +40,7 @@ use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
 use crate::vm::{Accel, Boot, accel};
+use crate::volumes::{self, Store, VolumeError, Volumes};
 
 /// Makes containers.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ pub(crate) struct Maker {
     pub(crate) containers: Arc<Containers>,
     pub(crate) images: ImageStore,
     pub(crate) networks: Arc<Networks>,
+    pub(crate) volumes: Arc<Volumes>,
     key: MasterKey,
     boot: Boot,
     accel: Accel,
@@ -60,6 +64,11 @@ pub(crate) enum MakeError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     NoImage(#[from] crate::image_store::UnknownImage),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// What its machine needs, another one has.
+    #[error("{0}")]
+    InUse(String),
     #[error(transparent)]
     Name(#[from] crate::containers::NameError),
     #[error(transparent)]
@@ -82,9 +91,10 @@ impl Maker {
         let qemu = Qemu::find(sockets.clone())?;
         let accel = accel::choose(qemu.program(), &boot, &cache).await?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
+        let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
         let networks = Networks::open(&state.join(NETWORKS), sockets, containers.clone())?;
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, networks, key, boot, accel, links })
+        Ok(Maker { hypervisor: Box::new(qemu), containers, images, networks, volumes, key, boot, accel, links })
     }
 
     /// Where its machines' links connect.
@@ -96,14 +106,18 @@ impl Maker {
     pub(crate) async fn adopt(self: &Arc<Self>) -> Result<()> {
         self.hypervisor.admit(&self.links)?;
         let mut off = Vec::new();
-        for container in self.containers.list().into_iter().filter(|container| container.made().is_some()) {
+        for container in self.containers.list() {
+            let Some(made) = container.made() else { continue };
             match self.hypervisor.find(container.dir()).await.context("cannot find machines")? {
                 Some(powered) => {
                     let (cards, turn) = self.networks.rejoin(&container).await;
                     for card in &cards {
                         self.admit(card)?;
                     }
-                    self.attend(&container, powered, turn);
+                    // it goes on without: QEMU itself keeps others from writing to its disks
+                    let held = self.hold(&container, &made).await;
+                    let held = held.inspect_err(|error| say(&format!("{}: {error}", container.name()))).ok();
+                    self.attend(&container, powered, turn, held);
                 }
                 None => {
                     self.networks.give_back(&container);

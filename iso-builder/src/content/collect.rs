@@ -4,7 +4,7 @@
 //! names.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,6 +40,21 @@ impl Store {
         let path = self.lock_path();
         let lock = File::create(&path).map_err(at(&path))?;
         lock.lock().map_err(at(&path))?;
+        self.collect_locked(keep, now)
+    }
+
+    /// The same, if nobody brings anything now: who does then collects afterwards.
+    pub fn collect_if_idle(&self, keep: Keep, now: u64) -> Result<Option<Collected>, Error> {
+        let path = self.lock_path();
+        let lock = File::create(&path).map_err(at(&path))?;
+        match lock.try_lock() {
+            Ok(()) => self.collect_locked(keep, now).map(Some),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(at(&path)(error)),
+        }
+    }
+
+    fn collect_locked(&self, keep: Keep, now: u64) -> Result<Collected, Error> {
         let (kept, gone) = self.divide(keep, now)?;
         if !gone.is_empty() {
             self.edit(|names| names.retain(|named| !gone.contains(&named.name)))?;

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 pub use self::collect::{Collected, Keep};
 pub use self::names::Named;
 pub use self::partial::{Claim, Finished, Partial};
+use crate::digest::Hasher;
 use crate::oci::Digest;
 use crate::output::Output;
 use document::DOCUMENT_LIMIT;
@@ -39,6 +40,10 @@ pub enum Error {
     File { path: PathBuf, source: io::Error },
     #[error("the store of images: {}: {what}; remove the directory that it is in, and pull again", path.display())]
     Index { path: PathBuf, what: String },
+    #[error("what is to be kept cannot be read")]
+    From { source: io::Error },
+    #[error("it has the digest {found}, not {expected}")]
+    Wrong { found: String, expected: String },
 }
 
 /// While it is held, nothing is removed from the store.
@@ -109,6 +114,39 @@ impl Store {
             output.publish()
         };
         write().map_err(at(&path))
+    }
+
+    /// Keeps all that `from` has; the result is its digest and its length. What has another digest than `expected` is not kept.
+    pub fn take(&self, from: &mut dyn io::Read, expected: Option<&Digest>) -> Result<(Digest, u64), Error> {
+        let blobs = self.blobs();
+        let mut output = Output::create(&blobs.join("incoming")).map_err(at(&blobs))?;
+        let (mut hasher, mut len, mut chunk) = (Hasher::default(), 0, vec![0; 256 << 10]);
+        loop {
+            let read = match from.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(Error::From { source }),
+            };
+            output.file_mut().write_all(&chunk[..read]).map_err(at(&blobs))?;
+            hasher.write_all(&chunk[..read]).map_err(at(&blobs))?;
+            len += read as u64;
+        }
+        let found = format!("sha256:{}", hasher.finish());
+        let digest =
+            Digest::parse(&found).ok_or_else(|| Error::Wrong { found: found.clone(), expected: String::new() })?;
+        if let Some(expected) = expected.filter(|expected| **expected != digest) {
+            return Err(Error::Wrong { found, expected: expected.to_string() });
+        }
+        let path = self.blob(&digest);
+        output.publish_as(&path).map_err(at(&path))?;
+        Ok((digest, len))
+    }
+
+    /// A blob, to be read.
+    pub fn read(&self, digest: &Digest) -> Result<File, Error> {
+        let path = self.blob(digest);
+        File::open(&path).map_err(at(&path))
     }
 
     /// Claims a blob that is to be fetched; waits while somebody else does.

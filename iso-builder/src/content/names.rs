@@ -76,7 +76,9 @@ impl Store {
         Ok(found)
     }
 
-    pub(super) fn edit(&self, change: impl FnOnce(&mut Vec<Named>)) -> Result<(), Error> {
+    /// Changes names, all at once: whoever looks, and whoever comes after a power cut, sees them as they were or as they are. What a descriptor's annotations
+    /// say beside its name stays with it.
+    pub fn edit(&self, change: impl FnOnce(&mut Vec<Named>)) -> Result<(), Error> {
         let path = self.dir.join("index.lock");
         let lock = File::create(&path).map_err(at(&path))?;
         lock.lock().map_err(at(&path))?;

@@ -35,6 +35,16 @@ impl Descriptor {
         NAMES.iter().filter_map(|key| self.annotations.get(*key)).map(String::as_str)
     }
 
+    /// A name that says which image it is, and not only which tag of it.
+    pub(super) fn full_name(&self) -> Option<&str> {
+        NAMES
+            .iter()
+            .rev()
+            .filter_map(|key| self.annotations.get(*key))
+            .map(String::as_str)
+            .find(|it| it.contains([':', '/']))
+    }
+
     /// What BuildKit puts beside an image to say how it was built.
     pub(super) fn is_attestation(&self) -> bool {
         let is_of_none = |it: &Platform| it.os == "unknown" && it.architecture == "unknown";

@@ -67,22 +67,55 @@ fn oci(store: &Store, tag: Option<&str>) -> Result<Found, Error> {
     let bytes = store.document("index.json")?;
     let index: Document = store.parse("index.json", &bytes)?;
     let manifests = index.manifests.ok_or_else(|| store.malformed("index.json names no manifests".to_owned()))?;
-    let mut wanted = for_this_host(store, tagged(store, manifests, tag)?)?;
+    let manifest = resolve(store, tagged(store, manifests, tag)?)?;
+    of_parts(store, manifest)
+}
+
+/// The image of a manifest.
+pub(super) fn of_manifest(store: &Store, manifest: &Digest) -> Result<Found, Error> {
+    let bytes = store.document(&manifest.blob_name())?;
+    let found = Digest::of(&bytes);
+    if found != *manifest {
+        return Err(mismatch(store, &manifest.blob_name(), found, *manifest));
+    }
+    match store.parse(&manifest.blob_name(), &bytes)? {
+        Document { config: Some(config), layers: Some(layers), .. } => {
+            of_parts(store, Manifest { digest: *manifest, bytes, config, layers })
+        }
+        _ => Err(store.malformed(format!("{:?} is no manifest", manifest.blob_name()))),
+    }
+}
+
+fn of_parts(store: &Store, manifest: Manifest) -> Result<Found, Error> {
+    let (config_digest, bytes) = verified(store, &manifest.config)?;
+    let config: ImageConfig = store.parse(&config_digest.blob_name(), &bytes)?;
+    let blobs = manifest.layers.iter().map(|blob| {
+        let digest = self::digest(store, &blob.digest)?;
+        Ok((sized(store, blob, digest)?, Some(digest)))
+    });
+    let layers = layers(store, &config, blobs)?;
+    Ok(Found { digest: manifest.digest, config, layers })
+}
+
+/// A manifest, and what it names.
+pub(super) struct Manifest {
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) config: Descriptor,
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// The manifest for this host, through indexes.
+pub(super) fn resolve(store: &Store, among: Vec<Descriptor>) -> Result<Manifest, Error> {
+    let mut wanted = for_this_host(store, among)?;
     for _ in 0..MAX_DEPTH {
         let (digest, bytes) = verified(store, &wanted)?;
         let name = digest.blob_name();
         let document: Document = store.parse(&name, &bytes)?;
         match document {
             Document { manifests: Some(manifests), .. } => wanted = for_this_host(store, manifests)?,
-            Document { config: Some(config), layers: Some(blobs), .. } => {
-                let (config_digest, bytes) = verified(store, &config)?;
-                let config: ImageConfig = store.parse(&config_digest.blob_name(), &bytes)?;
-                let blobs = blobs.iter().map(|blob| {
-                    let digest = self::digest(store, &blob.digest)?;
-                    Ok((sized(store, blob, digest)?, Some(digest)))
-                });
-                let layers = layers(store, &config, blobs)?;
-                return Ok(Found { digest, config, layers });
+            Document { config: Some(config), layers: Some(layers), .. } => {
+                return Ok(Manifest { digest, bytes, config, layers });
             }
             Document { old_layers: Some(_), .. } => {
                 let what =
@@ -164,7 +197,7 @@ fn no_such(store: &Store, name: &str, names: impl IntoIterator<Item = String>) -
     store.malformed(format!("no image in it is called {name:?}, but: {}", listed(names)))
 }
 
-fn mismatch(store: &Store, name: &str, found: Digest, expected: Digest) -> Error {
+pub(super) fn mismatch(store: &Store, name: &str, found: Digest, expected: Digest) -> Error {
     store.malformed(format!("{name:?} has the digest {found}, not {expected}"))
 }
 
@@ -187,7 +220,7 @@ fn layers(
 }
 
 /// A document that has the digest by which it is called.
-fn verified(store: &Store, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), Error> {
+pub(super) fn verified(store: &Store, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>), Error> {
     let expected = digest(store, &descriptor.digest)?;
     let bytes = store.document(&expected.blob_name())?;
     let found = Digest::of(&bytes);
@@ -198,7 +231,7 @@ fn verified(store: &Store, descriptor: &Descriptor) -> Result<(Digest, Vec<u8>),
 }
 
 /// A blob of the size that its descriptor says.
-fn sized(store: &Store, descriptor: &Descriptor, digest: Digest) -> Result<Section, Error> {
+pub(super) fn sized(store: &Store, descriptor: &Descriptor, digest: Digest) -> Result<Section, Error> {
     let name = digest.blob_name();
     let Some(blob) = store.find(&name)? else {
         return Err(match descriptor.urls.first() {
@@ -216,7 +249,7 @@ fn sized(store: &Store, descriptor: &Descriptor, digest: Digest) -> Result<Secti
     Ok(blob)
 }
 
-fn digest(store: &Store, text: &str) -> Result<Digest, Error> {
+pub(super) fn digest(store: &Store, text: &str) -> Result<Digest, Error> {
     Digest::parse(text).ok_or_else(|| store.malformed(format!("{:?} is no sha256 digest", shown(text.as_bytes()))))
 }
 

@@ -20,6 +20,7 @@ mod reference;
 mod section;
 mod spool;
 mod store;
+mod take;
 mod tar;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,8 @@ pub use self::limits::{LimitError, Limits};
 pub use self::path::EntryError;
 pub use self::reference::Reference;
 pub use self::spool::SpoolError;
+pub use self::store::unpacked;
+pub use self::take::{CONFIG, LAYER, MANIFEST, TakeError, Taken, Taking, take};
 pub use self::tar::Error as TarError;
 use crate::tree::Tree;
 
@@ -130,6 +133,17 @@ pub fn open(reference: &Reference, spool: &Path) -> Result<Image, Error> {
     }
     let store = store::Store::open(path, spool)?;
     let found = layout::find(&store, reference)?;
+    image(store, found)
+}
+
+/// Opens the image of a manifest that is in an OCI layout, whatever it is called there.
+pub fn open_manifest(layout: &Path, manifest: &Digest) -> Result<Image, Error> {
+    let store = store::Store::open(layout, layout)?;
+    let found = layout::of_manifest(&store, manifest)?;
+    image(store, found)
+}
+
+fn image(store: store::Store, found: layout::Found) -> Result<Image, Error> {
     let document::ImageConfig { platform, config, .. } = found.config;
     if !platform.fits_this_host() {
         return Err(Error::Platform { path: store.path, found: layout::listed([platform.to_string()]) });
@@ -194,6 +208,34 @@ impl Image {
             below.clone_from(merge.tree());
             Ok(())
         })
+    }
+
+    /// Reads all layers, and so sees that they are what they are called: the bytes of the files in each, the lowest first.
+    pub fn sizes(&self, spool: &Path) -> Result<Vec<u64>, Error> {
+        let shared = layer::Shared {
+            spool,
+            budget: limits::Budget::new(self.limits),
+            read: Default::default(),
+            stop: Default::default(),
+        };
+        let count = self.layers.len();
+        let size = |(index, layer): (usize, &layer::Layer)| {
+            let mut size = 0u64;
+            let read = layer.read(&shared, &mut |batch| {
+                size = batch.iter().fold(size, |size, (_, content)| size.saturating_add(content.size));
+            });
+            read.map(|()| size).map_err(|error| match error {
+                // that is not the layer's fault
+                LayerError::Spool(error) => error.into(),
+                source => Error::Layer { path: self.path.clone(), number: index + 1, count, source },
+            })
+        };
+        self.layers.iter().enumerate().map(size).collect()
+    }
+
+    /// The digests of the layers' tars, the lowest first.
+    pub fn diff_ids(&self) -> Vec<Digest> {
+        self.layers.iter().map(|layer| layer.diff_id).collect()
     }
 
     /// The layers by what they are and what lies below them, the lowest first: equal ones look the same in every image. Docker's chain id.

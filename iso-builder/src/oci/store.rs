@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Error;
 use super::compression::{Compression, Decoder};
@@ -40,21 +41,24 @@ enum Member {
 impl Store {
     pub(super) fn open(path: &Path, spool: &Path) -> Result<Store, Error> {
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
-        let place = if fs::metadata(path).map_err(unreadable)?.is_dir() {
-            Place::Dir
-        } else {
-            let mut file = Section::whole(input::open(path).map_err(unreadable)?).map_err(unreadable)?;
-            let mut start = [0; 8];
-            let sniffed = read_start(&mut file.reader(), &mut start).map_err(unreadable)?;
-            let compression = Compression::sniff(&start[..sniffed]);
-            if compression != Compression::None {
-                file = unpack(path, &file, compression, spool)?;
-            }
-            let (members, ended_well) =
-                index(&file).map_err(|source| Error::Archive { path: path.to_owned(), source })?;
-            Place::Archive { file, members, ended_well }
-        };
-        Ok(Store { path: path.to_owned(), place })
+        match fs::metadata(path).map_err(unreadable)?.is_dir() {
+            true => Ok(Store { path: path.to_owned(), place: Place::Dir }),
+            false => Store::of(input::open(path).map_err(unreadable)?, path, spool),
+        }
+    }
+
+    /// The archive in a file; `path` is what messages call it.
+    pub(super) fn of(file: File, path: &Path, spool: &Path) -> Result<Store, Error> {
+        let unreadable = |source| Error::Read { path: path.to_owned(), source };
+        let mut file = Section::whole(file).map_err(unreadable)?;
+        let mut start = [0; 8];
+        let sniffed = read_start(&mut file.reader(), &mut start).map_err(unreadable)?;
+        let compression = Compression::sniff(&start[..sniffed]);
+        if compression != Compression::None {
+            file = unpack(path, &file, compression, spool)?;
+        }
+        let (members, ended_well) = index(&file).map_err(|source| Error::Archive { path: path.to_owned(), source })?;
+        Ok(Store { path: path.to_owned(), place: Place::Archive { file, members, ended_well } })
     }
 
     /// The file called `name`, a relative path without `..`; `None` when there is none.
@@ -117,6 +121,18 @@ impl Store {
 
     pub(super) fn malformed(&self, what: String) -> Error {
         Error::Malformed { path: self.path.clone(), what }
+    }
+}
+
+/// The tar in a file that may be compressed: the file itself, or an unlinked one in `spool`. `shown` is what messages call it.
+pub fn unpacked(file: File, shown: &Path, spool: &Path) -> Result<Arc<File>, Error> {
+    let unreadable = |source| Error::Read { path: shown.to_owned(), source };
+    let packed = Section::whole(file).map_err(unreadable)?;
+    let mut start = [0; 8];
+    let sniffed = read_start(&mut packed.reader(), &mut start).map_err(unreadable)?;
+    match Compression::sniff(&start[..sniffed]) {
+        Compression::None => Ok(packed.file),
+        compression => Ok(unpack(shown, &packed, compression, spool)?.file),
     }
 }
 

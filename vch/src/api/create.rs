@@ -17,6 +17,7 @@ use super::query::Params;
 use super::{Api, json, refused};
 use crate::containers::{Container, NameError};
 use crate::maker::{self, MakeError, Maker};
+use crate::volumes::VolumeError;
 
 /// Its path.
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -78,6 +79,10 @@ impl From<MakeError> for ApiError {
         match error {
             MakeError::Refused(_) | MakeError::Unstartable(_) => ApiError::bad_parameter(message),
             MakeError::NoImage(_) => ApiError::not_found(message),
+            MakeError::Volume(VolumeError::Unknown(_)) => ApiError::not_found(message),
+            MakeError::Volume(VolumeError::InUse(_)) | MakeError::InUse(_) => ApiError::conflict(message),
+            MakeError::Volume(VolumeError::Failed(_)) => ApiError::internal(message),
+            MakeError::Volume(_) => ApiError::bad_parameter(message),
             MakeError::Name(error) => error.into(),
             MakeError::Network(error) => error.into(),
             MakeError::Conflict(_) => ApiError::conflict(message),

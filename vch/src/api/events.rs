@@ -167,6 +167,9 @@ fn told(event: &Event) -> Value {
             told["from"] = image.as_str().into();
         }
     }
+    if *kind == "image" {
+        (told["status"], told["id"]) = (action.as_str().into(), id.as_str().into());
+    }
     told
 }
 

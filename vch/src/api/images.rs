@@ -1,7 +1,16 @@
-//! Images, as far as this host knows them: what its containers were made of. There is no store of images here; machines are made elsewhere, with theirs.
+//! Images: those that this host keeps, if it makes machines; else what its containers were made of, and whatever is asked of a store is refused with a sentence.
 //!
-//! It decides which containers share an image, and what that is called. What is asked of a store is refused with a sentence.
+//! ```text
+//! kept     list, inspect, history      come      load, pull, import: lines of JSON as it goes on      go      tag, rmi, prune
+//! known    the same without a store    registry  login, distribution                                 usage   system df
+//! ```
 
+mod come;
+mod go;
+mod kept;
+mod known;
+mod lines;
+mod patterns;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -10,13 +19,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
-use futures_util::StreamExt as _;
-use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use wire::spec::HealthCheck;
 
 use super::Api;
 use super::carried;
@@ -24,52 +28,78 @@ use super::error::ApiError;
 use super::filters::Filters;
 use super::json;
 use super::query::Params;
-use crate::containers::{Container, Containers, Told};
-use crate::state;
-use crate::timestamp;
+use crate::containers::Event;
+use crate::image_store::{StoredImage, UnknownImage, User};
+use crate::maker::Maker;
+use crate::timestamp::now_ns;
 
 /// Its paths.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/images/json", get(list))
-        .route("/images/search", get(refused))
+        .route("/images/search", get(search))
         .route("/images/get", get(refused))
-        .route("/images/create", post(refused))
-        .route("/images/load", post(load))
-        .route("/images/prune", post(refused))
+        .route("/images/create", post(create))
+        .route("/images/load", post(come::load))
+        .route("/images/prune", post(go::prune))
         // names may hold slashes
-        .route("/images/{*rest}", get(about).post(refused).delete(refused))
+        .route("/images/{*rest}", get(about).post(change).delete(go::remove))
         .merge(usage::routes())
 }
 
-/// Spools the archive, and takes what is in it. Whatever is wrong with it is told in the answer's body, as docker does.
-async fn load(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
-    let mut pieces = body.into_data_stream();
-    let Some(maker) = api.maker.clone() else {
-        carried::drain(&mut pieces).await;
-        return Err(no_store());
+async fn list(State(api): State<Arc<Api>>, params: Params) -> Result<Response, ApiError> {
+    let filters = Filters::read(&params, &["reference", "dangling", "label", "since", "before", "until"])?;
+    let listed = match &api.maker {
+        None => known::list(&api.containers, &filters)?,
+        Some(maker) => kept::list(maker, &params, &filters)?,
     };
-    let spool = tempfile::NamedTempFile::new().map_err(|error| ApiError::internal(error.to_string()))?;
-    let (file, path) = spool.into_parts();
-    let mut file = tokio::fs::File::from_std(file);
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| ApiError::bad_parameter(error.to_string()))?;
-        file.write_all(&piece).await.map_err(|error| ApiError::internal(error.to_string()))?;
-    }
-    file.flush().await.map_err(|error| ApiError::internal(error.to_string()))?;
-    let loaded = tokio::task::spawn_blocking(move || maker.images.load(&path)).await;
-    let lines = match loaded {
-        Ok(Ok(names)) => {
-            names.iter().map(|name| format!("{}\n", json!({ "stream": format!("Loaded image: {name}\n") }))).collect()
-        }
-        Ok(Err(error)) => failed(&format!("{error:#}")),
-        Err(error) => failed(&error.to_string()),
-    };
-    Ok(([(header::CONTENT_TYPE, "application/json")], lines).into_response())
+    Ok(json::json(&listed))
 }
 
-fn failed(message: &str) -> String {
-    format!("{}\n", json!({ "errorDetail": { "message": message }, "error": message }))
+async fn about(State(api): State<Arc<Api>>, Path(rest): Path<String>) -> Result<Response, ApiError> {
+    let Some((name, what)) = rest.rsplit_once('/') else { return Err(ApiError::not_found("page not found")) };
+    match (what, api.maker.clone()) {
+        ("json", None) => Ok(json::json(&known::details(&api.containers, name)?)),
+        ("history", None) => Ok(json::json(&known::history(&api.containers, name)?)),
+        ("get", None) => Err(no_store()),
+        ("json", Some(maker)) => kept::details(maker, name).await,
+        ("history", Some(maker)) => kept::history(maker, name).await,
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+async fn change(
+    State(api): State<Arc<Api>>,
+    Path(rest): Path<String>,
+    params: Params,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Some(maker) = api.maker.clone() else { return Err(refused(body).await) };
+    match rest.rsplit_once('/') {
+        Some((name, "tag")) => go::tag(maker, name, &params).await,
+        Some((_, "push")) => Err(ApiError::not_implemented(
+            "this host does not push: docker save IMAGE | skopeo copy docker-archive:/dev/stdin docker://NAME does",
+        )),
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+/// Docker pull, and docker import.
+async fn create(State(api): State<Arc<Api>>, params: Params, body: Body) -> Result<Response, ApiError> {
+    let Some(maker) = api.maker.clone() else { return Err(refused(body).await) };
+    match (params.text("fromImage"), params.text("fromSrc")) {
+        (None, Some("-")) => come::import(maker, params, body).await,
+        (None, Some(_)) => {
+            Err(ApiError::not_implemented("this host fetches no archives: curl URL | docker import - NAME does"))
+        }
+        _ => Err(ApiError::bad_parameter("say fromImage, or fromSrc=-")),
+    }
+}
+
+async fn search() -> ApiError {
+    ApiError::not_implemented(
+        "this host does not search registries: https://hub.docker.com/search does, for those of Docker Hub",
+    )
 }
 
 async fn refused(body: Body) -> ApiError {
@@ -84,248 +114,39 @@ fn no_store() -> ApiError {
     )
 }
 
-async fn list(State(api): State<Arc<Api>>, params: Params) -> Result<Response, ApiError> {
-    let filters = Filters::read(&params, &FILTERS)?;
-    let dangling = filters.truth("dangling")?.unwrap_or_default();
-    let known = known(&api.containers);
-    let created = |name: &str| match filters.values(name) {
-        [] => Ok(None),
-        [first, ..] => find(&known, first).map(|image| Some(image.created_ns)),
-    };
-    let (since, before) = (created("since")?, created("before")?);
-    let fits = |image: &&Image| {
-        !dangling
-            && filters.any("reference", |pattern| image.is_called(pattern))
-            && filters.labels("label", &image.labels())
-            && since.is_none_or(|since| image.created_ns > since)
-            && before.is_none_or(|before| image.created_ns < before)
-    };
-    Ok(json::json(&known.values().filter(fits).map(|image| image.summary(-1)).collect::<Vec<_>>()))
+/// Does what blocks elsewhere.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(error.to_string()))
 }
 
-/// Those of docker's filters that mean something here.
-const FILTERS: [&str; 5] = ["reference", "dangling", "label", "since", "before"];
-
-async fn about(State(api): State<Arc<Api>>, Path(rest): Path<String>) -> Result<Response, ApiError> {
-    let Some((name, what)) = rest.rsplit_once('/') else { return Err(ApiError::not_found("page not found")) };
-    match what {
-        "json" => Ok(json::json(&find(&known(&api.containers), name)?.details())),
-        "history" => Ok(json::json(&find(&known(&api.containers), name)?.history())),
-        "get" => Err(no_store()),
-        _ => Err(ApiError::not_found("page not found")),
-    }
+/// The containers that need an image.
+fn users(maker: &Maker) -> Vec<User> {
+    let all = maker.containers.list();
+    let made = all.iter().filter_map(|container| {
+        let image = container.made()?.image_id;
+        Some(User { container: container.id.clone(), image, is_running: container.state().is_running() })
+    });
+    made.collect()
 }
 
-/// An image, by what its containers tell.
-#[derive(Debug)]
-struct Image {
-    /// `sha256:` and 64 hexadecimal digits.
-    id: String,
-    /// With their tags, and those that are digests.
-    tags: Vec<String>,
-    digests: Vec<String>,
-    /// Of the oldest container that was made of it, in nanoseconds since 1970: the image is older.
-    created_ns: u64,
-    containers: usize,
-    /// Of the latest container.
-    told: Arc<Told>,
+/// Tells of an image: `id` is what it happened to, `name` what that is called.
+fn event(maker: &Maker, action: &str, id: &str, name: &str, image: Option<&StoredImage>) {
+    let mut attributes: BTreeMap<String, String> = image.map(|image| image.config.labels.clone()).unwrap_or_default();
+    attributes.insert("name".into(), name.into());
+    maker.containers.events.tell(Event {
+        kind: "image",
+        action: action.into(),
+        id: id.into(),
+        attributes,
+        time_ns: now_ns(),
+    });
 }
 
-/// All images, by id.
-fn known(containers: &Containers) -> BTreeMap<String, Image> {
-    let mut images: BTreeMap<String, Image> = BTreeMap::new();
-    for container in containers.list() {
-        let Some(told) = container.told() else { continue };
-        let name = told.about.image.clone().map(|name| Name::parse(&name));
-        let Some(id) = told.about.image_id.clone().or_else(|| name.as_ref().map(Name::id)) else { continue };
-        let image = images.entry(id.clone()).or_insert_with(|| Image {
-            id,
-            tags: Vec::new(),
-            digests: Vec::new(),
-            created_ns: u64::MAX,
-            containers: 0,
-            told,
-        });
-        image.add(&container, name);
-    }
-    images
-}
-
-/// The one of that name, id, or beginning of an id.
-fn find<'a>(known: &'a BTreeMap<String, Image>, wanted: &str) -> Result<&'a Image, ApiError> {
-    let name = Name::parse(wanted);
-    let full = name.to_string();
-    if let Some(image) = known.values().find(|image| image.tags.contains(&full) || image.digests.contains(&full)) {
-        return Ok(image);
-    }
-    let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-    let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut fitting = known.values().filter(|image| is_id && image.id["sha256:".len()..].starts_with(digits));
-    match (fitting.next(), fitting.next()) {
-        (Some(image), None) => Ok(image),
-        (Some(_), Some(_)) => {
-            Err(ApiError::bad_parameter(format!("multiple IDs found with provided prefix: {wanted}")))
-        }
-        (None, _) => Err(ApiError::not_found(format!("No such image: {full}"))),
-    }
-}
-
-impl Image {
-    fn add(&mut self, container: &Container, name: Option<Name>) {
-        self.containers += 1;
-        self.created_ns = self.created_ns.min(container.created_ns());
-        if let Some(name) = name {
-            let names = if name.is_digest { &mut self.digests } else { &mut self.tags };
-            let name = name.to_string();
-            if let Err(place) = names.binary_search(&name) {
-                names.insert(place, name);
-            }
+impl From<UnknownImage> for ApiError {
+    fn from(error: UnknownImage) -> ApiError {
+        match error {
+            UnknownImage::None(_) => ApiError::not_found(error.to_string()),
+            UnknownImage::Many(_) => ApiError::bad_parameter(error.to_string()),
         }
     }
-
-    /// As a pattern of `docker images` has it: a name with or without its tag, `*` for any part of it.
-    fn is_called(&self, pattern: &str) -> bool {
-        let repository = |name: &str| name.rsplit_once(['@', ':']).map_or(name.to_owned(), |(repo, _)| repo.to_owned());
-        self.tags.iter().chain(&self.digests).any(|name| fits(name, pattern) || fits(&repository(name), pattern))
-    }
-
-    fn labels(&self) -> BTreeMap<String, String> {
-        self.told.about.labels.clone()
-    }
-
-    /// One line of `docker images`. How large it is nobody has told; how many containers it has is told where docker counts them.
-    fn summary(&self, containers: i64) -> Value {
-        json!({
-            "Containers": containers,
-            "Created": self.created_ns / 1_000_000_000,
-            "Id": self.id,
-            "Labels": self.labels(),
-            "ParentId": "",
-            "RepoDigests": self.digests,
-            "RepoTags": self.tags,
-            "SharedSize": -1,
-            "Size": 0,
-        })
-    }
-
-    fn details(&self) -> Value {
-        let about = &self.told.about;
-        let process = &self.told.spec.main;
-        let set =
-            |names: &[String]| -> Value { Value::Object(names.iter().map(|name| (name.clone(), json!({}))).collect()) };
-        // where nobody tells which words are the image's, all may be
-        let is_told = !(about.entrypoint.is_empty() && about.cmd.is_empty());
-        let cmd = if is_told { &about.cmd } else { &process.argv };
-        let mut config = json!({
-            "Cmd": cmd,
-            "Entrypoint": about.entrypoint,
-            "Env": process.env.0,
-            "ExposedPorts": set(&about.exposed),
-            "Labels": about.labels,
-            "OnBuild": Value::Null,
-            "User": process.user,
-            "Volumes": set(&about.volumes),
-            "WorkingDir": process.dir,
-        });
-        if let Some(check) = &process.health {
-            config["Healthcheck"] = health(check);
-        }
-        json!({
-            "Id": self.id,
-            "RepoTags": self.tags,
-            "RepoDigests": self.digests,
-            "Parent": "",
-            "Comment": "",
-            "Created": timestamp::format(self.created_ns),
-            "DockerVersion": "",
-            "Author": "",
-            "Architecture": "amd64",
-            "Os": "linux",
-            "Size": 0,
-            "GraphDriver": { "Data": {}, "Name": "vm" },
-            "RootFS": { "Type": "layers", "Layers": [] },
-            "Metadata": { "LastTagTime": timestamp::format(self.created_ns) },
-            "Config": config,
-        })
-    }
-
-    fn history(&self) -> Value {
-        json!([{
-            "Comment": "its layers are with the machines that run it",
-            "Created": self.created_ns / 1_000_000_000,
-            "CreatedBy": "",
-            "Id": self.id,
-            "Size": 0,
-            "Tags": self.tags,
-        }])
-    }
 }
-
-/// Docker Engine API, `HealthConfig`: nanoseconds.
-fn health(check: &HealthCheck) -> Value {
-    let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let test: Vec<&str> = ["CMD"].into_iter().chain(check.argv.iter().map(String::as_str)).collect();
-    json!({
-        "Test": test,
-        "Interval": ns(check.interval),
-        "Timeout": ns(check.timeout),
-        "StartPeriod": ns(check.start_period),
-        "StartInterval": ns(check.start_interval),
-        "Retries": check.retries,
-    })
-}
-
-/// An image's name as docker shows it: without the registry and the folder that everybody means, and never without a tag.
-#[derive(Debug, PartialEq, Eq)]
-struct Name {
-    repository: String,
-    /// `:tag` or `@sha256:...`
-    version: String,
-    is_digest: bool,
-}
-
-impl Name {
-    fn parse(text: &str) -> Name {
-        let text = ["docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/"]
-            .iter()
-            .find_map(|prefix| text.strip_prefix(prefix))
-            .unwrap_or(text);
-        let name =
-            |repository: &str, version: String, is_digest| Name { repository: repository.into(), version, is_digest };
-        if let Some((repository, digest)) = text.split_once('@') {
-            // a tag beside a digest says nothing more
-            let bare = tag(repository).map_or(repository, |(repository, _)| repository);
-            return name(bare, format!("@{digest}"), true);
-        }
-        match tag(text) {
-            Some((repository, tag)) => name(repository, format!(":{tag}"), false),
-            None => name(text, ":latest".into(), false),
-        }
-    }
-
-    /// Of an image whose id nobody told: it is the same for all that have the name.
-    fn id(&self) -> String {
-        format!("sha256:{}", state::id_from(self.to_string()))
-    }
-}
-
-impl std::fmt::Display for Name {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", self.repository, self.version)
-    }
-}
-
-/// A colon before the last slash is a registry's port.
-fn tag(text: &str) -> Option<(&str, &str)> {
-    text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
-}
-
-/// Whether a name is as a pattern with `*` for anything.
-fn fits(name: &str, pattern: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return name == pattern };
-    let Some(name) = name.strip_prefix(first) else { return false };
-    (0..=name.len()).filter(|&at| name.is_char_boundary(at)).any(|at| fits(&name[at..], rest))
-}
-
-#[cfg(test)]
-mod tests;

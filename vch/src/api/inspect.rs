@@ -23,6 +23,7 @@ use super::endpoints::{bindings, network_settings, ports};
 use super::error::ApiError;
 use super::json;
 use super::query::Params;
+use super::volumes;
 use crate::containers::{Container, State as ContainerState, Told, human};
 use crate::maker::{RUNTIME, Sizes};
 use crate::timestamp;
@@ -135,7 +136,7 @@ pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
         "ExecIDs": if execs.is_empty() { Value::Null } else { execs.into() },
         "HostConfig": made.as_ref().map_or_else(|| host_config(told), made::host_config),
         "GraphDriver": { "Data": graph(container, told), "Name": driver(told) },
-        "Mounts": mounts(told),
+        "Mounts": mounts(container, told),
         "Config": match &made {
             Some(made) => made::config(&container.id, made),
             None => config(container, told),
@@ -402,7 +403,10 @@ pub(super) fn network_mode(told: Option<&Told>) -> String {
 }
 
 /// `Mounts`: what else than the image lies in the container.
-pub(super) fn mounts(told: Option<&Told>) -> Vec<Value> {
+pub(super) fn mounts(container: &Container, told: Option<&Told>) -> Vec<Value> {
+    if let Some(made) = container.made() {
+        return volumes::mounts(&made.mounts);
+    }
     let mounts = told.map(|told| told.spec.mounts.as_slice()).unwrap_or_default();
     mounts.iter().map(mount).collect()
 }

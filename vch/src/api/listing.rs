@@ -147,7 +147,11 @@ impl Wanted {
             let mut names = spec.into_iter().flat_map(|spec| &spec.networks).map(|network| &network.name);
             names.any(|name| name == wanted || network_id(name).starts_with(wanted))
         };
+        let made = container.made().map(|made| made.mounts).unwrap_or_default();
         let volume = |wanted: &str| {
+            if made.iter().any(|mount| mount.volume() == Some(wanted)) {
+                return true;
+            }
             let mut mounts = spec.into_iter().flat_map(|spec| &spec.mounts);
             mounts.any(|mount| mount.name == wanted || mount.destination == wanted)
         };
@@ -230,7 +234,7 @@ fn summary(container: &Container) -> Value {
         "Status": condition.status(&container.state(), now_ns()),
         "HostConfig": { "NetworkMode": endpoints::mode(container).unwrap_or_else(|| inspect::network_mode(told)) },
         "NetworkSettings": { "Networks": endpoints::networks(container, told, machine.as_ref()) },
-        "Mounts": inspect::mounts(told),
+        "Mounts": inspect::mounts(container, told),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Networks and volumes: this host's own, and what the specs of containers name whose machines are made elsewhere.
+//! Networks: this host's own, and what the specs of containers name whose machines are made elsewhere.
 //!
 //! It decides how a network is shown. What is done to them: [`changes`].
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::{delete, get};
+use axum::routing::get;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
@@ -24,12 +24,7 @@ use crate::timestamp;
 
 /// Their paths.
 pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/networks", get(list))
-        .route("/networks/{id}", get(inspect))
-        .merge(changes::routes())
-        .route("/volumes", get(volumes))
-        .route("/volumes/{name}", get(no_volume).merge(delete(no_volume)))
+    Router::new().route("/networks", get(list)).route("/networks/{id}", get(inspect)).merge(changes::routes())
 }
 
 /// The containers that are on each network.
@@ -189,14 +184,4 @@ fn member(network: &str, container: &Container) -> (String, Value) {
         "IPv6Address": prefixed("GlobalIPv6Address", "GlobalIPv6PrefixLen"),
     });
     (container.id.clone(), shown)
-}
-
-/// Volumes are disks of machines, and nobody's but theirs.
-async fn volumes(params: Params) -> Result<Response, ApiError> {
-    Filters::read(&params, &["dangling", "driver", "label", "name"])?;
-    Ok(json::json(&json!({ "Volumes": [], "Warnings": null })))
-}
-
-async fn no_volume(Path(name): Path<String>) -> ApiError {
-    ApiError::not_found(format!("get {name}: no such volume"))
 }

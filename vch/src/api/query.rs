@@ -27,6 +27,11 @@ impl Params {
         value.filter(|value| !value.is_empty())
     }
 
+    /// All values of that name.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// A value that must be there.
     pub(super) fn required(&self, name: &str) -> Result<&str, ApiError> {
         self.text(name).ok_or_else(|| ApiError::bad_parameter(format!("the parameter {name} is missing")))

@@ -29,7 +29,8 @@ pub(super) const MAKES: &str = "this host does not make machines: make the conta
 pub(super) const PAUSES: &str = "a containerVM is paused where it was made: suspend the virtual machine there";
 pub(super) const NETWORKS: &str =
     "networks of containerVMs are made where the machines are: give the machine a card there";
-const VOLUMES: &str = "volumes of containerVMs are disks of their machines: attach one where the machine was made";
+pub(super) const VOLUMES: &str =
+    "volumes of containerVMs are disks of their machines: attach one where the machine was made";
 const BUILDS: &str =
     "this host does not build images: build the image elsewhere, and make a containerVM of it with vch run or vch vmx";
 const CHECKPOINTS: &str = "checkpoints of containerVMs are snapshots: take one where the machine was made";
@@ -37,7 +38,7 @@ const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in 
 const PLUGINS: &str = "this host has no plugins";
 
 /// What answers 501.
-pub(super) static REFUSED: [Refused; 20] = [
+pub(super) static REFUSED: &[Refused] = &[
     refused(
         Method::POST,
         "/containers/{id}/update",
@@ -57,8 +58,6 @@ pub(super) static REFUSED: [Refused; 20] = [
     refused(Method::POST, "/session", BUILDS),
     refused(Method::POST, "/grpc", BUILDS),
     refused(Method::POST, "/auth", LOGINS),
-    refused(Method::POST, "/volumes/create", VOLUMES),
-    refused(Method::POST, "/volumes/prune", VOLUMES),
     refused(Method::PUT, "/volumes/{name}", VOLUMES),
     refused(Method::GET, "/plugins/privileges", PLUGINS),
     refused(Method::POST, "/plugins/pull", PLUGINS),
@@ -101,7 +100,7 @@ const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm ini
 /// Their paths. `served` has paths of the same names by other methods.
 pub(super) fn routes() -> Router<Arc<Api>> {
     let mut router = Router::new();
-    for Refused { method, path, why } in &REFUSED {
+    for Refused { method, path, why } in REFUSED {
         let answer = async |body: Body| {
             heard(body).await;
             ApiError::not_implemented(*why)

@@ -206,7 +206,7 @@ async fn trap_13_every_refusal_is_json_under_the_plainest_content_type() {
 #[tokio::test]
 async fn what_is_not_done_says_so_in_a_sentence() {
     let served = Served::new();
-    for refused::Refused { method, path, why } in &refused::REFUSED {
+    for refused::Refused { method, path, why } in refused::REFUSED {
         let path = path.replace("{id}", "web").replace("{*name}", "a/b").replace("{name}", "x");
         let answer = served.ask(&format!("{method} /v1.50{path}"), "").await;
         assert_eq!((answer.status(), answer.message().as_str()), (501, *why), "{path}");
@@ -221,7 +221,7 @@ async fn what_is_not_done_says_so_in_a_sentence() {
 #[test]
 fn the_document_names_what_is_refused_and_why() {
     let document = include_str!("../../../docs/docker-api.md");
-    for refused::Refused { method, path, why } in &refused::REFUSED {
+    for refused::Refused { method, path, why } in refused::REFUSED {
         let line = format!("| `{method} {path}` | {why} |");
         assert!(document.contains(&line), "docs/docker-api.md has no line {line}");
     }

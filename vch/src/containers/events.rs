@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use super::{Container, network_driver, network_id};
 use crate::lock::locked;
 use crate::timestamp::now_ns;
+use crate::volumes::DRIVER;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,28 @@ impl Events {
             attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             time_ns: now_ns(),
         });
+    }
+
+    /// Tells of a volume.
+    pub(crate) fn volume(&self, name: &str, action: &str, more: &[(&str, String)]) {
+        let mut attributes: BTreeMap<String, String> =
+            more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        attributes.insert("driver".into(), DRIVER.into());
+        self.tell(Event { kind: "volume", action: action.into(), id: name.into(), attributes, time_ns: now_ns() });
+    }
+
+    /// Tells of each volume of a container whose machine is made here: `mount` or `unmount`.
+    pub(super) fn volumes(&self, container: &Container, action: &str) {
+        for mount in container.made().into_iter().flat_map(|made| made.mounts) {
+            let Some(name) = mount.volume() else { continue };
+            let mut more = vec![("container", container.id.clone())];
+            if action == "mount" {
+                more.push(("destination", mount.destination.clone()));
+                more.push(("propagation", String::new()));
+                more.push(("read/write", (!mount.read_only).to_string()));
+            }
+            self.volume(name, action, &more);
+        }
     }
 
     pub(crate) fn tell(&self, mut event: Event) {

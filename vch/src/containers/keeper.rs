@@ -204,6 +204,7 @@ pub(super) fn pass(containers: &Containers, container: &Arc<Container>, state: S
         State::Running(_) => {
             container.runs();
             containers.events.networks(container, "connect");
+            containers.events.volumes(container, "mount");
             containers.events.container(container, "start", &[]);
         }
         // it was told how it ended
@@ -212,12 +213,14 @@ pub(super) fn pass(containers: &Containers, container: &Arc<Container>, state: S
             // it ran, and nobody saw it
             if exited.started_ns != 0 && !container.state().is_running() {
                 containers.events.networks(container, "connect");
+                containers.events.volumes(container, "mount");
                 containers.events.container(container, "start", &[]);
             }
             let seconds = exited.finished_ns.saturating_sub(exited.started_ns) / 1_000_000_000;
             let seconds = if exited.started_ns == 0 { 0 } else { seconds };
             let attributes = [("execDuration", seconds.to_string()), ("exitCode", exited.code.to_string())];
             containers.events.networks(container, "disconnect");
+            containers.events.volumes(container, "unmount");
             if container.take_stop_asked() {
                 containers.events.container(container, "stop", &[]);
             }

@@ -275,7 +275,11 @@ impl Maker {
     }
 
     /// Forgets it and all that is its own, for who has begun its removal. Its machine is off.
-    pub(super) async fn forget(self: &Arc<Self>, container: &Arc<Container>, _volumes: bool) -> Result<()> {
+    pub(super) async fn forget(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
+        // who waits for its end finds nothing of it
+        if volumes {
+            self.remove_own(container).await;
+        }
         let removed = self.containers.remove(container).await;
         if removed.is_err() {
             container.change_now(|now| now.removing = false);

@@ -13,6 +13,7 @@ use anyhow::anyhow;
 use bollard_stubs::models::ContainerCreateBody;
 use tokio::time::sleep;
 
+use super::mounts::Settled;
 use super::restarts::Policy;
 use super::{Made, MakeError, Maker, console};
 use crate::containers::{Container, Exited, State};
@@ -21,6 +22,7 @@ use crate::networks::Turn;
 use crate::serve::say;
 use crate::state;
 use crate::timestamp::now_ns;
+use crate::volumes::Held;
 
 /// What a start has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +42,25 @@ impl Maker {
         let image = self.images.find(asked.image.as_deref().unwrap_or_default())?;
         let joined = self.networks.joins(&asked, &image.config.exposed_ports)?;
         let (id, created_ns) = (state::new_id()?, now_ns());
-        let made = Made { asked, image_id: image.id.clone() };
         let name = name.map_or_else(|| id[..12].to_owned(), |name| name.trim_start_matches('/').to_owned());
-        let (maker, planned_id, planned_name, planned_made) = (self.clone(), id.clone(), name.clone(), made.clone());
+        self.containers.check_name(&name)?;
+        let (maker, planned_id, planned_name) = (self.clone(), id.clone(), name.clone());
         let planned_joined = joined.clone();
         let planned = tokio::task::spawn_blocking(move || {
-            maker.plan(&planned_id, &planned_name, &planned_made, &planned_joined, created_ns)
+            let Settled { mounts, new } = maker.settle_mounts(&asked, &image.config)?;
+            let made = Made { asked, image_id: image.id.clone(), mounts };
+            let planned = maker.plan(&planned_id, &planned_name, &made, &planned_joined, created_ns);
+            let planned = planned.inspect_err(|_| maker.unmake(&new))?;
+            Ok::<_, MakeError>((made, new, planned))
         });
-        let planned = planned.await.map_err(anyhow::Error::from)??;
+        let (made, new, planned) = planned.await.map_err(anyhow::Error::from)??;
         let keys = planned.keys();
         let told = wire::guestinfo::without_key(&keys, &self.key.link_key(&id)).map_err(anyhow::Error::from)?;
-        let container = self.containers.create(&id, &name, made, &told.0)?;
+        let container = self.containers.create(&id, &name, made, &told.0).inspect_err(|_| self.unmake(&new))?;
         container.set_joined(joined);
+        for volume in &new {
+            self.containers.events.volume(volume, "create", &[]);
+        }
         self.containers.events.container(&container, "create", &[]);
         Ok(container)
     }
@@ -97,7 +106,7 @@ impl Maker {
         container.change_now(|now| (now.ending, now.cut, now.starting) = (None, false, true));
         container.change_power(|power| power.starting = true);
         container.journal.resume();
-        let (powered, turn) = match self.power_on(container, made).await {
+        let (powered, turn, held) = match self.power_on(container, made).await {
             Ok(powered) => powered,
             Err(error) => {
                 container.change_now(|now| now.starting = false);
@@ -111,7 +120,7 @@ impl Maker {
                 return Err(error);
             }
         };
-        self.attend(container, powered, turn);
+        self.attend(container, powered, turn, Some(held));
         let seen = life.wait_for(|life| life.state.is_running() || life.exits > exits || life.removed).await;
         match seen.map(|life| life.state.clone()) {
             Ok(State::Exited(exited)) if exited.started_ns == 0 => Err(match exited.error.is_empty() {
@@ -123,17 +132,22 @@ impl Maker {
     }
 
     /// Its networks first: they are given back where the machine does not come on.
-    async fn power_on(self: &Arc<Self>, container: &Arc<Container>, made: Made) -> Result<(Powered, Turn), MakeError> {
-        let exposed = self.images.find(&made.image_id)?.config.exposed_ports.clone();
+    async fn power_on(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        made: Made,
+    ) -> Result<(Powered, Turn, Held), MakeError> {
+        let exposed = self.images.of_container(&made.image_id)?.config.exposed_ports.clone();
         let (cards, turn) = self.networks.join(container, &exposed).await?;
-        let (maker, of) = (self.clone(), container.clone());
-        let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made, cards));
+        let (maker, of, of_made) = (self.clone(), container.clone(), made.clone());
+        let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &of_made, cards));
         let powered = async {
+            let held = self.hold(container, &made).await?;
             let machine = machine.await.map_err(anyhow::Error::from)??;
-            Ok::<_, MakeError>(self.hypervisor.power_on(container.dir(), &machine).await?)
+            Ok::<_, MakeError>((self.hypervisor.power_on(container.dir(), &machine).await?, held))
         };
-        let powered = powered.await.inspect_err(|_| self.networks.leave(container, turn))?;
-        Ok((powered, turn))
+        let (powered, held) = powered.await.inspect_err(|_| self.networks.leave(container, turn))?;
+        Ok((powered, turn, held))
     }
 
     /// No machine was powered on: docker shows why at the container.
@@ -144,7 +158,13 @@ impl Maker {
     }
 
     /// Sees a machine through until it is off.
-    pub(super) fn attend(self: &Arc<Self>, container: &Arc<Container>, powered: Powered, turn: Turn) {
+    pub(super) fn attend(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        powered: Powered,
+        turn: Turn,
+        held: Option<Held>,
+    ) {
         container.change_now(|now| now.powered = Some(powered.clone()));
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
@@ -158,6 +178,8 @@ impl Maker {
             };
             // whoever hears of its end finds its addresses and ports free
             maker.networks.leave(&container, turn);
+            // the next machine may have them
+            drop(held);
             if let Err(error) = maker.hypervisor.forget(container.dir()) {
                 say(&format!("{}: {error:#}", container.name()));
             }

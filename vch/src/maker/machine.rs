@@ -18,6 +18,7 @@ use crate::image_store::StoredImage;
 use crate::networks::Joined;
 use crate::plan::{self, Asked, Plan, TOP_SERIAL};
 use crate::vm::{Card, Disk, Format, LinkEnd, Machine, qemu};
+use crate::volumes;
 
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
@@ -29,8 +30,9 @@ impl Maker {
         joined: &[Joined],
         created_ns: u64,
     ) -> Result<Planned, MakeError> {
-        let image = self.images.find(&made.image_id)?;
-        let Wishes { args, image: said, seccomp, memory_limit, size } = super::wishes::read(&made.asked)?;
+        let image = self.images.of_container(&made.image_id)?;
+        let Wishes { mut args, image: said, seccomp, memory_limit, size } = super::wishes::read(&made.asked)?;
+        args.disks.mount = self.mount_args(made)?;
         let disks = self.images.disks(&image)?;
         let layers: Vec<String> = disks.iter().map(|disk| disk.serial.clone()).collect();
         let mut variables = Vec::new();
@@ -88,6 +90,9 @@ impl Maker {
             read_only: false,
             transient: made.asked.host_config.as_ref().and_then(|host| host.auto_remove).unwrap_or_default(),
         });
+        for volume in &planned.plan.volumes {
+            disks.push(volumes::held(volume, &self.volumes.store)?);
+        }
         let guestinfo = dir.join(GUESTINFO);
         write_private(&guestinfo, planned.keys().to_string().as_bytes())?;
         let Planned { args, plan, .. } = planned;

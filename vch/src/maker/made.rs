@@ -10,4 +10,7 @@ pub(crate) struct Made {
     pub(crate) asked: ContainerCreateBody,
     /// The image's id: `sha256:` and 64 hexadecimal digits. Its name may lead to another one by now.
     pub(crate) image_id: String,
+    /// What is mounted in it, as it was settled when it was created.
+    #[serde(default)]
+    pub(crate) mounts: Vec<super::mounts::MountPoint>,
 }

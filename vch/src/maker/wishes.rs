@@ -7,7 +7,6 @@
 //!
 //! It decides which of docker's wishes a virtual machine cannot meet, and says why. What a network or a volume is, others decide.
 
-mod disks;
 mod limits;
 mod merge;
 mod refused;
@@ -95,7 +94,6 @@ pub(super) fn read(asked: &ContainerCreateBody) -> Result<Wishes, Refusal> {
     args.network.network = if isolated { Network::None } else { Network::User };
     args.disks.form = DiskForm::Layers;
     args.disks.read_only = host.readonly_rootfs.unwrap_or_default();
-    disks::read(&mut args.disks, &host)?;
     let memory_limit = limits::read(&mut args.machine, &host)?;
     machine(&mut args, &host)?;
     let image = ImageConfig {

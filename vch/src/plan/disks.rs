@@ -3,7 +3,7 @@
 use wire::spec::{DiskId, Mount, Root, Source, Top};
 
 use super::PlanError;
-use crate::cli::run::disks::{self, Backing, DiskArgs, MountArg, TmpfsArg, VolumeArg};
+use crate::cli::run::disks::{self, Backing, DiskArgs, MountArg, ServerArg, TmpfsArg, VolumeArg};
 
 /// A disk that a mount is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,13 @@ pub struct Volume {
     pub read_only: bool,
     /// Bytes, if it is made now and somebody said.
     pub size: Option<u64>,
+}
+
+impl Volume {
+    /// Whether this is the disk that goes by that.
+    pub fn is(&self, id: &DiskId) -> bool {
+        matches!(id, DiskId::Serial(serial) if *serial == self.serial)
+    }
 }
 
 /// The serial number of the disk that takes what the container writes over layers.
@@ -61,11 +68,9 @@ pub(super) fn mounts(args: &DiskArgs, image: &[String]) -> Result<(Vec<Mount>, V
     for (number, mount) in all.into_iter().enumerate() {
         mounts.push(match mount {
             MountArg::Volume(VolumeArg { backing, destination, read_only, seed, size }) => {
-                let serial = format!("vch-volume-{number}");
-                volumes.push(Volume { serial: serial.clone(), backing, read_only, size });
                 // nobody can write to a disk that is attached read-only
                 let seed = seed && !read_only;
-                let source = Source::Disk(DiskId::Serial(serial));
+                let source = Source::Disk(disk(&mut volumes, number, backing, read_only, size));
                 Mount { name: format!("volume{number}"), source, destination, read_only, seed }
             }
             MountArg::Tmpfs(TmpfsArg { destination, size, mode, exec, read_only }) => Mount {
@@ -75,15 +80,33 @@ pub(super) fn mounts(args: &DiskArgs, image: &[String]) -> Result<(Vec<Mount>, V
                 read_only,
                 seed: false,
             },
+            MountArg::Server(ServerArg { host, path, options, destination, read_only, seed }) => {
+                let (name, source) = (format!("server{number}"), Source::Nfs { host, path, options });
+                Mount { name, source, destination, read_only, seed: seed && !read_only }
+            }
         });
     }
     Ok((mounts, volumes))
+}
+
+/// The disk of a mount. What has a name may be mounted twice, and is one disk, which is written to if one of its mounts is.
+fn disk(volumes: &mut Vec<Volume>, number: usize, backing: Backing, read_only: bool, size: Option<u64>) -> DiskId {
+    let same = volumes.iter_mut().find(|other| backing != Backing::Anonymous && other.backing == backing);
+    if let Some(same) = same {
+        same.read_only &= read_only;
+        same.size = same.size.or(size);
+        return DiskId::Serial(same.serial.clone());
+    }
+    let serial = format!("vch-volume-{number}");
+    volumes.push(Volume { serial: serial.clone(), backing, read_only, size });
+    DiskId::Serial(serial)
 }
 
 fn destination(mount: &MountArg) -> &str {
     match mount {
         MountArg::Volume(volume) => &volume.destination,
         MountArg::Tmpfs(tmpfs) => &tmpfs.destination,
+        MountArg::Server(server) => &server.destination,
     }
 }
 

@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use wire::spec::Source;
 
 use crate::cli::RunArgs;
 use crate::cli::run::disks::Backing;
-use crate::plan::{Plan, TOP_SERIAL};
+use crate::plan::{Plan, TOP_SERIAL, Volume};
 use crate::state::{About, Container};
 use crate::vm::vsock::Vsock;
 use crate::vm::{Accel, Boot, Card, CardEnd, Disk, Format, LinkEnd, Machine, overlay, ports, qemu};
@@ -95,14 +96,15 @@ impl Parts<'_> {
     }
 
     fn mounts(&self) -> Vec<String> {
-        let mut volumes = self.plan.volumes.iter();
         let mounts = self.plan.spec.mounts.iter().map(|mount| {
             let source = match &mount.source {
-                wire::spec::Source::Memory { .. } => "tmpfs".to_owned(),
-                _ => match volumes.next().map(|volume| (&volume.backing, &volume.serial)) {
-                    Some((Backing::Named(name), _)) => name.clone(),
-                    Some((Backing::File(path), _)) => path.display().to_string(),
-                    Some((Backing::Anonymous, serial)) => format!("{serial}.raw"),
+                Source::Memory { .. } => "tmpfs".to_owned(),
+                Source::Nfs { host, path, .. } => format!("{host}:{path}"),
+                // two mounts may be on one disk
+                Source::Disk(id) => match self.plan.volumes.iter().find(|volume| volume.is(id)) {
+                    Some(Volume { backing: Backing::Named(name), .. }) => name.clone(),
+                    Some(Volume { backing: Backing::File(path), .. }) => path.display().to_string(),
+                    Some(Volume { backing: Backing::Anonymous, serial, .. }) => format!("{serial}.raw"),
                     None => String::new(),
                 },
             };

@@ -48,23 +48,16 @@ impl Files {
             if self.disks.len() == MOST_DISKS {
                 bail!("{} volumes: one controller holds {} beside the root", volumes.len(), MOST_DISKS - 1);
             }
-            let (name, uuid) = match &volume.backing {
-                Backing::Named(name) => (name.clone(), self.new_volume(name, volume.size)?),
-                Backing::Anonymous => {
-                    let name = format!("volume{number}");
-                    let uuid = self.new_volume(&name, volume.size)?;
-                    (name, uuid)
-                }
-                Backing::File(path) => {
-                    let name = format!("volume{number}");
-                    (name.clone(), self.foreign(path, &name)?)
-                }
+            let uuid = match &volume.backing {
+                Backing::Named(name) => self.new_volume(name, volume.size)?,
+                Backing::Anonymous => self.new_volume(&format!("volume{number}"), volume.size)?,
+                Backing::File(path) => self.foreign(path, &format!("volume{number}"))?,
             };
             let known = Source::Disk(DiskId::Serial(volume.serial.clone()));
-            let Some(mount) = mounts.iter_mut().find(|mount| mount.source == known) else {
-                bail!("volume {name} is mounted nowhere");
-            };
-            mount.source = Source::Disk(DiskId::Uuid(uuid));
+            // one disk may be mounted twice
+            for mount in mounts.iter_mut().filter(|mount| mount.source == known) {
+                mount.source = Source::Disk(DiskId::Uuid(uuid.clone()));
+            }
         }
         Ok(mounts)
     }

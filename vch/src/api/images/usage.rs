@@ -1,4 +1,4 @@
-//! Docker system df. What containers and images take is on the disks of machines, and this host does not see those: sizes are 0.
+//! Docker system df. What a container has written is on its machine's disk; where this host keeps no images either, sizes are 0.
 
 use std::sync::Arc;
 
@@ -6,28 +6,41 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::known;
+use super::{kept, known, users};
 use crate::api::Api;
+use crate::api::error::ApiError;
 use crate::api::json;
 use crate::api::listing;
+use crate::api::volumes;
 
 /// Its path.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/system/df", get(usage))
 }
 
-async fn usage(State(api): State<Arc<Api>>) -> Response {
-    let known = known(&api.containers);
-    let images: Vec<Value> =
-        known.values().map(|image| image.summary(i64::try_from(image.containers).unwrap_or(i64::MAX))).collect();
+async fn usage(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    let (size, images) = match &api.maker {
+        None => (0, known::usage(&api.containers)),
+        Some(maker) => {
+            let (all, users) = (maker.images.list(), users(maker));
+            let shared = kept::shared(&all);
+            let summary = |image: &Arc<_>| {
+                let image: &crate::image_store::StoredImage = image;
+                let containers = users.iter().filter(|user| user.image == image.id).count();
+                let shared = shared.get(&image.id).copied().unwrap_or_default();
+                kept::summary(image, i64::try_from(containers).unwrap_or(i64::MAX), kept::signed(shared))
+            };
+            (kept::layers_size(&all), all.iter().map(summary).collect())
+        }
+    };
     let containers = listing::with_sizes(&api).await;
-    json::json(&json!({
-        "LayersSize": 0,
+    Ok(json::json(&json!({
+        "LayersSize": size,
         "Images": images,
         "Containers": containers,
-        "Volumes": [],
+        "Volumes": volumes::usage(&api).await?,
         "BuildCache": [],
-    }))
+    })))
 }

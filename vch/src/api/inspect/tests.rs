@@ -111,7 +111,7 @@ async fn every_field_of_dockers_is_there_of_a_container_made_here() {
             "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 }, "Runtime": "tether",
         },
     });
-    let made = Made { asked: serde_json::from_value(asked).unwrap(), image_id: "sha256:ab".into() };
+    let made = Made { asked: serde_json::from_value(asked).unwrap(), image_id: "sha256:ab".into(), mounts: Vec::new() };
     let spec = wire::guestinfo::write(&told().spec).to_string();
     let container = containers.create(&"ab".repeat(32), "web", made, &spec).unwrap();
     let whole = details(&container, Vec::new());

@@ -72,11 +72,24 @@ pub struct TmpfsArg {
     pub read_only: bool,
 }
 
-/// What `--mount` mounts.
+/// A directory of a file server, which the guest itself mounts: nfs(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerArg {
+    pub host: String,
+    pub path: String,
+    pub options: String,
+    pub destination: String,
+    pub read_only: bool,
+    /// Filled from the image while it is empty.
+    pub seed: bool,
+}
+
+/// What is mounted. Docker's API alone asks for servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountArg {
     Volume(VolumeArg),
     Tmpfs(TmpfsArg),
+    Server(ServerArg),
 }
 
 /// Parses `-v`.
@@ -195,7 +208,7 @@ fn backing(source: &str) -> Result<Backing, String> {
         return Ok(Backing::Anonymous);
     }
     let path = PathBuf::from(source);
-    if DISK_IMAGES.iter().any(|ending| source.ends_with(ending)) || path.is_file() && source.contains('/') {
+    if is_disk_image(source) || path.is_file() && source.contains('/') {
         return Ok(Backing::File(path));
     }
     if source.contains('/') || source == "." || source == ".." || source.starts_with('~') {
@@ -206,6 +219,11 @@ fn backing(source: &str) -> Result<Backing, String> {
         true => Ok(Backing::Named(source.to_owned())),
         false => Err(format!("{source:?} is no name of a volume: letters, digits, `_`, `.` and `-`")),
     }
+}
+
+/// By its name, a file that holds a disk.
+pub fn is_disk_image(path: &str) -> bool {
+    DISK_IMAGES.iter().any(|ending| path.ends_with(ending))
 }
 
 fn flag(key: &str, value: &str) -> Result<bool, String> {
