@@ -24,10 +24,7 @@ use crate::timestamp;
 
 /// Their paths.
 pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/networks", get(list))
-        .route("/networks/{id}", get(inspect))
-        .merge(changes::routes())
+    Router::new().route("/networks", get(list)).route("/networks/{id}", get(inspect)).merge(changes::routes())
 }
 
 /// The containers that are on each network.

@@ -8,8 +8,7 @@
 //! It decides when addresses and ports are taken, and what docker says when they cannot be.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -142,7 +141,7 @@ impl Networks {
         let switch = self.switch(&self.find(&main.network)?).await?;
         let mut held = Vec::new();
         for one in wanted {
-            let ports = bind(&switch, lease, *one).await.map_err(|error| {
+            let port = bind(&switch, lease, *one).await.map_err(|error| {
                 let endpoint = &id_from(format!("endpoint {} {}", main.network, container.id))[..64];
                 let name = container.name();
                 let why = self.explain(&error, *one, lease);
@@ -150,14 +149,13 @@ impl Networks {
                     "driver failed programming external connectivity on endpoint {name} ({endpoint}): {why}"
                 ))
             })?;
-            for port in ports {
-                let at = port.at();
-                lease.ports.push(Bound { udp: one.udp, address: at.ip(), host: at.port(), port: one.port });
-                held.push(port);
-            }
+            let at = port.at();
+            lease.ports.push(Bound { udp: one.udp, address: at.ip(), host: at.port(), port: one.port });
+            held.push(port);
         }
         if let Some(plugged) = locked(&self.plugged).get_mut(&container.id) {
-            plugged.ports = held;
+            // a card that goes leaves those that lead elsewhere
+            plugged.ports.extend(held);
         }
         container.set_joined(all);
         Ok(())
@@ -165,22 +163,17 @@ impl Networks {
 
     /// Why a port cannot be had, in docker's words: it tells its own containers' from others'.
     fn explain(&self, error: &anyhow::Error, wanted: Wanted, lease: &Lease) -> String {
-        let at = SocketAddr::new(wanted.address, wanted.host.0);
-        let in_use = error.chain().any(|cause| {
-            cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::AddrInUse)
-        });
-        if !in_use {
-            return format!("failed to bind host port for {at}: {error:#}");
-        }
+        let why = format!("{error:#}");
         let is_ours = self.containers.list().iter().filter_map(|other| other.joined()).any(|all| {
-            let ports = all.iter().filter_map(|one| one.lease.as_ref()).flat_map(|lease| &lease.ports);
-            ports.into_iter().any(|bound| (bound.udp, bound.host) == (wanted.udp, wanted.host.0))
+            let mut ports = all.iter().filter_map(|one| one.lease.as_ref()).flat_map(|lease| &lease.ports);
+            ports.any(|bound| (bound.udp, bound.host) == (wanted.udp, wanted.host.0))
         });
-        let protocol = if wanted.udp { "udp" } else { "tcp" };
-        match is_ours {
-            true => format!("Bind for {at} failed: port is already allocated"),
-            false => {
+        match why.contains(ALLOCATED) && !is_ours {
+            false => why,
+            true => {
+                let at = SocketAddr::new(wanted.address, wanted.host.0);
                 let to = SocketAddr::new(IpAddr::V4(lease.address), wanted.port);
+                let protocol = if wanted.udp { "udp" } else { "tcp" };
                 format!("failed to bind host port for {at}:{to}/{protocol}: address already in use")
             }
         }
@@ -218,17 +211,11 @@ impl Networks {
         container: &Arc<Container>,
         bound: &[Bound],
     ) -> Result<(), NetworkError> {
-        let wanted = |bound: &Bound| {
+        let wanted = bound.iter().map(|bound| {
             let Bound { udp, address, host, port } = *bound;
             Wanted { port, udp, address, host: (host, host) }
-        };
-        // one of all the host's addresses brings its like of IPv6 with it
-        let own: Vec<Wanted> = bound
-            .iter()
-            .filter(|bound| !bound.address.is_unspecified() || bound.address.is_ipv4())
-            .map(wanted)
-            .collect();
-        self.publish(container, &own).await
+        });
+        self.publish(container, &wanted.collect::<Vec<_>>()).await
     }
 
     /// Gives back what a machine had that is off, or whose process has ended. A later start has its own.
@@ -272,26 +259,20 @@ impl Networks {
     }
 }
 
-/// The port, or the first of its range that is free. One at all of the host's addresses is one of IPv6, too, where the host has that.
-async fn bind(switch: &Switch, lease: &Lease, wanted: Wanted) -> Result<Vec<PublishedPort>> {
+/// The port, or the first of its range that is free.
+async fn bind(switch: &Switch, lease: &Lease, wanted: Wanted) -> Result<PublishedPort> {
     let to = (IpAddr::V4(lease.address), wanted.port);
     let (first, last) = wanted.host;
-    let mut refused = None;
-    for host in first..=last {
+    let mut host = first;
+    loop {
         match switch.publish(wanted.protocol(), SocketAddr::new(wanted.address, host), to).await {
-            Ok(port) => {
-                let mut ports = vec![port];
-                if wanted.address == ports::ANY {
-                    let six = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), ports[0].at().port());
-                    ports.extend(switch.publish(wanted.protocol(), six, to).await.ok());
-                }
-                return Ok(ports);
-            }
-            Err(error) => refused = Some(error),
+            Err(_) if host < last => host += 1,
+            done => return done,
         }
     }
-    Err(refused.unwrap_or_else(|| anyhow::anyhow!("no port was asked for")))
 }
 
+/// Docker's words for a port that somebody has, as the switch says them.
+const ALLOCATED: &str = "port is already allocated";
 /// Of a network whose maker wants no other.
 const MTU: u16 = 1500;
