@@ -41,6 +41,8 @@ pub(crate) struct Containers {
     /// From a cut until a machine that has not come back counts as gone.
     lost_after: Duration,
     all: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// The ids of containers that are being written down, by their names.
+    coming: Mutex<BTreeMap<String, String>>,
     pub(crate) events: Events,
 }
 
@@ -74,8 +76,8 @@ impl Containers {
     /// The same; a machine that has been away for `lost_after` is gone, but may come back all the same.
     pub(crate) fn open_with(dir: &Path, journal_limit: u64, lost_after: Duration) -> Result<Arc<Containers>> {
         make_dir(dir)?;
-        let all = Mutex::default();
-        let containers = Containers { dir: dir.to_owned(), journal_limit, lost_after, all, events: Events::new() };
+        let (dir_of, all, coming, events) = (dir.to_owned(), Mutex::default(), Mutex::default(), Events::new());
+        let containers = Containers { dir: dir_of, journal_limit, lost_after, all, coming, events };
         let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
@@ -130,26 +132,31 @@ impl Containers {
 
     /// A container may have this name.
     pub(crate) fn check_name(&self, name: &str) -> Result<(), NameError> {
-        let all = locked(&self.all);
-        match all.values().find(|other| other.name() == name) {
+        self.is_free(&locked(&self.all), name)
+    }
+
+    fn is_free(&self, all: &BTreeMap<String, Arc<Container>>, name: &str) -> Result<(), NameError> {
+        let has = all.values().find(|other| other.name() == name).map(|other| other.id.clone());
+        match has.or_else(|| locked(&self.coming).get(name).cloned()) {
             _ if !is_name(name) => Err(NameError::Invalid(name.into())),
-            Some(other) => Err(NameError::Taken { name: name.into(), id: other.id.clone() }),
+            Some(id) => Err(NameError::Taken { name: name.into(), id }),
             None => Ok(()),
         }
     }
 
-    /// Writes down a container that is to have a machine of this host's.
+    /// Writes down a container that is to have a machine of this host's. It blocks.
     pub(crate) fn create(&self, id: &str, name: &str, made: Made, told: &str) -> Result<Arc<Container>, MakeError> {
-        if !is_name(name) {
-            return Err(NameError::Invalid(name.into()).into());
+        {
+            let all = locked(&self.all);
+            self.is_free(&all, name)?;
+            locked(&self.coming).insert(name.into(), id.into());
         }
-        let mut all = locked(&self.all);
-        if let Some(other) = all.values().find(|other| other.name() == name) {
-            return Err(NameError::Taken { name: name.into(), id: other.id.clone() }.into());
-        }
-        let container = Container::created(id, name, &self.dir.join(id), (made, told), self.journal_limit)?;
+        // others are found meanwhile: disks are slow
+        let container = Container::created(id, name, &self.dir.join(id), (made, told), self.journal_limit);
         record::keep_room(&self.dir);
-        let container = Arc::new(container);
+        let mut all = locked(&self.all);
+        locked(&self.coming).remove(name);
+        let container = Arc::new(container?);
         all.insert(id.into(), container.clone());
         Ok(container)
     }
@@ -190,14 +197,9 @@ impl Containers {
     /// Gives a container another name, which lasts.
     pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<(), NameError> {
         let name = name.strip_prefix('/').unwrap_or(name);
-        if !is_name(name) {
-            return Err(NameError::Invalid(name.into()));
-        }
         {
             let all = locked(&self.all);
-            if let Some(other) = all.values().find(|other| other.name() == name) {
-                return Err(NameError::Taken { name: name.into(), id: other.id.clone() });
-            }
+            self.is_free(&all, name)?;
             container.set_name(name);
         }
         let _written = container.save().await;
@@ -207,7 +209,10 @@ impl Containers {
     /// The name that a container asks for, if nobody has it, or else one that nobody can have asked for.
     fn free_name(&self, container: &Container, wanted: &str) -> String {
         let all = locked(&self.all);
-        let taken = |name: &str| all.values().any(|other| other.id != container.id && other.name() == name);
+        let taken = |name: &str| {
+            locked(&self.coming).contains_key(name)
+                || all.values().any(|other| other.id != container.id && other.name() == name)
+        };
         match is_name(wanted) && !taken(wanted) {
             true => wanted.into(),
             false => container.id[..container.id.len().min(SHORT_ID)].into(),

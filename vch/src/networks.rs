@@ -50,6 +50,8 @@ pub(crate) struct Networks {
     plugged: Mutex<BTreeMap<String, Plugged>>,
     /// One write about a container at a time.
     saving: Mutex<()>,
+    /// Held while a network is made, so that its name and its addresses stay free until it has them.
+    making: Mutex<()>,
 }
 
 /// A network.
@@ -105,8 +107,9 @@ impl Networks {
                 all.insert(record.name.clone(), Arc::new(Network::new(record)));
             }
         }
-        let (all, plugged, saving) = (Mutex::new(all), Mutex::default(), Mutex::default());
-        let networks = Arc::new(Networks { dir: dir.to_owned(), sockets, containers, all, plugged, saving });
+        let (all, plugged, dir) = (Mutex::new(all), Mutex::default(), dir.to_owned());
+        let (saving, making) = Default::default();
+        let networks = Arc::new(Networks { dir, sockets, containers, all, plugged, saving, making });
         for (name, kind) in [(NONE, Some(Kind::Null)), (HOST, Some(Kind::Host)), (BRIDGE, None)] {
             if !locked(&networks.all).contains_key(name) {
                 let kind = kind.map_or_else(|| networks.free_pool().map(Kind::Bridge), Ok)?;
@@ -195,7 +198,7 @@ impl Networks {
         locked(&self.all).values().filter_map(|network| network.record.pool().map(|pool| pool.subnet)).collect()
     }
 
-    /// Makes a network; `None` of a pool is any.
+    /// Makes a network; `None` of a pool is any. It blocks.
     pub(crate) fn create(&self, mut record: Record, pool: Option<Pool>) -> Result<Arc<Network>, NetworkError> {
         if is_predefined(&record.name) {
             return Err(NetworkError::Forbidden(format!(
@@ -203,6 +206,7 @@ impl Networks {
                 record.name
             )));
         }
+        let _making = locked(&self.making);
         if locked(&self.all).contains_key(&record.name) {
             return Err(NetworkError::Exists(record.name));
         }

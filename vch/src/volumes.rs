@@ -8,7 +8,7 @@ mod options;
 mod store;
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -114,6 +114,12 @@ fn image(path: &Path, read_only: bool) -> Result<(PathBuf, Format, File)> {
         Ok(_) => Format::Raw,
         Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
     };
+    if names_others(&file, format).with_context(|| format!("cannot read {shown}"))? {
+        bail!(
+            "-v {shown}: this image names other files of the host, and whoever writes to it could name any: make it one file \
+             (`qemu-img convert -O qcow2 {shown} FILE.qcow2`)"
+        );
+    }
     let mut label = [0; 16];
     if file.read_exact_at(&mut label, EXT4_LABEL).is_ok() && label.starts_with(ROOT_LABEL.as_bytes()) {
         bail!("-v {shown}: this is a container's root, labelled {ROOT_LABEL}: give a copy another label (e2label)");
@@ -121,6 +127,33 @@ fn image(path: &Path, read_only: bool) -> Result<(PathBuf, Format, File)> {
     Ok((path, format, file))
 }
 
+/// Whether the disk is made of other files, too: QEMU, docs/interop/qcow2.txt; VMware, Virtual Disk Format 1.1. A guest that has a raw disk may write
+/// such a beginning to it.
+fn names_others(file: &File, format: Format) -> io::Result<bool> {
+    let part = |at, len| {
+        let mut bytes = vec![0; len];
+        // one that ends before has nothing there
+        let read = file.read_at(&mut bytes, at)?;
+        bytes[read..].fill(0);
+        io::Result::Ok(bytes)
+    };
+    let zero = |at, len| Ok::<bool, io::Error>(part(at, len)?.iter().all(|&byte| byte == 0));
+    Ok(match format {
+        Format::Raw => false,
+        // the name of what lies below; that the data lies elsewhere, of a form that has such features
+        Format::Qcow2 => !zero(8, 8)? || part(7, 1)? != [2] && part(79, 1)?[0] & 4 != 0,
+        // an extent of no size is a list of others; in the descriptor, what lies below
+        Format::Vmdk => {
+            let descriptor = part(VMDK_DESCRIPTOR, VMDK_DESCRIPTOR_LEN)?;
+            zero(12, 8)? || descriptor.windows(VMDK_PARENT.len()).any(|words| words == VMDK_PARENT)
+        }
+    })
+}
+
+/// Where QEMU looks for it, and in how many bytes.
+const VMDK_DESCRIPTOR: u64 = 512;
+const VMDK_DESCRIPTOR_LEN: usize = 20 * 512;
+const VMDK_PARENT: &[u8] = b"parentFileNameHint";
 /// In the state directory.
 pub(crate) const DIR: &str = "volumes";
 /// Where ext4 has its label: 120 bytes into the superblock.
@@ -143,6 +176,31 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_names_other_files_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.img");
+        let is_refused = |magic: &[u8], more: &[(usize, &[u8])]| {
+            let mut bytes = vec![0; 64 << 10];
+            bytes[..magic.len()].copy_from_slice(magic);
+            for (at, part) in more {
+                bytes[*at..at + part.len()].copy_from_slice(part);
+            }
+            fs::write(&path, bytes).unwrap();
+            let refused = image(&path, false).map_err(|error| format!("{error:#}"));
+            refused.is_err_and(|error| error.contains("names other files") || panic!("{error}"))
+        };
+        let (second, third) = (b"QFI\xfb\0\0\0\x02", b"QFI\xfb\0\0\0\x03");
+        assert!(!is_refused(second, &[(79, b"\x04")]) && !is_refused(third, &[(79, b"\x01")]));
+        assert!(is_refused(second, &[(15, b"\x70")]) && is_refused(third, &[(14, b"\x01")]));
+        assert!(is_refused(third, &[(79, b"\x04")]));
+        let sized: (usize, &[u8]) = (13, b"\x08");
+        assert!(!is_refused(b"KDMV", &[sized, (512, b"# Disk DescriptorFile\nCID=1\n")]));
+        assert!(is_refused(b"KDMV", &[]));
+        assert!(is_refused(b"KDMV", &[sized, (600, b"parentFileNameHint=\"/etc/shadow\"")]));
+        assert!(!is_refused(b"", &[(600, b"parentFileNameHint"), (8, b"\x01")]));
+    }
+
+    #[test]
     fn what_is_no_disk_image_is_refused_with_a_way_out() {
         let dir = tempfile::tempdir().unwrap();
         let error = |path: &Path| format!("{:#}", foreign(path, false).unwrap_err());
@@ -154,7 +212,7 @@ mod tests {
         fs::write(&root, bytes).unwrap();
         assert!(error(&root).contains("e2label"));
         let image = dir.path().join("a.img");
-        fs::write(&image, b"QFI\xfb and more").unwrap();
+        fs::write(&image, b"QFI\xfb\0\0\0\x03").unwrap();
         let (_, format, _lock) = foreign(&image, false).unwrap();
         assert_eq!(format, Format::Qcow2);
         assert!(error(&image).contains("in use"));

@@ -17,7 +17,7 @@ use super::Api;
 use super::carried::{Carried, Failure};
 use super::error::ApiError;
 use super::json;
-use super::still::{Still, is_still};
+use super::still::{Still, blocking, is_still};
 use crate::containers::AbsentError;
 use crate::root_disk::{self, Change, ChangeKind};
 
@@ -30,7 +30,9 @@ async fn changes(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resul
     let container = api.containers.find(&name)?;
     if let Some(maker) = is_still(&api, &container).await {
         let still = Still::open(maker, container, false).await?;
-        let list: Vec<Value> = root_disk::changes(still.disk())
+        // two whole trees are compared
+        let list = blocking(move || Ok(root_disk::changes(still.disk()))).await?;
+        let list: Vec<Value> = list
             .into_iter()
             .map(|Change { kind, path }| json!({ "Path": String::from_utf8_lossy(&path), "Kind": number(kind) }))
             .collect();

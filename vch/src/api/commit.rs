@@ -48,10 +48,7 @@ async fn commit(State(api): State<Arc<Api>>, params: Params, body: Bytes) -> Res
         return Err(ApiError::not_implemented(COMMITS));
     }
     let name = params.text("repo").map(|repository| named(repository, params.text("tag"))).transpose()?;
-    let mut config: Value = if body.is_empty() { Value::Null } else { answer::read(&body)? };
-    if config.is_null() {
-        config = json!({});
-    }
+    let mut config = asked(&body)?;
     for line in params.all("changes").filter(|line| !line.is_empty()) {
         apply_change(&mut config, line)?;
     }
@@ -90,6 +87,22 @@ async fn commit(State(api): State<Arc<Api>>, params: Params, body: Bytes) -> Res
     let more = [("comment", comment), ("imageID", id.clone()), ("imageRef", shown)];
     api.containers.events.container(&container, "commit", &more);
     Ok(answer::with_status(StatusCode::CREATED, &json!({ "Id": id })))
+}
+
+/// The configuration that a client sends: its objects are objects.
+fn asked(body: &Bytes) -> Result<Value, ApiError> {
+    let config = if body.is_empty() { Value::Null } else { answer::read(body)? };
+    let malformed = |what: &str| ApiError::bad_parameter(format!("invalid JSON: {what} is no object"));
+    let config = match config {
+        Value::Null => json!({}),
+        Value::Object(_) => config,
+        _ => return Err(malformed("the configuration")),
+    };
+    let is_other = |key: &&&str| !matches!(config[**key], Value::Null | Value::Object(_));
+    match OBJECTS.iter().find(is_other) {
+        Some(key) => Err(malformed(key)),
+        None => Ok(config),
+    }
 }
 
 /// The container's changes as a tar, in a file without a name.
@@ -209,7 +222,7 @@ fn inherit(config: &mut Value, own: &Value) {
             config[key] = own[key].clone();
         }
     }
-    for key in ["ExposedPorts", "Volumes", "Labels"] {
+    for key in OBJECTS {
         let Some(all) = own[key].as_object() else { continue };
         for (name, value) in all {
             if config[key].get(name).is_none() {
@@ -227,6 +240,8 @@ fn inherit(config: &mut Value, own: &Value) {
     }
 }
 
+/// What has names in a configuration: what the container says there is added to what is asked for.
+const OBJECTS: [&str; 3] = ["ExposedPorts", "Volumes", "Labels"];
 const COMMITS: &str = "a containerVM's disk is not made into an image here: docker export has its files";
 
 #[cfg(test)]
@@ -237,6 +252,19 @@ mod tests {
         let mut config = config;
         inherit(&mut config, own);
         config
+    }
+
+    #[test]
+    fn a_configuration_of_another_shape_is_refused() {
+        let read = |body: &'static str| asked(&Bytes::from_static(body.as_bytes()));
+        for body in ["", "null", "{}", r#"{"Labels":null,"Volumes":{}}"#] {
+            let own = json!({ "Labels": { "a": "1" }, "Volumes": { "/data": {} }, "ExposedPorts": { "1/tcp": {} } });
+            assert_eq!(inherited(read(body).unwrap(), &own)["Labels"]["a"], "1", "{body}");
+        }
+        for body in ["[]", "5", "\"x\"", r#"{"Labels":[]}"#, r#"{"Volumes":"x"}"#, r#"{"ExposedPorts":true}"#] {
+            let error = read(body).unwrap_err();
+            assert!(error.status == StatusCode::BAD_REQUEST && error.message.contains("is no object"), "{error:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is remembered of a container beyond its machine's life and this program's: a file of its own, written whole or not at all.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,7 +15,7 @@ use super::state::State;
 use crate::maker::Made;
 
 /// What is remembered.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The VM's id, from which its link's key follows.
     pub(crate) vm: String,
@@ -62,6 +63,21 @@ pub(crate) enum RecordError {
     Malformed { path: PathBuf, source: serde_json::Error },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
+}
+
+impl fmt::Debug for Record {
+    /// Without the spec's text, whose environment may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Record { vm, name, created_ns, state, spec: _, made, power } = self;
+        f.debug_struct("Record")
+            .field("vm", vm)
+            .field("name", name)
+            .field("created_ns", created_ns)
+            .field("state", state)
+            .field("made", made)
+            .field("power", power)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Record {

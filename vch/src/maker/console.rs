@@ -2,7 +2,8 @@
 //!
 //! It decides nothing: it reads one line of the guest's own journal.
 
-use std::fs;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::machine::CONSOLE;
@@ -17,7 +18,12 @@ pub(super) struct Ending {
 /// How the main process ended in the last boot of the machine whose files are in `dir`; none if its guest did not come to say so.
 pub(super) fn ending(dir: &Path) -> Option<Ending> {
     let id = dir.file_name()?.to_str()?;
-    read(&String::from_utf8_lossy(&fs::read(dir.join(CONSOLE)).ok()?), id)
+    let mut file = File::open(dir.join(CONSOLE)).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(END))).ok()?;
+    let mut text = Vec::new();
+    file.take(END).read_to_end(&mut text).ok()?;
+    read(&String::from_utf8_lossy(&text), id)
 }
 
 fn read(console: &str, id: &str) -> Option<Ending> {
@@ -30,12 +36,30 @@ fn read(console: &str, id: &str) -> Option<Ending> {
     })
 }
 
+/// Bytes at the console's end: what is said between a process's end and its machine's is less, and what was said before may be any amount.
+const END: u64 = 256 * 1024;
 /// How the guest begins that line.
 const ENDED: &str = "a session's process has ended ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_was_said_before_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut text = "x".repeat(3 << 20);
+        text.push_str("\n[    1.3] tether: info life: a session's process has ended session=ab code=7 oom=true\n");
+        let own = dir.path().join("ab");
+        std::fs::create_dir(&own).unwrap();
+        assert_eq!(ending(&own), None);
+        std::fs::write(own.join(CONSOLE), &text).unwrap();
+        assert_eq!(ending(&own), Some(Ending { code: 7, oom: true }));
+        // an end that lies so far back is another boot's, or somebody's who fills the console
+        text.push_str(&"y".repeat(1 << 20));
+        std::fs::write(own.join(CONSOLE), &text).unwrap();
+        assert_eq!(ending(&own), None);
+    }
 
     #[test]
     fn the_last_word_of_the_main_process_counts() {

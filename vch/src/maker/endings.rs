@@ -301,7 +301,8 @@ impl Maker {
             _ => None,
         };
         if let Some(started_ns) = started_ns {
-            let said = console::ending(container.dir());
+            let dir = container.dir().to_owned();
+            let said = tokio::task::spawn_blocking(move || console::ending(&dir)).await.ok().flatten();
             // one that was about to be started, and never ran, is as it was
             if said.is_some() || started_ns != 0 {
                 let why = "its machine went off while this host was away".to_owned();

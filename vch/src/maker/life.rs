@@ -44,25 +44,25 @@ impl Maker {
         let (id, created_ns) = (state::new_id()?, now_ns());
         let name = name.map_or_else(|| id[..12].to_owned(), |name| name.trim_start_matches('/').to_owned());
         self.containers.check_name(&name)?;
-        let (maker, planned_id, planned_name) = (self.clone(), id.clone(), name.clone());
-        let planned_joined = joined.clone();
-        let planned = tokio::task::spawn_blocking(move || {
+        let maker = self.clone();
+        // a client that goes away leaves all of it, or nothing
+        let created = tokio::task::spawn_blocking(move || {
             let Settled { mounts, new } = maker.settle_mounts(&asked, &image.config)?;
             let made = Made { asked, image_id: image.id.clone(), mounts };
-            let planned = maker.plan(&planned_id, &planned_name, &made, &planned_joined, created_ns);
-            let planned = planned.inspect_err(|_| maker.unmake(&new))?;
-            Ok::<_, MakeError>((made, new, planned))
+            let written = || {
+                let keys = maker.plan(&id, &name, &made, &joined, created_ns)?.keys();
+                let told = wire::guestinfo::without_key(&keys, &maker.key.link_key(&id));
+                maker.containers.create(&id, &name, made, &told.map_err(anyhow::Error::from)?.0)
+            };
+            let container = written().inspect_err(|_| maker.unmake(&new))?;
+            container.set_joined(joined);
+            for volume in &new {
+                maker.containers.events.volume(volume, "create", &[]);
+            }
+            maker.containers.events.container(&container, "create", &[]);
+            Ok(container)
         });
-        let (made, new, planned) = planned.await.map_err(anyhow::Error::from)??;
-        let keys = planned.keys();
-        let told = wire::guestinfo::without_key(&keys, &self.key.link_key(&id)).map_err(anyhow::Error::from)?;
-        let container = self.containers.create(&id, &name, made, &told.0).inspect_err(|_| self.unmake(&new))?;
-        container.set_joined(joined);
-        for volume in &new {
-            self.containers.events.volume(volume, "create", &[]);
-        }
-        self.containers.events.container(&container, "create", &[]);
-        Ok(container)
+        created.await.map_err(anyhow::Error::from)?
     }
 
     /// Powers its machine on, and waits until its process runs or cannot. Who comes second waits for the first.

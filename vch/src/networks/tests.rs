@@ -58,3 +58,27 @@ async fn what_docker_forbids_is_forbidden_in_its_words() {
         |name: &str| networks.create(record(name, "10.0.0.0/24", true), None).unwrap().record.pool().unwrap().subnet;
     assert_ne!(any("x"), any("y"));
 }
+
+#[tokio::test]
+async fn of_clients_that_ask_at_once_each_has_a_network_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let networks = networks(dir.path());
+    let begin = std::sync::Barrier::new(CLIENTS);
+    // as docker compose does; two of them want the same name
+    let make = |name: &str| {
+        begin.wait();
+        networks.create(record(name, "10.0.0.0/24", true), None)
+    };
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let make = &make;
+        let all: Vec<_> =
+            (0..CLIENTS).map(|client| scope.spawn(move || make(&format!("n{}", client.max(1))))).collect();
+        all.into_iter().filter_map(|client| client.join().unwrap().ok()).collect()
+    });
+    assert_eq!(made.len(), CLIENTS - 1);
+    let subnets: std::collections::BTreeSet<String> =
+        made.iter().map(|network| network.record.pool().unwrap().subnet.to_string()).collect();
+    assert_eq!(subnets.len(), made.len());
+}
+
+const CLIENTS: usize = 8;

@@ -99,12 +99,7 @@ impl Store {
 
     /// The volume of this name.
     pub(crate) fn find(&self, name: &str) -> Result<Stored, VolumeError> {
-        let unknown = || VolumeError::Unknown(name.to_owned());
-        // no other names a directory of ours
-        if check_name(name, 1).is_err() {
-            return Err(unknown());
-        }
-        self.read(name)?.ok_or_else(unknown)
+        self.read(name)?.ok_or_else(|| VolumeError::Unknown(name.to_owned()))
     }
 
     /// All of them, in the order of their names.
@@ -201,6 +196,10 @@ impl Store {
     }
 
     fn read(&self, name: &str) -> Result<Option<Stored>> {
+        // no other names a directory of ours
+        if check_name(name, 1).is_err() {
+            return Ok(None);
+        }
         let path = self.dir(name).join(RECORD);
         match fs::read(&path) {
             Ok(bytes) => {
@@ -351,11 +350,19 @@ mod tests {
 
     #[test]
     fn names_are_dockers() {
-        let (_dir, store) = store();
-        for name in ["", "..", ".lock", "-a", "a/b", "a b", "ä"] {
+        let (dir, store) = store();
+        // what lies elsewhere is no volume, whatever a client calls it
+        let elsewhere = dir.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        for place in [dir.path(), &elsewhere, &store.dir] {
+            fs::write(place.join(DISK), "a disk").unwrap();
+        }
+        for name in ["", "..", ".", "../elsewhere", ".lock", "-a", "a/b", "a b", "ä"] {
             assert!(matches!(store.make(name, &Wanted::default()), Err(VolumeError::Name(_))), "{name}");
             assert!(matches!(store.find(name), Err(VolumeError::Unknown(_))), "{name}");
+            assert!(matches!(store.remove(name), Err(VolumeError::Unknown(_))), "{name}");
         }
+        assert!(elsewhere.join(DISK).exists() && store.dir.join(DISK).exists());
         assert!(matches!(check_name("a", 2), Err(VolumeError::ShortName(_))));
         assert!(check_name("a1", 2).is_ok());
     }

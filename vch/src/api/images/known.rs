@@ -93,7 +93,9 @@ fn find<'a>(known: &'a BTreeMap<String, Image>, wanted: &str) -> Result<&'a Imag
     }
     let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
     let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut fitting = known.values().filter(|image| is_id && image.id["sha256:".len()..].starts_with(digits));
+    // a guest may tell anything
+    let begins = |image: &&Image| image.id.strip_prefix("sha256:").unwrap_or(&image.id).starts_with(digits);
+    let mut fitting = known.values().filter(|image| is_id && begins(image));
     match (fitting.next(), fitting.next()) {
         (Some(image), None) => Ok(image),
         (Some(_), Some(_)) => {

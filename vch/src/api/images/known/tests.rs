@@ -42,6 +42,10 @@ fn an_image_is_found_by_name_and_by_the_beginning_of_its_id() {
     }
     assert_eq!(found("a").unwrap_err().message, "multiple IDs found with provided prefix: a");
     assert_eq!(found("nosuch").unwrap_err().message, "No such image: nosuch:latest");
+    // a guest that tells of an image has made its id up
+    let odd = [Image { id: "x".into(), ..image("ad", &["odd"]) }];
+    let odd: BTreeMap<String, Image> = odd.into_iter().map(|image| (image.id.clone(), image)).collect();
+    assert_eq!(find(&odd, "ab").unwrap_err().message, "No such image: ab:latest");
     assert_eq!(found("busybox:2").unwrap_err().message, "No such image: busybox:2");
 }
 
