@@ -81,6 +81,9 @@ pub(crate) enum NetworkError {
     /// This host cannot: one sentence.
     #[error("{0}")]
     Refused(String),
+    /// A container cannot be started: a network of its is none.
+    #[error("failed to set up container networking: network {0} not found")]
+    Missing(String),
     /// A container cannot be started.
     #[error("failed to set up container networking: {0}")]
     Setup(String),
@@ -126,11 +129,9 @@ impl Networks {
 
     /// Has a container be on the networks that it was on for an earlier program.
     fn remember(&self, container: &Arc<Container>, asked: &ContainerCreateBody) -> Result<()> {
-        let known =
-            |called: &str| Ok(self.find(called).map_or_else(|_| called.to_owned(), |found| found.record.name.clone()));
         let wishes = match leases::read_wishes(container.dir())? {
             Some(wishes) => wishes,
-            None => wishes::wishes(asked, known).unwrap_or_default(),
+            None => wishes::wishes(asked, |called| self.name(called)).unwrap_or_default(),
         };
         let mut leases = leases::read_leases(container.dir());
         let with_lease = |(name, wish): (String, _)| Joined { lease: leases.remove(&name), ..Joined::new(&name, wish) };
@@ -171,6 +172,15 @@ impl Networks {
         }
     }
 
+    /// The name of a network that a container asks for. One that there is not is looked for when the container starts, as docker does.
+    fn name(&self, called: &str) -> Result<String, NetworkError> {
+        match self.find(called) {
+            Ok(found) => Ok(found.record.name.clone()),
+            Err(NetworkError::Unknown(_)) => Ok(called.to_owned()),
+            Err(other) => Err(other),
+        }
+    }
+
     fn is_internal(&self, name: &str) -> bool {
         locked(&self.all).get(name).is_some_and(|network| network.record.internal)
     }
@@ -178,7 +188,7 @@ impl Networks {
     /// What a container that is to be made asks of its networks; `exposed` are the ports that its image names.
     pub(crate) fn joins(&self, asked: &ContainerCreateBody, exposed: &[String]) -> Result<Vec<Joined>, NetworkError> {
         ports::wanted(asked, exposed)?;
-        let wishes = wishes::wishes(asked, |called| Ok(self.find(called)?.record.name.clone()))?;
+        let wishes = wishes::wishes(asked, |called| self.name(called))?;
         let mut joined: Vec<Joined> = wishes.into_iter().map(|(name, wish)| Joined::new(&name, wish)).collect();
         leases::in_order(&mut joined, |name| self.is_internal(name));
         Ok(joined)

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{LocalSet, spawn_local};
@@ -37,6 +38,9 @@ use self::vms::Vms;
 
 /// Serves until it is told to end; the result is the exit code.
 pub fn run(args: &ServeArgs) -> Result<u8> {
+    // each connection of a network is a socket here, and systemd's soft limit of 1024 is for programs that use select(2); where it stays, fewer are carried
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).ok();
     if args.hypervisor == Hypervisor::None && args.link_listen.is_empty() {
         bail!("with --hypervisor none, machines are made elsewhere: say with --link-listen where they connect");
     }

@@ -78,7 +78,7 @@ impl From<NetworkError> for ApiError {
     fn from(error: NetworkError) -> ApiError {
         let message = error.to_string();
         match error {
-            NetworkError::Unknown(_) => ApiError::not_found(message),
+            NetworkError::Unknown(_) | NetworkError::Missing(_) => ApiError::not_found(message),
             NetworkError::Ambiguous(..) | NetworkError::Invalid(_) | NetworkError::Refused(_) => {
                 ApiError::bad_parameter(message)
             }

@@ -74,13 +74,18 @@ impl Condition {
                 Condition { word: "restarting", health: None, code: Some(code.unwrap_or_default()) }
             }
             Some(main) => Condition { word: state.word(), health: main.health.as_ref().map(verdict), code: None },
+            // docker's word for one whose start has failed, and that never ran
+            None if is_unstarted(container, &state) => {
+                Condition { word: ContainerState::Created.word(), health: None, code: None }
+            }
             None => Condition { word: state.word(), health: None, code: None },
         }
     }
 
     /// The column STATUS of `docker ps`.
     pub(crate) fn status(&self, state: &ContainerState, now_ns: u64) -> String {
-        let status = state.status(now_ns);
+        let unstarted = ContainerState::Created;
+        let status = if self.word == unstarted.word() { unstarted.status(now_ns) } else { state.status(now_ns) };
         match (self.code, self.health) {
             (Some(code), _) => format!("Restarting ({code}) {} ago", human(0)),
             (None, Some("starting")) => format!("{status} (health: starting)"),
@@ -88,6 +93,11 @@ impl Condition {
             (None, None) => status,
         }
     }
+}
+
+fn is_unstarted(container: &Container, state: &ContainerState) -> bool {
+    let failed = matches!(state, ContainerState::Exited(exited) if exited.started_ns == 0);
+    failed && container.made().is_some() && !container.power().has_run
 }
 
 /// What the guest told of the spec's process.

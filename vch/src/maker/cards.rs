@@ -48,13 +48,28 @@ fn published(bound: &Bound) -> String {
 }
 
 impl Maker {
-    /// `docker network connect`
+    /// `docker network connect`. A client that goes away does not leave half of it.
     pub(crate) async fn connect(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        network: &Arc<Network>,
+        asked: EndpointSettings,
+    ) -> Result<(), MakeError> {
+        let (maker, container, network) = (self.clone(), container.clone(), network.clone());
+        let connected = tokio::spawn(async move {
+            let _turn = container.turn().await;
+            maker.connect_in_turn(&container, &network, &asked).await
+        });
+        connected.await.map_err(anyhow::Error::from)?
+    }
+
+    async fn connect_in_turn(
         self: &Arc<Self>,
         container: &Arc<Container>,
         network: &Arc<Network>,
         asked: &EndpointSettings,
     ) -> Result<(), MakeError> {
+        not_paused(container)?;
         let is_on = container.state().is_running() && container.powered().is_some();
         let card = self.networks.connect(container, network, asked, is_on).await?;
         if let (Some(card), Some(powered)) = (card, container.powered()) {
@@ -84,8 +99,22 @@ impl Maker {
     pub(crate) async fn disconnect(
         self: &Arc<Self>,
         container: &Arc<Container>,
+        network: &Arc<Network>,
+    ) -> Result<(), MakeError> {
+        let (maker, container, network) = (self.clone(), container.clone(), network.clone());
+        let gone = tokio::spawn(async move {
+            let _turn = container.turn().await;
+            maker.disconnect_in_turn(&container, &network).await
+        });
+        gone.await.map_err(anyhow::Error::from)?
+    }
+
+    async fn disconnect_in_turn(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
         network: &Network,
     ) -> Result<(), MakeError> {
+        not_paused(container)?;
         let gone = self.networks.disconnect(container, network).await?;
         if let (Some(Lease { mac, .. }), Some(powered)) = (gone.lease, container.powered()) {
             powered.order(Order::PullCard(mac)).await.context("its machine keeps its network card")?;
@@ -134,6 +163,17 @@ impl Maker {
         let keys = Dictionary::parse(&text.0).context("its guest's spec cannot be read")?;
         let spec = wire::guestinfo::read_with_key(&keys, &self.key.link_key(&container.id))?;
         Ok((spec, wire::guestinfo::about(&keys)))
+    }
+}
+
+/// A guest whose processors stand still takes no card, and gives none back.
+fn not_paused(container: &Container) -> Result<(), MakeError> {
+    match container.state().is_paused() {
+        false => Ok(()),
+        true => Err(MakeError::Conflict(format!(
+            "container {} is paused, and its machine gets and loses no network card meanwhile: unpause it first",
+            container.name()
+        ))),
     }
 }
 

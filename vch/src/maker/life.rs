@@ -126,9 +126,9 @@ impl Maker {
                 container.change_power(|power| power.starting = false);
                 // whoever listens hears that nothing comes
                 container.journal.finish();
-                // as with docker, one that gets no network is as it was before
-                if !matches!(error, MakeError::Network(_)) {
-                    self.failed(container, &error);
+                match error {
+                    MakeError::Network(_) => unconnected(container, &error),
+                    _ => self.failed(container, &error),
                 }
                 return Err(error);
             }
@@ -233,6 +233,17 @@ impl Maker {
             say(&format!("{}: {error:#}", container.name()));
         }
     }
+}
+
+/// A container gets no network: as with docker, it is as it was before, shows why, and nothing of it has died.
+fn unconnected(container: &Arc<Container>, error: &MakeError) {
+    let (started_ns, finished_ns, code) = match container.state() {
+        State::Exited(before) | State::Restarting(before) => (before.started_ns, before.finished_ns, before.code),
+        State::Created | State::Running(_) => (0, 0, 0),
+    };
+    let code = if code == 0 { NOT_STARTED } else { code };
+    container.set_state(State::Exited(Exited { started_ns, finished_ns, code, oom: false, error: error.to_string() }));
+    container.save();
 }
 
 /// Returns when a process has ended, and its machine stays on for longer than it should.

@@ -83,8 +83,7 @@ impl Networks {
         leases::in_order(&mut all, |name| self.is_internal(name));
         let mut has_main = false;
         for joined in &mut all {
-            let missing = |_| NetworkError::Setup(format!("network {} not found", joined.network));
-            let network = self.find(&joined.network).map_err(missing)?;
+            let network = self.find(&joined.network).map_err(|_| NetworkError::Missing(joined.network.clone()))?;
             let is_main = !has_main && matches!(network.record.kind, Kind::Bridge(_)) && !network.record.internal;
             has_main |= is_main;
             joined.lease = leases::lease(&network.record, &joined.wish, &self.used(&joined.network), is_main)?;

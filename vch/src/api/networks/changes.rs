@@ -164,7 +164,7 @@ async fn connect(State(api): State<Arc<Api>>, Path(id): Path<String>, body: Byte
     if container.joined().is_none() {
         return Err(ApiError::not_implemented(refused::NETWORKS));
     }
-    maker.connect(&container, &network, &asked.endpoint_config.unwrap_or_default()).await?;
+    maker.connect(&container, &network, asked.endpoint_config.unwrap_or_default()).await?;
     Ok(StatusCode::OK)
 }
 
