@@ -92,6 +92,78 @@ fn files_of_stopped_containers_are_had_and_changed() {
 }
 
 #[test]
+fn files_of_volumes_and_of_running_containers() {
+    let serve = Serve::with_qemu(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let here = |name: &str| dir.path().join(name);
+    let cp = |from: &str, to: &str| docker(&serve, &["cp", "-q", from, to]);
+    let refused =
+        |to: &str, words: &str| fails(serve.docker(&["cp", "-q", text(&here("in")), to]).output(), 1, &[words]);
+    fs::write(here("in"), "from outside\n").unwrap();
+
+    // before the first start: what the volume will be filled with
+    let volumes = ["-v", "data:/data", "-v", "seen:/seen:ro,nocopy", "--tmpfs", "/mem"];
+    docker(&serve, &[&["create", "--name", "web"], &volumes[..], &["busybox", "cat", "/data/in"]].concat());
+    cp(text(&here("in")), "web:/data/in");
+    refused("web:/seen/in", "mounted volume is marked read-only");
+    refused("web:/mem/in", "/mem is memory");
+    assert_eq!(docker(&serve, &["start", "-a", "web"]), "from outside\n");
+    wait_until(&serve, "web", "{{.State.Status}}", "exited");
+
+    // after it: the volume's disk itself
+    cp(text(&here("in")), "web:/data/two");
+    cp("web:/data/.", text(&here("out")));
+    let mut names: Vec<_> = fs::read_dir(here("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["in", "two"]);
+    docker(&serve, &["run", "-d", "--name", "other", "-v", "data:/other", "busybox", "sleep", "100000"]);
+    let inside = |script: &str| docker(&serve, &["exec", "other", "sh", "-c", script]);
+    assert_eq!(inside("ls -A /other; cat /other/two"), "in\ntwo\nfrom outside\n");
+    refused("web:/data/three", "volume data is in use by container other");
+
+    // one that runs: its guest has its files
+    cp(text(&here("in")), "other:/top");
+    cp("other:/top", text(&here("back")));
+    assert_eq!(fs::read_to_string(here("back")).unwrap(), "from outside\n");
+    assert!(docker(&serve, &["diff", "other"]).contains("A /top\n"));
+    let names = exported(&serve, "other", &here("all.tar"));
+    assert!(names.iter().any(|one| one == "./top"), "{names:?}");
+
+    // its image has what was written and not synced, and needs no program of its own for that
+    inside("rm -f /bin/sync /usr/bin/sync; echo unsynced >/kept");
+    docker(&serve, &["commit", "other", "runs:1"]);
+    assert_eq!(inside("ls -A /dev | grep -c sync || true"), "0\n");
+    assert_eq!(docker(&serve, &["run", "--rm", "runs:1", "cat", "/kept", "/top"]), "unsynced\nfrom outside\n");
+}
+
+#[test]
+fn a_copy_that_meets_a_start_is_there_or_is_told() {
+    let serve = Serve::with_qemu(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("much");
+    fs::write(&path, vec![b'x'; 3_000_000]).unwrap();
+    for name in ["one", "two"] {
+        docker(&serve, &["create", "--name", name, "busybox", "sleep", "100000"]);
+        let copied = std::thread::scope(|scope| {
+            let target = format!("{name}:/much");
+            let (serve, path) = (&serve, &path);
+            let copying = scope.spawn(move || serve.docker(&["cp", "-q", text(path), &target]).output());
+            docker(serve, &["start", name]);
+            copying.join().unwrap()
+        });
+        match copied.code {
+            0 => assert_eq!(docker(&serve, &["exec", name, "wc", "-c", "/much"]), "3000000 /much\n"),
+            _ => {
+                assert!(copied.stderr.contains("copy again") || copied.stderr.contains("is not running"), "{copied:?}")
+            }
+        }
+        // either way it lives, and is copied to
+        docker(&serve, &["cp", "-q", text(&path), &format!("{name}:/more")]);
+        assert_eq!(docker(&serve, &["exec", name, "wc", "-c", "/more"]), "3000000 /more\n");
+    }
+}
+
+#[test]
 fn a_machine_that_was_killed_while_it_wrote_keeps_what_it_wrote() {
     let serve = Serve::with_qemu(&[]);
     let dir = tempfile::tempdir().unwrap();

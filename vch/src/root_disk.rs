@@ -93,6 +93,8 @@ pub(crate) enum DiskError {
     ReadOnlyVolume,
     #[error("{0} is a volume: copy to it by its own path")]
     Unheld(String),
+    #[error("{0} is memory, which is empty whenever the container starts: start it, and copy then")]
+    Memory(String),
 }
 
 /// A container's files.
@@ -117,6 +119,8 @@ struct Mounted {
     /// The directory that lies there without it.
     below: NodeId,
     root: NodeId,
+    /// What is mounted is a directory of its disk, not all of it.
+    is_inner: bool,
 }
 
 impl RootDisk {
@@ -148,30 +152,41 @@ impl RootDisk {
     }
 
     fn mount(&mut self, number: usize) -> Result<(), DiskError> {
-        let mount = &self.place.mounts[number];
-        let empty = || Node { meta: Meta { mode: 0o755, ..Meta::default() }, kind: Kind::Dir(BTreeMap::new()) };
-        let root = match mount.disk.as_ref().filter(|disk| disk.exists()) {
+        let mount = self.place.mounts[number].clone();
+        let (mut root, mut is_inner) = (None, false);
+        match mount.disk.as_ref().filter(|disk| disk.exists()) {
             Some(path) => {
                 let mut files = read(path)?;
-                files.unlink(ROOT, LOST_FOUND);
-                if mount.seed && files.entries(ROOT).is_none_or(BTreeMap::is_empty) {
-                    return Ok(());
+                if let Some(inner) = files.child(ROOT, INNER).filter(|&inner| files.entries(inner).is_some()) {
+                    (files, is_inner) = (subtree(&files, inner), true);
+                } else {
+                    files.unlink(ROOT, LOST_FOUND);
                 }
-                overlay::graft(&mut self.tree, &files)?
+                // until then its files are the root's there
+                if !(mount.seed && is_due(&files)) {
+                    root = Some(overlay::graft(&mut self.tree, &files)?);
+                }
             }
             // it is made, and filled, at the first start
-            None if mount.disk.is_some() => return Ok(()),
-            None => self.tree.add(empty()),
-        };
+            None if mount.disk.is_some() => {}
+            None => root = Some(self.tree.add(empty_directory())),
+        }
         // the guest makes the directory that is mounted on
         let resolved = path::follow(&self.tree, &mount.destination)?;
         let (mut parent, mut names) = (ROOT, path::names(&resolved).peekable());
         while let Some(name) = names.next() {
             let child = self.tree.child(parent, name.as_bytes()).filter(|&child| self.tree.entries(child).is_some());
-            let child = child.unwrap_or_else(|| self.tree.insert(parent, name.as_bytes(), empty()));
-            if names.peek().is_none() {
+            let child = child.unwrap_or_else(|| self.tree.insert(parent, name.as_bytes(), empty_directory()));
+            if let (None, Some(root)) = (names.peek(), root) {
                 self.tree.link(parent, name.as_bytes(), root);
-                self.mounted.push(Mounted { number, parent, name: name.as_bytes().into(), below: child, root });
+                self.mounted.push(Mounted {
+                    number,
+                    parent,
+                    name: name.as_bytes().into(),
+                    below: child,
+                    root,
+                    is_inner,
+                });
             }
             parent = child;
         }
@@ -196,17 +211,28 @@ impl RootDisk {
         if volumes.iter().any(|&number| self.place.mounts[number].read_only) {
             return Err(DiskError::ReadOnlyVolume);
         }
-        let unheld = volumes.iter().map(|&number| &self.place.mounts[number]);
-        if let Some(mount) = unheld.into_iter().find(|mount| mount.disk.is_some() && !mount.held) {
-            return Err(DiskError::Unheld(mount.destination.clone()));
+        for mount in volumes.iter().map(|&number| &self.place.mounts[number]) {
+            let destination = mount.destination.clone();
+            match mount.disk {
+                None => return Err(DiskError::Memory(destination)),
+                Some(_) if !mount.held => return Err(DiskError::Unheld(destination)),
+                Some(_) => {}
+            }
         }
         // what is mounted over the root is not its own
         for Mounted { parent, name, below, .. } in self.mounted.iter().rev() {
             self.tree.link(*parent, name, *below);
         }
-        for Mounted { number, root, .. } in &self.mounted {
+        for Mounted { number, root, is_inner, .. } in &self.mounted {
             if let (true, Some(disk)) = (volumes.contains(number), &self.place.mounts[*number].disk) {
-                write(&subtree(&self.tree, *root), disk, disk)?;
+                let mut files = subtree(&self.tree, *root);
+                if *is_inner {
+                    let mut all = Tree::new(empty_directory().meta);
+                    let inner = overlay::graft(&mut all, &files)?;
+                    all.link(ROOT, INNER, inner);
+                    files = all;
+                }
+                write(&files, disk, disk)?;
             }
         }
         if is_root_changed {
@@ -229,13 +255,25 @@ impl RootDisk {
 
     fn write_top(&self) -> Result<(), DiskError> {
         let upper = between(&self.image, &self.tree);
-        let mut top = Tree::new(Meta { mode: 0o755, ..Meta::default() });
+        let mut top = Tree::new(empty_directory().meta);
         let root = overlay::graft(&mut top, &upper)?;
         top.link(ROOT, UPPER, root);
-        let work = Node { meta: Meta { mode: 0o755, ..Meta::default() }, kind: Kind::Dir(BTreeMap::new()) };
-        top.insert(ROOT, WORK, work);
+        top.insert(ROOT, WORK, empty_directory());
         let like = if self.place.top.exists() { &self.place.top } else { &self.place.blank };
         write(&top, like, &self.place.top)
+    }
+}
+
+/// An empty one, as guests make them.
+fn empty_directory() -> Node {
+    Node { meta: Meta { mode: 0o755, ..Meta::default() }, kind: Kind::Dir(BTreeMap::new()) }
+}
+
+/// Whether a guest will fill a volume from its image: it says so itself, or is empty and was never filled.
+fn is_due(volume: &Tree) -> bool {
+    match volume.node(ROOT).meta.xattrs.get(SEED) {
+        Some(mark) => **mark == *SEED_BEGUN,
+        None => volume.entries(ROOT).is_none_or(BTreeMap::is_empty),
     }
 }
 
@@ -303,5 +341,10 @@ impl io::Read for Bytes<'_> {
 /// In a top's root: what the container has written, and what overlayfs works in.
 const UPPER: &[u8] = b"upper";
 const WORK: &[u8] = b"work";
+/// In a volume's root: the directory that is mounted, where there is one.
+const INNER: &[u8] = b".vic.vol.data";
+/// Of a volume's directory: how far a guest has filled it.
+const SEED: &[u8] = b"trusted.tether.seed";
+const SEED_BEGUN: &[u8] = b"begun";
 /// In any ext4.
 const LOST_FOUND: &[u8] = b"lost+found";

@@ -8,6 +8,8 @@
 //! It decides when the disks are read and what the new image says of itself. What counts as a change is decided in [`crate::root_disk`], how an image is kept in
 //! [`crate::image_store`].
 
+mod sync;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -21,9 +23,7 @@ use axum::response::Response;
 use axum::routing::post;
 use iso_builder::tree::ROOT;
 use serde_json::{Value, json};
-use wire::message::{Exec, Work};
 
-use super::carried::Carried;
 use super::error::ApiError;
 use super::images::{event, named};
 use super::query::Params;
@@ -152,7 +152,12 @@ impl Paused {
                 container.name()
             )));
         }
-        sync(container).await?;
+        sync::sync(container).await.map_err(|why| {
+            ApiError::conflict(format!(
+                "container {} cannot be committed while it runs: what it has written may not be on its disk yet ({why}); stop it first",
+                container.name()
+            ))
+        })?;
         powered.order(Order::Pause).await.map_err(|error| ApiError::internal(format!("cannot pause: {error:#}")))?;
         Ok(Paused(Some(powered)))
     }
@@ -171,31 +176,6 @@ impl Drop for Paused {
         let (Some(powered), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
         runtime.spawn(async move { drop(powered.order(Order::Resume).await) });
     }
-}
-
-/// Has the guest write to its disk what it holds in memory.
-async fn sync(container: &Container) -> Result<(), ApiError> {
-    let program = Exec {
-        argv: vec!["sync".into()],
-        env: Default::default(),
-        dir: "/".into(),
-        user: "0".into(),
-        terminal: None,
-        stdin: false,
-        attach: true,
-    };
-    let refused = |why: String| {
-        ApiError::conflict(format!(
-            "container {} cannot be committed while it runs: it has no program sync that works ({why}), and what it has written may not be on its disk yet; \
-             stop it first",
-            container.name()
-        ))
-    };
-    let mut session = Carried::begin(container.reach().await?, Work::Exec(program))
-        .await
-        .map_err(|error| refused(error.to_string()))?;
-    while session.next().await.map_err(|error| refused(error.to_string()))?.is_some() {}
-    Ok(())
 }
 
 fn words(value: &Value) -> Vec<&str> {

@@ -178,7 +178,8 @@ impl From<DiskError> for ApiError {
             | DiskError::Refused { .. }
             | DiskError::ReadOnlyRoot
             | DiskError::ReadOnlyVolume
-            | DiskError::Unheld(_) => ApiError::bad_parameter(message),
+            | DiskError::Unheld(_)
+            | DiskError::Memory(_) => ApiError::bad_parameter(message),
             _ => ApiError::internal(message),
         }
     }

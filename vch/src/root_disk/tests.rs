@@ -284,6 +284,8 @@ fn what_is_mounted_lies_over_the_root() {
     let names: Vec<_> = written.entries(ROOT).unwrap().keys().map(|name| String::from_utf8_lossy(name)).collect();
     assert_eq!(names, ["kept", "lost+found", "more"]);
     assert!(before == std::fs::read(&made.place.top).unwrap(), "the root was not changed");
+    let refused = RootDisk::open_with_mounts(made.place.clone()).unwrap().unpack("/etc", &archive, KEEP);
+    assert!(refused.unwrap_err().to_string().starts_with("/etc is memory"));
     made.place.mounts[0].held = false;
     let refused = RootDisk::open_with_mounts(made.place.clone()).unwrap().unpack("/data", &archive, KEEP);
     assert_eq!(refused.unwrap_err().to_string(), "/data is a volume: copy to it by its own path");
@@ -293,6 +295,46 @@ fn what_is_mounted_lies_over_the_root() {
     made.place.read_only = true;
     let refused = RootDisk::open_with_mounts(made.place).unwrap().unpack("/", &archive, KEEP);
     assert_eq!(refused.unwrap_err().to_string(), "container rootfs is marked read-only");
+}
+
+#[test]
+fn a_volumes_files_lie_in_a_directory_of_its_disk() {
+    let mut made = changed();
+    let volume = made.dir.path().join("volume");
+    let archive = archive(|tar| tar.append_data(&mut entry(tar::EntryType::Regular, 2), "more", &b"in"[..]).unwrap());
+    let mount = |destination: &str| Mount {
+        destination: destination.into(),
+        disk: Some(volume.clone()),
+        read_only: false,
+        seed: true,
+        held: true,
+    };
+    made.place.mounts = vec![mount("/data")];
+    let mut files = Tree::new(dir(0o755).meta);
+    let inner = files.insert(ROOT, INNER, dir(0o755));
+    disk(&volume, &files);
+    let unpack = |place: &Place| {
+        RootDisk::open_with_mounts(place.clone()).unwrap().unpack("/data", &archive, KEEP).unwrap();
+        names(&RootDisk::open_with_mounts(place.clone()).unwrap())
+    };
+
+    // one that is to be filled from the image: what comes is put where it is filled from
+    let before = std::fs::read(&volume).unwrap();
+    let seen = unpack(&made.place);
+    assert!(seen.contains(&"data/seed".into()) && seen.contains(&"data/more".into()), "{seen:?}");
+    assert!(before == std::fs::read(&volume).unwrap(), "the volume was changed");
+
+    // one that was filled, and is empty
+    files.node_mut(inner).meta.xattrs.insert(SEED.to_vec(), b"done".to_vec());
+    disk(&volume, &files);
+    let before = std::fs::read(&made.place.top).unwrap();
+    let seen = unpack(&made.place);
+    assert!(!seen.contains(&"data/seed".into()) && seen.contains(&"data/more".into()), "{seen:?}");
+    assert!(before == std::fs::read(&made.place.top).unwrap(), "the root was changed");
+    let files = read(&volume).unwrap();
+    let inner = files.child(ROOT, INNER).unwrap();
+    assert_eq!(files.node(inner).meta.xattrs[SEED], *b"done");
+    assert!(files.child(inner, b"more").is_some() && files.child(ROOT, b"more").is_none());
 }
 
 #[test]
