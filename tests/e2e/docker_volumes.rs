@@ -1,6 +1,8 @@
 //! Volumes of containers that vch serve makes: docker volume, and -v, --mount, --volumes-from and --tmpfs of docker run, through a container's whole life.
 
+use nix::sched::{CloneFlags, unshare};
 use rig::engine::until;
+use rig::nfs::FileServer;
 use rig::serve::Serve;
 use rig::vch::Output;
 
@@ -192,4 +194,53 @@ fn what_happens_to_volumes_is_told_in_dockers_order() {
     let told: Vec<&str> =
         told.into_iter().filter(|line| line.starts_with("volume") || line.starts_with("container")).collect();
     assert_eq!(told, expected.collect::<Vec<_>>());
+}
+
+/// What the thread runs from now on has a network of its own, in which this host has an address beside the loopback's.
+fn alone(address: &str) -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace: {error}"))?;
+    let own = format!("{address}/32");
+    let ways: [&[&str]; 3] = [
+        &["link", "set", "lo", "up"],
+        &["address", "add", &own, "dev", "lo"],
+        &["route", "add", "default", "dev", "lo", "src", address],
+    ];
+    for way in ways {
+        let output = std::process::Command::new("ip").args(way).output().map_err(|error| format!("ip: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("ip {way:?}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn volumes_are_memory_or_a_directory_of_a_file_server() {
+    // a thread of its own: nothing else is to be in that namespace
+    let thread = std::thread::spawn(|| {
+        let name = "volumes_are_memory_or_a_directory_of_a_file_server";
+        let address = "198.51.100.1";
+        if let Err(reason) = alone(address) {
+            return crate::skip(name, &reason);
+        }
+        let Some(server) = FileServer::start_at(address) else {
+            return crate::skip(name, "nfs-ganesha is not installed");
+        };
+        let serve = Serve::with_qemu(&[]);
+        let options = format!("o=addr={address},port={},rw,noatime", server.port);
+        did(&serve, &["volume", "create", "-o", "type=nfs", "-o", &options, "-o", "device=:/files", "files"]);
+        did(
+            &serve,
+            &["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,mode=700", "fast"],
+        );
+        let script = "awk '$2 == \"/f\" || $2 == \"/m\" {print $2, $3}' /proc/mounts | sort; stat -c %a /m; \
+                      echo kept > /f/note; echo x > /m/x; dd if=/dev/zero of=/m/large bs=1M count=2 2>&1 | grep -o 'No space.*'";
+        let args = ["run", "-d", "--name", "writer", "-v", "files:/f", "-v", "fast:/m", "busybox", "sh", "-c"];
+        did(&serve, &[args.as_slice(), &[&format!("{script}; echo done; exec sleep 100000")]].concat());
+        until("it has written", || did(&serve, &["logs", "writer"]).ends_with("done"));
+        assert_eq!(did(&serve, &["logs", "writer"]), "/f nfs4\n/m tmpfs\n700\nNo space left on device\ndone");
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
 }

@@ -8,6 +8,7 @@ mod boot;
 mod changes;
 mod commands;
 mod compose;
+mod compose_calls;
 mod copies;
 mod copy;
 mod debian;

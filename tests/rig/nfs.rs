@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// It serves `/files` by NFS 4 on a port of the loopback interface, and ends with its owner.
+/// It serves `/files` by NFS 4 on a port of one address, and ends with its owner.
 pub struct FileServer {
     server: Child,
     _dir: TempDir,
@@ -17,10 +17,15 @@ pub struct FileServer {
 impl FileServer {
     /// None where nfs-ganesha is not installed.
     pub fn start() -> Option<FileServer> {
+        FileServer::start_at("127.0.0.1")
+    }
+
+    /// At an address of the network namespace that the thread is in.
+    pub fn start_at(address: &str) -> Option<FileServer> {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a port").port();
+        let port = TcpListener::bind((address, 0)).expect("a port").local_addr().expect("a port").port();
         let text = format!(
-            "NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1; Enable_NLM = false; \
+            "NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = {port}; Bind_addr = {address}; Enable_NLM = false; \
              Enable_RQUOTA = false; Enable_UDP = false; allow_set_io_flusher_fail = true; }}\n\
              NFSv4 {{ Graceless = true; }}\n\
              EXPORT {{ Export_Id = 1; Path = /files; Pseudo = /files; Access_Type = RW; Squash = No_Root_Squash; \
@@ -33,7 +38,7 @@ impl FileServer {
         let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
         let server = FileServer { server, _dir: dir, port };
         let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect((address, port)).is_err() {
             assert!(began.elapsed() < Duration::from_secs(60), "nfs-ganesha does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }

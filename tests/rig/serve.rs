@@ -189,10 +189,10 @@ impl Serve {
     pub fn second(&self) -> String {
         let control = format!("unix://{}", self.path("second.sock").display());
         let output = vch::command("serve")
-            .args(&["--hypervisor", self.hypervisor, "--control", &control, "--master-key"])
-            .args(&[self.master_key().to_str().expect("a path of ours")])
-            .args(&["--state", self.state().to_str().expect("a path of ours")])
-            .args(&["--host", &format!("unix://{}", self.path("second-docker.sock").display())])
+            .args(["--hypervisor", self.hypervisor, "--control", &control, "--master-key"])
+            .args([self.master_key().to_str().expect("a path of ours")])
+            .args(["--state", self.state().to_str().expect("a path of ours")])
+            .args(["--host", &format!("unix://{}", self.path("second-docker.sock").display())])
             .output();
         assert_ne!(output.code, 0, "{output:?}");
         output.stderr
