@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rig::engine::until;
 use rig::images::{ImageDir, run};
-use rig::registry::{self, Demands, Registry, skopeo};
+use rig::registry::{self, Demands, LOGIN, PASSWORD, Registry, skopeo};
 use rig::serve::Serve;
 use serde_json::{Value, json};
 
@@ -229,7 +229,7 @@ fn images_come_from_registries() {
         serve.docker(&config).stdin(password).output()
     };
     login("wrong").fails(1, &["401 Unauthorized"]);
-    assert_eq!(login("secret").code, 0);
+    assert_eq!(login(PASSWORD).code, 0);
     // by itself, as it is not here
     let ran = docker(&["run", "--rm", &app]);
     let stderr = ran.stderr.clone();
@@ -261,7 +261,8 @@ fn images_come_from_registries() {
     docker(&["push", &registry.name("old")]).fails(1, &["does not push"]);
     docker(&["search", "x"]).fails(1, &["does not search"]);
     // an image keeps what registries call it, and nothing keeps the login
-    let found = Command::new("grep").args(["-rlE", "secret|am9lOnNlY3JldA"]).arg(serve.state()).output().unwrap();
+    let found =
+        Command::new("grep").args(["-rlE", &format!("{PASSWORD}|{LOGIN}")]).arg(serve.state()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
     let pulled = docker(&["images", "--digests", "--format", "{{.Digest}}"]).success();
     assert!(pulled.contains(&digest), "{pulled}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rig::images::{ImageDir, run, sha256};
-use rig::registry::{self, Demands, Registry, skopeo};
+use rig::registry::{self, Demands, LOGIN, PASSWORD, Registry, skopeo};
 use rig::{artifacts, vch};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -208,14 +208,14 @@ fn a_login_is_found_where_docker_left_it() {
     let login = |auth: &str| json!({ "auths": { host.clone(): { "auth": auth } } }).to_string();
     user.writes(".docker/config.json", &login("am9lOndyb25n"));
     user.fails(&["pull", &name], &["the login that `docker login", "may not have it"]);
-    user.writes(".docker/config.json", &login("am9lOnNlY3JldA=="));
+    user.writes(".docker/config.json", &login(LOGIN));
     assert_eq!(user.pulls(&[&name]), registry.digest("app"));
 
     let other = User::new();
     other.writes(".docker/config.json", r#"{"credsStore":"test"}"#);
     other.fails(&["pull", &name], &["docker-credential-test", "cannot be started"]);
     let helper = format!(
-        "#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] && echo '{{\"Username\":\"joe\",\"Secret\":\"secret\"}}'\n"
+        "#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] && echo '{{\"Username\":\"joe\",\"Secret\":\"{PASSWORD}\"}}'\n"
     );
     let helper = other.writes("bin/docker-credential-test", &helper);
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
@@ -232,7 +232,7 @@ fn tls_is_for_those_who_know_the_authority() {
     let (name, user) = (registry.name("app"), User::new());
     user.writes(
         ".docker/config.json",
-        &json!({ "auths": { format!("127.0.0.1:{}", registry.port): { "auth": "am9lOnNlY3JldA==" } } }).to_string(),
+        &json!({ "auths": { format!("127.0.0.1:{}", registry.port): { "auth": LOGIN } } }).to_string(),
     );
     user.fails(&["pull", &name], &["no secure connection", "certs.d/HOST/ca.crt", "--ca FILE"]);
     let authority = registry.authority();

@@ -23,7 +23,7 @@ pub struct Registry {
 /// What a registry wants of its clients.
 #[derive(Clone, Copy, Default)]
 pub struct Demands {
-    /// The name `joe` and the password `secret`.
+    /// The name `joe` and [`PASSWORD`].
     pub login: bool,
     /// TLS, with a certificate of an authority that nobody knows.
     pub tls: bool,
@@ -49,7 +49,7 @@ impl Registry {
             "http": { "addr": format!("127.0.0.1:{port}") },
         });
         if demands.login {
-            fs::write(path("htpasswd"), format!("joe:{BCRYPT_OF_SECRET}\n")).expect("a file");
+            fs::write(path("htpasswd"), format!("joe:{BCRYPT_OF_PASSWORD}\n")).expect("a file");
             config["auth"] = serde_json::json!({ "htpasswd": { "realm": "test", "path": path("htpasswd") } });
         }
         if demands.tls {
@@ -85,14 +85,14 @@ impl Registry {
     /// Pushes an image with skopeo; `from` is as skopeo writes it.
     pub fn push<S: AsRef<OsStr>>(&self, options: impl IntoIterator<Item = S>, from: &str, name: &str) {
         let mut command = skopeo();
-        command.args(["copy", "--quiet", "--dest-tls-verify=false", "--dest-creds=joe:secret"]).args(options);
-        run(command.arg(from).arg(format!("docker://{}", self.name(name))));
+        command.args(["copy", "--quiet", "--dest-tls-verify=false"]).arg(format!("--dest-creds=joe:{PASSWORD}"));
+        run(command.args(options).arg(from).arg(format!("docker://{}", self.name(name))));
     }
 
     /// The digest of what a name leads to, as skopeo sees it.
     pub fn digest(&self, name: &str) -> String {
         let mut command = skopeo();
-        command.args(["inspect", "--raw", "--tls-verify=false", "--creds=joe:secret"]);
+        command.args(["inspect", "--raw", "--tls-verify=false"]).arg(format!("--creds=joe:{PASSWORD}"));
         let output = command.arg(format!("docker://{}", self.name(name))).output().expect("skopeo");
         let file = self.dir.path().join("raw");
         fs::write(&file, output.stdout).expect("a file");
@@ -141,5 +141,10 @@ fn certify(dir: &Path) {
     ]);
 }
 
-/// By `crypt("secret", "$2y$05$abcdefghijklmnopqrstuu")`, the one form that docker-registry reads.
-const BCRYPT_OF_SECRET: &str = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
+/// Words that no program has in it, so that what holds them holds the login: busybox knows a `secret` of its own.
+pub const PASSWORD: &str = "5ecre7-of-joe";
+/// `joe:PASSWORD` in base64, as clients keep it.
+pub const LOGIN: &str = "am9lOjVlY3JlNy1vZi1qb2U=";
+
+/// By `crypt(PASSWORD, "$2y$05$abcdefghijklmnopqrstuu")`, the one form that docker-registry reads.
+const BCRYPT_OF_PASSWORD: &str = "$2y$05$abcdefghijklmnopqrstuuSMg/0r5ie8aD8oKiLRK0SAs.zYEQ/1K";

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rig::registry::LOGIN;
 use rig::registry::faulty::{Faults, Faulty, Image, JOE};
 use serde_json::json;
 
@@ -82,7 +83,7 @@ fn a_token_whose_time_is_over_is_replaced() {
     let (user, image, registry) = world(Faults { tokens: Some(2), ..Faults::default() });
     user.fails(&["pull", &registry.name()], &["guests may not have it"]);
     let host = format!("127.0.0.1:{}", registry.port);
-    user.writes(".docker/config.json", &json!({ "auths": { host: { "auth": "am9lOnNlY3JldA==" } } }).to_string());
+    user.writes(".docker/config.json", &json!({ "auths": { host: { "auth": LOGIN } } }).to_string());
     pulls(&user, &image, &registry);
     // manifest, config and three layers, two a token
     assert!(registry.tokens() >= 3, "{}", registry.tokens());
@@ -100,7 +101,7 @@ fn a_login_does_not_follow_a_redirect() {
     let faults = Faults { tokens: Some(100), elsewhere: Some(storage.url()), ..Faults::default() };
     let (user, registry) = (User::new(), Faulty::start(&image, faults));
     let host = format!("127.0.0.1:{}", registry.port);
-    user.writes(".docker/config.json", &json!({ "auths": { host: { "auth": "am9lOnNlY3JldA==" } } }).to_string());
+    user.writes(".docker/config.json", &json!({ "auths": { host: { "auth": LOGIN } } }).to_string());
     pulls(&user, &image, &registry);
     let seen = storage.seen();
     assert_eq!(seen.len(), 3, "{seen:?}");

@@ -295,7 +295,7 @@ fn take(left: &AtomicUsize) -> bool {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
-/// joe, whose password is `secret`.
-pub const JOE: &str = "Basic am9lOnNlY3JldA==";
+/// joe, by [`super::LOGIN`].
+pub const JOE: &str = "Basic am9lOjVlY3JlNy1vZi1qb2U=";
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
