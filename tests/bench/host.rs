@@ -1,4 +1,5 @@
-//! `docker run` on a host that makes its own machines: against `vch run` of the same, ten at once against one, and what they hold in memory and on disk.
+//! `docker run` on a host that makes its own machines: against `vch run` of the same, ten at once against one, an exec in one of them, and what they hold in memory
+//! and on disk.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,13 +10,15 @@ use anyhow::{Context as _, Result, ensure};
 use rig::serve::Serve;
 use rig::{artifacts, vch};
 
-use crate::{median, pair, ratio};
+use crate::{docker, median, pair, ratio};
 
 const AT_ONCE: usize = 10;
 /// Rounds of ten at once, and of one.
 const ROUNDS: usize = 3;
 const RSS_LIMIT_KIB: u64 = 32 * 1024;
 const DISK_LIMIT_KIB: u64 = 1024;
+/// What a container gets that asks for nothing.
+const GUEST_MEMORY: u64 = 512 << 20;
 
 pub(crate) fn bench() -> Result<()> {
     let serve = Serve::with_qemu(&[]);
@@ -29,6 +32,9 @@ pub(crate) fn bench() -> Result<()> {
     };
     pair("`docker run --rm busybox true`", docker, "`vch run --rm` of the same", alone)?;
     several(&serve)?;
+    serve.docker(&["run", "-d", "--name", "made1", "busybox", "sleep", "100000"]).output().success();
+    docker::execs(&serve, "made1", ", in a container made here")?;
+    serve.docker(&["rm", "-f", "made1"]).output().success();
     idle(&serve)
 }
 
@@ -63,21 +69,64 @@ fn idle(serve: &Serve) -> Result<()> {
     let kib = stored(&last)? / 1024;
     let limit = ratio(kib, DISK_LIMIT_KIB);
     println!("| disk of one more container of an image | {kib} KiB | limit | {DISK_LIMIT_KIB} KiB | {limit:.2} |");
-    let mut held: Vec<u64> = Vec::new();
+    let mut held: Vec<Held> = Vec::new();
     for machine in serve.machines() {
-        let rollup = fs::read_to_string(format!("/proc/{machine}/smaps_rollup"))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("every process has one")?;
-        held.push(line.trim().trim_end_matches(" kB").parse()?);
+        held.push(Held::of(&fs::read_to_string(format!("/proc/{machine}/smaps"))?));
     }
-    held.sort_unstable();
+    held.sort_unstable_by_key(Held::sum);
     let middle = held.get(held.len() / 2).context("they run")?;
+    let Held { guest, code, rest } = middle;
     println!(
         "| an idle container's QEMU of 512 MiB, its share of the host's memory (PSS) | {} MiB | | | |",
-        middle / 1024
+        middle.sum() / 1024
     );
+    for (part, kib) in [("the guest's memory", guest), ("code that TCG has translated", code), ("QEMU itself", rest)] {
+        println!("| of that, {part} | {} MiB | | | |", kib / 1024);
+    }
     let remove: Vec<&str> = ["rm", "-f"].into_iter().chain(ids.iter().map(String::as_str)).collect();
     serve.docker(&remove).output().success();
     Ok(())
+}
+
+/// KiB that a QEMU holds, its share of what it has in common with others.
+#[derive(Default)]
+struct Held {
+    guest: u64,
+    code: u64,
+    rest: u64,
+}
+
+impl Held {
+    /// From /proc/PID/smaps: proc(5). The guest's memory is one mapping of just its size, as its block says; what can be run and belongs to no file is TCG's.
+    fn of(smaps: &str) -> Held {
+        let (mut held, mut is_code, mut is_guest) = (Held::default(), false, false);
+        for line in smaps.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["Pss:", kib, "kB"] => {
+                    let kib: u64 = kib.parse().unwrap_or_default();
+                    *(if is_guest {
+                        &mut held.guest
+                    } else if is_code {
+                        &mut held.code
+                    } else {
+                        &mut held.rest
+                    }) += kib;
+                }
+                [range, rights, _, _, inode, ..] if range.contains('-') => {
+                    let ends: Vec<u64> = range.split('-').flat_map(|end| u64::from_str_radix(end, 16)).collect();
+                    is_guest = matches!(ends[..], [from, to] if to - from == GUEST_MEMORY);
+                    is_code = rights.contains('x') && inode == "0";
+                }
+                _ => {}
+            }
+        }
+        held
+    }
+
+    fn sum(&self) -> u64 {
+        self.guest + self.code + self.rest
+    }
 }
 
 /// Bytes that a directory takes on its disk.
