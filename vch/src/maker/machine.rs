@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -142,7 +142,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     opened.and_then(|mut file| file.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Copies a disk that is mostly holes, and keeps them.
+/// Copies a disk that is mostly holes, and keeps them. The two may lie on file systems of different kinds, between which the kernel copies nothing.
 fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     let copy = || {
         let (source, beside) = (File::open(from)?, to.with_extension("part"));
@@ -151,10 +151,10 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
         let mut at = 0;
         while let Ok(data) = rustix::fs::seek(&source, rustix::fs::SeekFrom::Data(at)) {
             let hole = rustix::fs::seek(&source, rustix::fs::SeekFrom::Hole(data))?;
-            let (mut from, mut to) = (data, data);
-            while from < hole {
-                let most = usize::try_from(hole - from).unwrap_or(usize::MAX);
-                rustix::fs::copy_file_range(&source, Some(&mut from), &target, Some(&mut to), most)?;
+            for from in (data..hole).step_by(PIECE) {
+                let mut piece = vec![0; usize::try_from(hole - from).map_or(PIECE, |left| left.min(PIECE))];
+                source.read_exact_at(&mut piece, from)?;
+                target.write_all_at(&piece, from)?;
             }
             at = hole;
         }
@@ -164,7 +164,33 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
+/// Bytes that are copied at once.
+const PIECE: usize = 1 << 20;
 /// In the container's directory.
 const GUESTINFO: &str = "guestinfo";
 /// In the container's directory: what its guest's kernel says.
 pub(super) const CONSOLE: &str = "console.log";
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_holes_of_its_disk_wherever_it_lies() {
+        let (dir, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let disk = dir.path().join("disk");
+        let file = File::create(&disk).unwrap();
+        file.set_len(64 << 20).unwrap();
+        let data: Vec<u8> = (0..PIECE + 5000).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        file.write_all_at(&data, 8 << 20).unwrap();
+        file.write_all_at(b"end", (64 << 20) - 3).unwrap();
+        for to in [dir.path().join("top.raw"), memory.path().join("top.raw")] {
+            copy_sparse(&disk, &to).unwrap();
+            assert!(fs::read(&to).unwrap() == fs::read(&disk).unwrap(), "{}", to.display());
+            let meta = fs::metadata(&to).unwrap();
+            assert!(meta.blocks() * 512 < 4 << 20 && meta.mode() & 0o777 == 0o600, "{meta:?}");
+        }
+    }
+}
