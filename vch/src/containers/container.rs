@@ -292,13 +292,15 @@ impl Container {
         *locked(&self.joined) = Some(Arc::new(joined));
     }
 
-    /// The link of a container, as soon as there is one: its machine may yet have to be made.
-    pub(crate) async fn next_hub(&self) -> Option<Hub> {
+    /// The link of a container that has ended `exits` times, as soon as there is one: its machine may yet have to be made. None if it ends before.
+    pub(crate) async fn next_hub(&self, exits: u64) -> Option<Hub> {
         let mut hub = self.hub.subscribe();
         let mut life = self.watch();
+        // that of an earlier boot stays until all that it told is written
+        let lives = |hub: &Option<Hub>| hub.as_ref().is_some_and(|hub| !hub.watch().borrow().main.is_over());
         tokio::select! {
-            hub = hub.wait_for(Option::is_some) => hub.ok().and_then(|hub| hub.clone()),
-            _ = life.wait_for(|life| life.removed) => None,
+            hub = hub.wait_for(lives) => hub.ok().and_then(|hub| hub.clone()),
+            _ = life.wait_for(|life| life.removed || life.exits > exits) => None,
         }
     }
 
