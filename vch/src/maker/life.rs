@@ -14,8 +14,10 @@ use bollard_stubs::models::ContainerCreateBody;
 use tokio::time::sleep;
 
 use super::mounts::Settled;
+use super::machine::CONSOLE;
 use super::restarts::Policy;
 use super::{Made, MakeError, Maker, console};
+use crate::console::telling_line;
 use crate::containers::{Container, Exited, Life, State};
 use crate::hypervisor::{Off, Order, Powered};
 use crate::networks::Turn;
@@ -269,12 +271,15 @@ async fn how_it_ended(container: &Container, off: &Off) -> Exited {
         State::Running(running) => running.started_ns,
         _ => 0,
     };
-    let why = match off {
-        Off::Guest => "its machine powered itself off".to_owned(),
-        Off::Other(reason) => format!("its machine went off: {}", reason.as_deref().unwrap_or("QEMU ended")),
-    };
     let dir = container.dir().to_owned();
-    let said = tokio::task::spawn_blocking(move || console::ending(&dir)).await.ok().flatten();
+    let read = move || (console::ending(&dir), telling_line(&dir.join(CONSOLE)));
+    let (said, line) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    let why = match (off, line) {
+        // a guest that gives up before there is a link says why on its console
+        (Off::Guest, Some(line)) if started_ns == 0 => format!("its machine gave up; its console says: {line}"),
+        (Off::Guest, _) => "its machine powered itself off".to_owned(),
+        (Off::Other(reason), _) => format!("its machine went off: {}", reason.as_deref().unwrap_or("QEMU ended")),
+    };
     lost(started_ns, said, container.now().cut, why)
 }
 
