@@ -1,3 +1,5 @@
+//! Which networks there are, who may be on them, and what becomes of their names and addresses.
+
 use super::*;
 
 /// A network with the first address as its gateway.
