@@ -13,8 +13,8 @@ use anyhow::anyhow;
 use bollard_stubs::models::ContainerCreateBody;
 use tokio::time::sleep;
 
-use super::mounts::Settled;
 use super::machine::CONSOLE;
+use super::mounts::Settled;
 use super::restarts::Policy;
 use super::{Made, MakeError, Maker, console};
 use crate::console::telling_line;
