@@ -67,7 +67,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         Hypervisor::None => None,
         Hypervisor::Qemu => {
             let boot = assets::find(args.boot, args.assets.as_deref(), &std::env::current_exe()?)?;
-            Some(Arc::new(Maker::open(containers.clone(), key.clone(), &state, boot).await?))
+            Some(Arc::new(Maker::open(containers.clone(), key.clone(), &state, boot, args.network).await?))
         }
     };
     let vms = Arc::new(Vms::new(key, containers.clone()));

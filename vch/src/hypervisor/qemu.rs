@@ -80,6 +80,12 @@ impl Qemu {
         Ok(Qemu { program, sockets, confinement, accel, left, _lock: lock })
     }
 
+    /// As whom machines run, by the ids of their containers.
+    pub(crate) fn users(&self) -> impl Fn(&str) -> u32 + Send + Sync + 'static {
+        let confinement = self.confinement.clone();
+        move |id| confinement.user(&Qemu::name(Path::new(id)))
+    }
+
     /// What its sockets are called by.
     fn name(dir: &Path) -> String {
         let id = dir.file_name().unwrap_or_default().to_string_lossy();
