@@ -5,13 +5,12 @@
 //!                                                                 rules:   nft(8), all of them at once
 //! ```
 //!
-//! It decides when there is which device. What the kernel has outlives this program: frames, connections and published ports go on without it, and the next one takes
-//! all of it up. Why it is made like this: docs/decisions/0017.
+//! It decides when there is which device: a network's is there while a machine is on it, and with the last one all that this program has changed on the host goes.
+//! What the kernel has outlives this program: frames, connections and published ports go on without it, and the next one takes all of it up. Why it is made like this: docs/decisions/0017.
 
 mod devices;
 mod rules;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::os::linux::net::SocketAddrExt as _;
@@ -35,8 +34,6 @@ use crate::vm::CardEnd;
 /// All networks that this host's kernel carries for us.
 pub(crate) struct Kernel {
     owner: Owner,
-    /// The user as whom a container's machine runs, by the container's id.
-    user_of: Box<dyn Fn(&str) -> u32 + Send + Sync>,
     jobs: Mutex<mpsc::Sender<Job>>,
     /// One program at a time in a network namespace: what has no path is the namespace's.
     _only: UnixListener,
@@ -50,6 +47,8 @@ struct Host {
     model: Model,
     /// What an earlier program left is not all known yet: its rules stay.
     is_settled: bool,
+    /// The user knows that the host forwards.
+    has_told: bool,
 }
 
 /// One network.
@@ -57,6 +56,7 @@ struct Host {
 pub(crate) struct Bridge {
     kernel: Arc<Kernel>,
     settings: Arc<Settings>,
+    network: Network,
     device: String,
     _names: Listening,
 }
@@ -79,25 +79,27 @@ enum Held {
 
 impl Kernel {
     /// Whether this program may change the host's networks, and has the tools; `sockets` tells whose networks they are.
-    pub(crate) fn open(sockets: &Path, user_of: impl Fn(&str) -> u32 + Send + Sync + 'static) -> Result<Arc<Kernel>> {
+    pub(crate) fn open(sockets: &Path) -> Result<Arc<Kernel>> {
         if !may_administrate(&std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default()) {
             bail!("--network kernel needs root (CAP_NET_ADMIN): run vch serve as root, or use --network user");
         }
         if !Path::new("/dev/net/tun").exists() {
             bail!("--network kernel needs /dev/net/tun: load the module tun, or use --network user");
         }
+        let owner = Owner::of(sockets);
+        // each of them says whether its program is there
+        let (others, closed) = (owner.devices()?, devices::is_closed()?);
+        drop(others);
         let name = UnixAddr::from_abstract_name(ONLY).context("a name of ours")?;
         let only = UnixListener::bind_addr(&name).context(
             "another vch serve has the networks of this host's kernel: end it, or use --network user with one of them",
         )?;
-        let owner = Owner::of(sockets);
-        owner.devices()?;
-        let model = Model { closed: devices::is_closed(), ..Model::default() };
-        let mut host = Host { owner: owner.clone(), model, is_settled: false };
+        let model = Model { closed, ..Model::default() };
+        let mut host = Host { owner: owner.clone(), model, is_settled: false, has_told: false };
         let (jobs, work) = mpsc::channel::<Job>();
         let worker = thread::Builder::new().name("networks".into());
         worker.spawn(move || work.iter().for_each(|job| job(&mut host))).context("cannot start a thread")?;
-        Ok(Arc::new(Kernel { owner, user_of: Box::new(user_of), jobs: Mutex::new(jobs), _only: only }))
+        Ok(Arc::new(Kernel { owner, jobs: Mutex::new(jobs), _only: only }))
     }
 
     /// Has work done behind all that was asked for before, on a thread that may wait.
@@ -114,12 +116,13 @@ impl Kernel {
         drop(crate::lock::locked(&self.jobs).send(Box::new(work)));
     }
 
-    /// The machines that an earlier program left on have what they had: what is of no machine and of none of these networks goes.
-    pub(crate) async fn settle(&self, networks: &[String]) -> Result<()> {
-        let stay: BTreeSet<String> = networks.iter().map(|name| self.owner.bridge(name)).collect();
-        self.done(move |host| {
+    /// The machines that an earlier program left on have what they had: what is of none of them goes.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        self.done(|host| {
+            let Model { networks, cards, .. } = &mut host.model;
+            networks.retain(|bridge, _| cards.values().any(|card| card.bridge == *bridge));
             for device in host.owner.devices()? {
-                if !stay.contains(&device) && !host.model.cards.contains_key(&device) {
+                if !networks.contains_key(&device) && !cards.contains_key(&device) {
                     devices::remove(&device)?;
                 }
             }
@@ -128,35 +131,55 @@ impl Kernel {
         })
         .await
     }
-
-    /// Removes a network that no machine is on.
-    pub(crate) fn remove(&self, network: &str) {
-        let device = self.owner.bridge(network);
-        self.later(move |host| {
-            host.model.networks.remove(&device);
-            told(devices::remove(&device).and_then(|()| host.write()));
-        });
-    }
 }
 
 impl Host {
-    fn write(&self) -> Result<()> {
-        match self.is_settled {
-            true => devices::nft(&self.model.text()).context("cannot change the host's packet filter"),
-            false => Ok(()),
+    /// Has the rules follow from the model, and the host forward what they are about.
+    fn write(&mut self) -> Result<()> {
+        if !self.is_settled {
+            return Ok(());
         }
+        let model = &mut self.model;
+        if !model.networks.is_empty() && !devices::forwards()? {
+            model.closed = true;
+        } else if model.closed && !devices::is_closed()? {
+            // somebody has removed the chain: this host is to forward for others, too
+            model.closed = false;
+        }
+        if model.closed && model.networks.is_empty() {
+            // first, so that there is no moment in which it forwards for everybody
+            devices::forward(false)?;
+            model.closed = false;
+        }
+        devices::nft(&model.text()).context("cannot change the host's packet filter")?;
+        if model.closed {
+            devices::forward(true)?;
+            if !std::mem::replace(&mut self.has_told, true) {
+                say("this host forwards packets while it has machines (net.ipv4.ip_forward), and only theirs");
+            }
+        }
+        Ok(())
     }
 
-    fn start(&mut self, device: String, name: &str, network: Network, mtu: u16) -> Result<()> {
-        if !network.internal && !devices::forward()? {
-            self.model.closed = true;
-            say("this host forwards packets from now on (net.ipv4.ip_forward), and only those of its machines");
+    /// Has a network's bridge, which may have gone with its last machine.
+    fn make_bridge(&mut self, device: &str, name: &str, network: &Network, mtu: u16) -> Result<()> {
+        if self.model.networks.contains_key(device) {
+            return Ok(());
         }
         self.owner
-            .make_bridge(&device, name, &network, mtu)
+            .make_bridge(device, name, network, mtu)
             .with_context(|| format!("cannot make a bridge for {name}"))?;
-        self.model.networks.insert(device, network);
+        self.model.networks.insert(device.to_owned(), network.clone());
         self.write()
+    }
+
+    /// Removes it if no machine is on it.
+    fn clear(&mut self, device: &str) -> Result<()> {
+        if self.model.cards.values().any(|card| card.bridge == device) {
+            return Ok(());
+        }
+        self.model.networks.remove(device);
+        devices::remove(device)
     }
 
     fn plug(&mut self, tap: &str, card: Card) -> Result<()> {
@@ -165,8 +188,11 @@ impl Host {
     }
 
     fn unplug(&mut self, tap: &str) -> Result<()> {
-        self.model.cards.remove(tap);
+        let card = self.model.cards.remove(tap);
         devices::remove(tap)?;
+        if let Some(card) = card {
+            self.clear(&card.bridge)?;
+        }
         self.write()
     }
 
@@ -182,23 +208,27 @@ impl Bridge {
         let device = kernel.owner.bridge(&settings.name);
         let subnet = Subnet::new(gateway, settings.prefix).canonical();
         let network = Network { subnet, gateway, internal: settings.internal };
-        let (bridge, name, mtu) = (device.clone(), settings.name.clone(), settings.mtu);
-        kernel.done(move |host| host.start(bridge, &name, network, mtu)).await?;
+        let (bridge, name, mtu, made) = (device.clone(), settings.name.clone(), settings.mtu, network.clone());
+        kernel.done(move |host| host.make_bridge(&bridge, &name, &made, mtu)).await?;
         let settings = Arc::new(settings);
-        let names = Listening::start(&settings, gateway).await?;
-        Ok(Bridge { kernel: kernel.clone(), settings, device, _names: names })
+        let names = Listening::start(&settings, gateway).await.inspect_err(|_| {
+            let bridge = device.clone();
+            kernel.later(move |host| told(host.clear(&bridge).and_then(|()| host.write())));
+        })?;
+        Ok(Bridge { kernel: kernel.clone(), settings, network, device, _names: names })
     }
 
     /// A tap for a machine's card; only frames from this MAC address and these addresses are taken from it. The same id has the same tap after a restart.
     pub(crate) async fn plug(&self, id: &str, mac: Mac, addresses: &[IpAddr]) -> Result<CardEnd> {
         let tap = self.kernel.owner.tap(&self.settings.name, id);
-        let card = Card { mac, addresses: rules::v4_only(addresses) };
-        let (user, mtu, bridge) = ((self.kernel.user_of)(id), self.settings.mtu, self.device.clone());
+        let bridge = self.device.clone();
+        let card = Card { mac, addresses: rules::v4_only(addresses), bridge: bridge.clone() };
+        let (network, called, mtu) = (self.network.clone(), self.settings.name.clone(), self.settings.mtu);
         let (name, of) = (tap.clone(), id.chars().take(12).collect::<String>());
         let plugged = self.kernel.done(move |host| {
+            host.make_bridge(&bridge, &called, &network, mtu)?;
             // first, so that no frame passes that is not looked at
-            host.plug(&name, card)?;
-            let made = host.owner.make_tap(&name, &bridge, user, mtu, &of);
+            let made = host.plug(&name, card).and_then(|()| host.owner.make_tap(&name, &bridge, mtu, &of));
             made.inspect_err(|_| told(host.unplug(&name))).context("cannot make a tap for the machine's card")
         });
         plugged.await.map(|()| CardEnd::Tap(tap))

@@ -105,7 +105,7 @@ impl Maker {
         let links = sockets.join(LINKS);
         let carriers = match network {
             Network::User => Carriers::Switches(sockets),
-            Network::Kernel => Carriers::Kernel(Kernel::open(&sockets, qemu.users())?),
+            Network::Kernel => Carriers::Kernel(Kernel::open(&sockets)?),
         };
         let networks = Networks::open(&state.join(NETWORKS), carriers, containers.clone())?;
         Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, networks, key, boot, links })

@@ -155,8 +155,7 @@ impl Networks {
 
     /// All machines that were left on are on their networks again, as far as they can be: what is of nobody goes.
     pub(crate) async fn settle(&self) -> Result<()> {
-        let names: Vec<String> = self.list().iter().map(|network| network.record.name.clone()).collect();
-        self.carriers.settle(&names).await
+        self.carriers.settle().await
     }
 
     /// All of them, by name.
@@ -268,7 +267,6 @@ impl Networks {
         }
         record::remove(&self.path(&network.id))?;
         locked(&self.all).remove(name);
-        self.carriers.remove(name);
         self.tell("destroy", network, &[]);
         Ok(())
     }

@@ -23,7 +23,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::api::{self, Api};
-use crate::cli::{Hypervisor, ServeArgs};
+use crate::cli::{Hypervisor, Network, ServeArgs};
 use crate::containers::Containers;
 use crate::execs::Execs;
 use crate::listen::Listeners;
@@ -43,6 +43,11 @@ pub fn run(args: &ServeArgs) -> Result<u8> {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).ok();
     if args.hypervisor == Hypervisor::None && args.link_listen.is_empty() {
         bail!("with --hypervisor none, machines are made elsewhere: say with --link-listen where they connect");
+    }
+    if args.hypervisor == Hypervisor::None && args.network == Network::Kernel {
+        bail!(
+            "--network kernel is about the networks of machines that serve makes: say --hypervisor qemu, or leave it out"
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let result = LocalSet::new().block_on(&runtime, serve(args));

@@ -45,13 +45,14 @@ impl Owner {
     }
 
     fn alias(&self, of: &str) -> String {
-        format!("vch {}: {of}", self.0)
+        format!("vch {}: {}", self.0, of.chars().take(ALIAS).collect::<String>())
     }
 
     /// Those that there are; an error if there are another state directory's, whose rules would be gone.
     pub(super) fn devices(&self) -> Result<BTreeSet<String>> {
         let told = run(Command::new("ip").args(["-j", "link", "show"]), "")?;
-        let all: Vec<Device> = serde_json::from_str(&told).context("cannot read what ip says")?;
+        let all: Vec<Device> = serde_json::from_str(&told)
+            .context("cannot read what ip says: --network kernel needs the one of iproute2; or use --network user")?;
         self.own(all)
     }
 
@@ -92,15 +93,18 @@ impl Owner {
         ip(&format!("address replace {gateway}/{prefix} dev {name}\nlink set dev {name} up\n"))
     }
 
-    /// A tap that this user may open, on a bridge.
-    pub(super) fn make_tap(&self, name: &str, bridge: &str, user: u32, mtu: u16, of: &str) -> Result<()> {
+    /// A tap on a bridge. It is this program's user's: one that has no owner could be opened by everybody.
+    pub(super) fn make_tap(&self, name: &str, bridge: &str, mtu: u16, of: &str) -> Result<()> {
         let mut batch = String::new();
+        let user = rustix::process::geteuid().as_raw();
         if !exists(name)? {
             batch.push_str(&format!("tuntap add dev {name} mode tap user {user} vnet_hdr\n"));
         }
         let alias = self.alias(of);
+        // where bridges ask the packet filter (br_netfilter), what a machine sends to a port of the host that leads to itself comes back the way it came
         batch.push_str(&format!(
-            "link set dev {name} mtu {mtu} alias \"{alias}\"\nlink set dev {name} master {bridge} up\n"
+            "link set dev {name} mtu {mtu} alias \"{alias}\"\nlink set dev {name} master {bridge}\n\
+             link set dev {name} type bridge_slave hairpin on\nlink set dev {name} up\n"
         ));
         ip(&batch)
     }
@@ -120,13 +124,18 @@ fn exists(name: &str) -> Result<bool> {
     Ok(devices.lines().filter_map(|line| line.split_once(':')).any(|(device, _)| device.trim() == name))
 }
 
-/// Whether this host forwarded packets already; it does from now on.
-pub(super) fn forward() -> Result<bool> {
+/// Whether this host forwards packets.
+pub(super) fn forwards() -> Result<bool> {
     let path = format!("{SETTINGS}ip_forward");
-    let was = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    match was.trim() {
-        "0" => setting("ip_forward", "1").map(|()| false),
-        _ => Ok(true),
+    let is = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(is.trim() != "0")
+}
+
+/// It does from now on, or no more.
+pub(super) fn forward(whether: bool) -> Result<()> {
+    match forwards()? == whether {
+        true => Ok(()),
+        false => setting("ip_forward", if whether { "1" } else { "0" }),
     }
 }
 
@@ -145,9 +154,17 @@ pub(super) fn nft(text: &str) -> Result<()> {
     run(Command::new("nft").args(["-f", "-"]), text).map(drop)
 }
 
-/// Whether the packet filter has a chain by which an earlier program says that the host forwarded nothing.
-pub(super) fn is_closed() -> bool {
-    run(Command::new("nft").args(["list", "chain", "inet", "vch", "others"]), "").is_ok()
+/// Whether the packet filter has the chain that says that the host forwarded nothing by itself.
+pub(super) fn is_closed() -> Result<bool> {
+    let chains =
+        run(Command::new("nft").args(["list", "chains", "inet"]), "").context("cannot read the packet filter")?;
+    Ok(has_chain(&chains, "table inet vch {", "chain others {"))
+}
+
+/// Reads what `nft list chains` says.
+fn has_chain(chains: &str, table: &str, chain: &str) -> bool {
+    let of_table = chains.lines().skip_while(|line| *line != table).skip(1).take_while(|line| line.starts_with('\t'));
+    of_table.into_iter().any(|line| line.trim() == chain)
 }
 
 /// Runs a program to its end: what it says, or why it did not do it.
@@ -175,6 +192,8 @@ fn run(command: &mut Command, input: &str) -> Result<String> {
 }
 
 const SETTINGS: &str = "/proc/sys/net/ipv4/";
+/// So much of a name is shown: the kernel keeps 255 characters.
+const ALIAS: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -200,5 +219,14 @@ mod tests {
         let names: Vec<_> = one.own(all()).unwrap().into_iter().collect();
         assert_eq!(names, ["vchb-1", "vcht-2"]);
         assert!(other.own(all()).unwrap_err().to_string().contains("--network user"));
+    }
+
+    #[test]
+    fn a_chain_is_looked_for_in_its_table() {
+        let chains = "table inet mine {\n\tchain others {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n\
+                      table inet vch {\n\tchain guard {\n\t}\n}\n";
+        assert!(!has_chain(chains, "table inet vch {", "chain others {"));
+        assert!(has_chain(chains, "table inet vch {", "chain guard {"));
+        assert!(!has_chain("", "table inet vch {", "chain others {"));
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Network {
 pub(super) struct Card {
     pub(super) mac: Mac,
     pub(super) addresses: Vec<Ipv4Addr>,
+    /// The name of its network's bridge.
+    pub(super) bridge: String,
 }
 
 /// A port of the host that leads to a machine's.
@@ -49,7 +51,7 @@ pub(super) struct Lead {
 impl Model {
     /// For `nft -f -`.
     pub(super) fn text(&self) -> String {
-        if self.networks.is_empty() && !self.closed {
+        if self.networks.is_empty() {
             // added first, as one that is not there cannot be deleted
             return "add table inet vch\ndelete table inet vch\nadd table bridge vch\ndelete table bridge vch\n".into();
         }
@@ -125,6 +127,13 @@ impl Card {
         rule(format!("ether type arp arp saddr ether != {mac} drop"));
         rule(format!("ether type arp arp saddr ip != {{ 0.0.0.0, {addresses} }} drop"));
         rule(format!("ether type ip ip saddr != {{ {addresses} }} drop"));
+        // what goes back where it came from is for the machine itself, and never what it says to all
+        rule_of(
+            text,
+            "bridge",
+            "back",
+            &format!("iifname {tap} oifname {tap} meta pkttype {{ broadcast, multicast }} drop"),
+        );
     }
 }
 
@@ -159,6 +168,7 @@ add chain inet vch forward { type filter hook forward priority 0; policy accept;
 add chain inet vch host { type filter hook input priority 0; policy accept; }
 add table bridge vch
 add chain bridge vch guard { type filter hook prerouting priority -300; policy accept; }
+add chain bridge vch back { type filter hook forward priority -200; policy accept; }
 flush table inet vch
 flush table bridge vch
 ";
@@ -177,7 +187,8 @@ mod tests {
             let subnet: Subnet = subnet.parse().unwrap();
             Network { subnet, gateway: subnet.first(), internal }
         };
-        let card = Card { mac: [2, 0x42, 10, 5, 0, 2], addresses: vec![Ipv4Addr::new(10, 5, 0, 2)] };
+        let card =
+            Card { mac: [2, 0x42, 10, 5, 0, 2], addresses: vec![Ipv4Addr::new(10, 5, 0, 2)], bridge: "a-out".into() };
         let lead =
             |at: &str| Lead { protocol: Protocol::Tcp, at: at.parse().unwrap(), to: "10.5.0.2:80".parse().unwrap() };
         Model {
@@ -231,6 +242,7 @@ mod tests {
     fn without_networks_nothing_is_left() {
         let text = Model::default().text();
         assert!(text.ends_with("delete table bridge vch\n") && !text.contains("chain"), "{text}");
-        assert!(Model { closed: true, ..Model::default() }.text().contains("chain inet vch others"));
+        assert!(!Model { closed: true, ..Model::default() }.text().contains("chain"));
+        assert!(Model { closed: true, ..model() }.text().contains("chain inet vch others"));
     }
 }

@@ -5,6 +5,7 @@
 mod confine;
 mod obey;
 mod process;
+mod tap;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -78,12 +79,6 @@ impl Qemu {
         let confinement = Confinement::find(&program, &sockets)?;
         let left = Mutex::new(process::running(&sockets)?);
         Ok(Qemu { program, sockets, confinement, accel, left, _lock: lock })
-    }
-
-    /// As whom machines run, by the ids of their containers.
-    pub(crate) fn users(&self) -> impl Fn(&str) -> u32 + Send + Sync + 'static {
-        let confinement = self.confinement.clone();
-        move |id| confinement.user(&Qemu::name(Path::new(id)))
     }
 
     /// What its sockets are called by.

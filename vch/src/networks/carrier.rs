@@ -49,19 +49,11 @@ impl Carriers {
         }
     }
 
-    /// All machines that are on have what is theirs. What is left of networks but these is of nobody.
-    pub(super) async fn settle(&self, networks: &[String]) -> Result<()> {
+    /// All machines that are on have what is theirs. What is left of others is of nobody.
+    pub(super) async fn settle(&self) -> Result<()> {
         match self {
             Carriers::Switches(_) => Ok(()),
-            Carriers::Kernel(kernel) => kernel.settle(networks).await,
-        }
-    }
-
-    /// The network is gone.
-    pub(super) fn remove(&self, network: &str) {
-        match self {
-            Carriers::Switches(_) => (),
-            Carriers::Kernel(kernel) => kernel.remove(network),
+            Carriers::Kernel(kernel) => kernel.settle().await,
         }
     }
 }

@@ -66,14 +66,6 @@ impl Confinement {
         words
     }
 
-    /// As whom the machine runs whose sockets are called `name`.
-    pub(super) fn user(&self, name: &str) -> u32 {
-        match self.becomes {
-            Some(_) => user(name),
-            None => rustix::process::geteuid().as_raw(),
-        }
-    }
-
     /// Lets machines connect to the sockets that this one needs.
     pub(super) fn prepare(&self, machine: &Machine) -> Result<()> {
         if let LinkEnd::Host(links) = &machine.link_end {
