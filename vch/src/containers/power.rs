@@ -107,7 +107,7 @@ impl Container {
         }
     }
 
-    /// Its process has been seen to run.
+    /// Its process has been seen to run, or to have run.
     pub(super) fn runs(self: &Arc<Self>) {
         self.change_now(|now| now.starting = false);
         // written with the state that follows

@@ -110,7 +110,9 @@ impl Maker {
         let is_starting = container.now().starting;
         let over = |life: &Life| life.removed || life.exits > exits || is_starting && life.state.is_running();
         drop(life.wait_for(over).await);
-        is_starting && (life.borrow().state.is_running() || container.power().has_run)
+        let life = life.borrow();
+        let has_ended = life.exits > exits && life.last.as_ref().is_some_and(|last| last.started_ns != 0);
+        is_starting && (life.state.is_running() || has_ended)
     }
 
     /// Powers a machine on that is off, and waits until its process runs, or has run, or cannot.
