@@ -140,7 +140,7 @@ impl Container {
     // -- what is remembered
 
     /// Its machine is made of this from the next start on.
-    pub(crate) fn set_made(&self, made: Made) {
+    pub(crate) fn set_made(&self, made: Arc<Made>) {
         self.with_record(|record| record.made = Some(made));
     }
 
