@@ -38,6 +38,7 @@ use crate::containers::{Container, Containers, Event, network_id};
 use crate::lock::locked;
 use crate::state::make_dir;
 use crate::timestamp::now_ns;
+use crate::whole::Lasts;
 
 /// All networks of this host.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ impl Networks {
 
     fn write(&self, record: Record) -> Result<Arc<Network>> {
         let network = Arc::new(Network::new(record));
-        record::write(&self.path(&network.id), &network.record, true)?;
+        record::write(&self.path(&network.id), &network.record, Lasts::Always)?;
         locked(&self.all).insert(network.record.name.clone(), network.clone());
         Ok(network)
     }
