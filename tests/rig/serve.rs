@@ -136,6 +136,24 @@ impl Serve {
         self.network.as_ref().map_or_else(|| Command::new(program), |network| network.command(program))
     }
 
+    /// What another one says in its network namespace, on the same state and with these options, which has to end by itself.
+    pub fn refused(&self, before: &[&str], options: &[&str]) -> String {
+        let output = self
+            .beside("timeout")
+            .arg("120")
+            .args(before)
+            .arg(artifacts::program("vch"))
+            .args(["serve", "--state", self.state().to_str().expect("a path of ours")])
+            .args(["--control", &format!("unix://{}", self.path("second.sock").display())])
+            .args(["--host", &format!("unix://{}", self.path("second-docker.sock").display())])
+            .args(["--master-key", self.master_key().to_str().expect("a path of ours")])
+            .args(options)
+            .output()
+            .expect("timeout is of coreutils");
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -26,6 +26,7 @@ use wire::spec::Protocol;
 
 use self::devices::Owner;
 use self::rules::{Card, Lead, Model, Network};
+use crate::ids;
 use crate::networks::Subnet;
 use crate::serve::say;
 use crate::switch::{Listening, Mac, Settings, in_the_way};
@@ -170,7 +171,7 @@ impl Host {
             .make_bridge(device, name, network, mtu)
             .with_context(|| format!("cannot make a bridge for {name}"))?;
         self.model.networks.insert(device.to_owned(), network.clone());
-        self.write()
+        self.write().inspect_err(|_| told(self.clear(device)))
     }
 
     /// Removes it if no machine is on it.
@@ -187,12 +188,10 @@ impl Host {
         self.write()
     }
 
-    fn unplug(&mut self, tap: &str) -> Result<()> {
-        let card = self.model.cards.remove(tap);
+    fn unplug(&mut self, tap: &str, bridge: &str) -> Result<()> {
+        self.model.cards.remove(tap);
         devices::remove(tap)?;
-        if let Some(card) = card {
-            self.clear(&card.bridge)?;
-        }
+        self.clear(bridge)?;
         self.write()
     }
 
@@ -224,12 +223,15 @@ impl Bridge {
         let bridge = self.device.clone();
         let card = Card { mac, addresses: rules::v4_only(addresses), bridge: bridge.clone() };
         let (network, called, mtu) = (self.network.clone(), self.settings.name.clone(), self.settings.mtu);
-        let (name, of) = (tap.clone(), id.chars().take(12).collect::<String>());
+        let (name, of) = (tap.clone(), ids::short(id).to_owned());
         let plugged = self.kernel.done(move |host| {
+            if !host.is_settled && !devices::exists(&name)? {
+                bail!("the kernel has no card of its machine: was it started with --network user? docker restart gives it one");
+            }
             host.make_bridge(&bridge, &called, &network, mtu)?;
             // first, so that no frame passes that is not looked at
             let made = host.plug(&name, card).and_then(|()| host.owner.make_tap(&name, &bridge, mtu, &of));
-            made.inspect_err(|_| told(host.unplug(&name))).context("cannot make a tap for the machine's card")
+            made.inspect_err(|_| told(host.unplug(&name, &bridge))).context("cannot make a tap for the machine's card")
         });
         plugged.await.map(|()| CardEnd::Tap(tap))
     }
@@ -237,7 +239,8 @@ impl Bridge {
     /// Nobody has this card any more.
     pub(crate) fn unplug(&self, id: &str) {
         let tap = self.kernel.owner.tap(&self.settings.name, id);
-        self.kernel.later(move |host| told(host.unplug(&tap)));
+        let bridge = self.device.clone();
+        self.kernel.later(move |host| told(host.unplug(&tap, &bridge)));
     }
 
     /// A port of the host that leads to a machine. Port 0 picks one.
@@ -293,6 +296,17 @@ impl Held {
 impl fmt::Debug for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Kernel").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// Whether switches of this program can carry networks: not while the kernel has them, for machines that are on are on those.
+pub(crate) fn nothing_left(sockets: &Path) -> Result<()> {
+    match devices::left(sockets) {
+        None => Ok(()),
+        Some(device) => bail!(
+            "the host's kernel has networks of an earlier vch serve --network kernel ({device}), and machines that are on are on \
+             those: say --network kernel, or once their machines have ended, ip link delete {device} and so on for all of them"
+        ),
     }
 }
 

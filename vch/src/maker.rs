@@ -34,7 +34,7 @@ pub(crate) use self::mounts::{MountPoint, On, no_driver};
 pub(crate) use self::names::name;
 pub(crate) use self::sizes::Sizes;
 pub(crate) use self::wishes::{RUNTIME, Refusal};
-use crate::bridge::Kernel;
+use crate::bridge::{self, Kernel};
 use crate::cli::Network;
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
@@ -104,7 +104,10 @@ impl Maker {
         let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
         let carriers = match network {
-            Network::User => Carriers::Switches(sockets),
+            Network::User => {
+                bridge::nothing_left(&sockets)?;
+                Carriers::Switches(sockets)
+            }
             Network::Kernel => Carriers::Kernel(Kernel::open(&sockets)?),
         };
         let networks = Networks::open(&state.join(NETWORKS), carriers, containers.clone())?;

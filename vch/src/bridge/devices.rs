@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::rules::Network;
+use crate::networks::Subnet;
 use crate::state::id_from;
 
 /// Names of bridges and taps begin so: the kernel's names have 15 characters.
@@ -23,8 +25,19 @@ pub(super) struct Owner(String);
 
 #[derive(Debug, Deserialize)]
 struct Device {
+    // ip says {} of one that has no address of the kind
+    #[serde(default)]
     ifname: String,
     ifalias: Option<String>,
+    #[serde(default)]
+    addr_info: Vec<Address>,
+}
+
+/// One that the host has.
+#[derive(Debug, Deserialize)]
+struct Address {
+    local: Ipv4Addr,
+    prefixlen: u8,
 }
 
 impl Owner {
@@ -45,7 +58,9 @@ impl Owner {
     }
 
     fn alias(&self, of: &str) -> String {
-        format!("vch {}: {}", self.0, of.chars().take(ALIAS).collect::<String>())
+        // ip reads it in quotation marks, and names have none: what is written down may have been changed by others
+        let plain = |char: &char| char.is_ascii_alphanumeric() || "_.-".contains(*char);
+        format!("vch {}: {}", self.0, of.chars().filter(plain).take(ALIAS).collect::<String>())
     }
 
     /// Those that there are; an error if there are another state directory's, whose rules would be gone.
@@ -57,12 +72,12 @@ impl Owner {
     }
 
     fn own(&self, all: Vec<Device>) -> Result<BTreeSet<String>> {
-        let ours = all.into_iter().filter(|one| one.ifname.starts_with(BRIDGE) || one.ifname.starts_with(TAP));
+        let ours = all.into_iter().filter(|one| is_of_ours(&one.ifname));
         let mut names = BTreeSet::new();
         for device in ours {
             let alias = device.ifalias.unwrap_or_default();
             // one that was half made has no alias yet
-            if !alias.is_empty() && !alias.starts_with(&self.alias("")[..]) {
+            if !alias.is_empty() && !self.has(&alias) {
                 bail!(
                     "the device {name} is of another state directory's networks ({alias}), and this host's kernel carries those of one: \
                      use --network user, or remove what is left of them with ip link delete {name}",
@@ -74,10 +89,28 @@ impl Owner {
         Ok(names)
     }
 
+    fn has(&self, alias: &str) -> bool {
+        alias.starts_with(&self.alias("")[..])
+    }
+
     /// Makes a bridge that is not there, and has one that is there as it should be.
     pub(super) fn make_bridge(&self, name: &str, network: &str, settings: &Network, mtu: u16) -> Result<()> {
+        let is_new = !exists(name)?;
+        if is_new {
+            let told = run(Command::new("ip").args(["-j", "-4", "address", "show"]), "")?;
+            in_use(settings.subnet, &serde_json::from_str::<Vec<Device>>(&told).context("cannot read what ip says")?)?;
+        }
+        self.have_bridge(is_new, name, network, settings, mtu).inspect_err(|_| {
+            if is_new {
+                // why it could not be made says more than that what there is of it stays
+                drop(remove(name));
+            }
+        })
+    }
+
+    fn have_bridge(&self, is_new: bool, name: &str, network: &str, settings: &Network, mtu: u16) -> Result<()> {
         let mut batch = String::new();
-        if !exists(name)? {
+        if is_new {
             batch.push_str(&format!("link add name {name} type bridge\n"));
         }
         let [a, b, c, d] = settings.gateway.octets();
@@ -86,8 +119,7 @@ impl Owner {
         let (alias, gateway, prefix) = (self.alias(network), settings.gateway, settings.subnet.prefix);
         batch.push_str(&format!("link set dev {name} address {mac} mtu {mtu} alias \"{alias}\"\n"));
         ip(&batch)?;
-        // it carries IPv4; a kernel without IPv6 has nothing to be told
-        let _absent = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+        without_ipv6(name);
         // the host reaches ports that it publishes from 127.0.0.1 as well
         setting(&format!("conf/{name}/route_localnet"), "1")?;
         ip(&format!("address replace {gateway}/{prefix} dev {name}\nlink set dev {name} up\n"))
@@ -95,19 +127,53 @@ impl Owner {
 
     /// A tap on a bridge. It is this program's user's: one that has no owner could be opened by everybody.
     pub(super) fn make_tap(&self, name: &str, bridge: &str, mtu: u16, of: &str) -> Result<()> {
-        let mut batch = String::new();
-        let user = rustix::process::geteuid().as_raw();
         if !exists(name)? {
-            batch.push_str(&format!("tuntap add dev {name} mode tap user {user} vnet_hdr\n"));
+            let user = rustix::process::geteuid().as_raw();
+            ip(&format!("tuntap add dev {name} mode tap user {user}\n"))?;
         }
+        without_ipv6(name);
         let alias = self.alias(of);
         // where bridges ask the packet filter (br_netfilter), what a machine sends to a port of the host that leads to itself comes back the way it came
-        batch.push_str(&format!(
+        ip(&format!(
             "link set dev {name} mtu {mtu} alias \"{alias}\"\nlink set dev {name} master {bridge}\n\
              link set dev {name} type bridge_slave hairpin on\nlink set dev {name} up\n"
-        ));
-        ip(&batch)
+        ))
     }
+}
+
+/// What an earlier program left in the kernel for machines of this state directory; none where there is no `ip`.
+pub(super) fn left(sockets: &Path) -> Option<String> {
+    // where there is nothing of the kind, nothing is run
+    if !names().ok()?.iter().any(|name| is_of_ours(name)) {
+        return None;
+    }
+    let told = run(Command::new("ip").args(["-j", "link", "show"]), "").ok()?;
+    left_of(&Owner::of(sockets), serde_json::from_str(&told).ok()?)
+}
+
+fn left_of(owner: &Owner, all: Vec<Device>) -> Option<String> {
+    let is_left =
+        |device: &Device| is_of_ours(&device.ifname) && device.ifalias.as_deref().is_some_and(|alias| owner.has(alias));
+    all.into_iter().find(is_left).map(|device| device.ifname)
+}
+
+fn is_of_ours(name: &str) -> bool {
+    name.starts_with(BRIDGE) || name.starts_with(TAP)
+}
+
+/// An error if the host has another device in a network's block of addresses: one of them could not be reached any more.
+fn in_use(subnet: Subnet, all: &[Device]) -> Result<()> {
+    for device in all.iter().filter(|device| !device.ifname.starts_with(BRIDGE)) {
+        let blocks = device.addr_info.iter().map(|address| Subnet::new(address.local, address.prefixlen));
+        if let Some(block) = blocks.into_iter().find(|block| block.overlaps(subnet)) {
+            bail!(
+                "its addresses {subnet} overlap with {block} of this host's device {}: make a network with docker network create \
+                 --subnet and other addresses, or use --network user",
+                device.ifname
+            );
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn remove(name: &str) -> Result<()> {
@@ -118,10 +184,15 @@ pub(super) fn remove(name: &str) -> Result<()> {
 }
 
 /// In this program's network namespace, where `/sys` may be another's.
-fn exists(name: &str) -> Result<bool> {
+pub(super) fn exists(name: &str) -> Result<bool> {
+    Ok(names()?.iter().any(|device| device == name))
+}
+
+fn names() -> Result<Vec<String>> {
     let devices =
         std::fs::read_to_string("/proc/thread-self/net/dev").context("cannot read which devices there are")?;
-    Ok(devices.lines().filter_map(|line| line.split_once(':')).any(|(device, _)| device.trim() == name))
+    let names = devices.lines().filter_map(|line| line.split_once(':'));
+    Ok(names.map(|(device, _)| device.trim().to_owned()).collect())
 }
 
 /// Whether this host forwards packets.
@@ -143,6 +214,11 @@ fn setting(name: &str, value: &str) -> Result<()> {
     std::fs::write(format!("{SETTINGS}{name}"), value).with_context(|| {
         format!("cannot set {SETTINGS}{name}: is /proc/sys writable here? --network user needs no root")
     })
+}
+
+/// Networks carry IPv4: the host says nothing else to machines. A kernel without IPv6 has nothing to be told.
+fn without_ipv6(name: &str) {
+    let _absent = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
 }
 
 fn ip(batch: &str) -> Result<()> {
@@ -200,7 +276,39 @@ mod tests {
     use super::*;
 
     fn device(name: &str, alias: Option<String>) -> Device {
-        Device { ifname: name.into(), ifalias: alias }
+        Device { ifname: name.into(), ifalias: alias, addr_info: Vec::new() }
+    }
+
+    #[test]
+    fn an_alias_has_nothing_that_ip_would_read() {
+        let owner = Owner::of(Path::new("/tmp/vch-1"));
+        assert!(owner.alias("web_1.x-y").ends_with(": web_1.x-y"));
+        assert!(owner.alias("a\"\nlink delete dev eth0").ends_with(": alinkdeletedeveth0"));
+        assert!(owner.alias(&"é".repeat(300)).ends_with(": "));
+        assert!(owner.alias(&"e".repeat(300)).len() < 256);
+    }
+
+    #[test]
+    fn addresses_of_other_devices_are_left_to_them() {
+        let told = r#"[{"ifname":"eth0","addr_info":[{"family":"inet","local":"10.5.7.1","prefixlen":24}]},
+                       {"ifname":"vchb-1","addr_info":[{"local":"10.9.0.1","prefixlen":24}]},{},{"ifname":"down"}]"#;
+        let all: Vec<Device> = serde_json::from_str(told).unwrap();
+        let why = |subnet: &str| in_use(subnet.parse().unwrap(), &all).map_err(|error| error.to_string());
+        for subnet in ["10.5.7.0/24", "10.5.0.0/16", "10.5.7.128/25"] {
+            let why = why(subnet).unwrap_err();
+            assert!(why.contains("10.5.7.1/24 of this host's device eth0") && why.contains("--subnet"), "{why}");
+        }
+        assert_eq!(why("10.5.8.0/24"), Ok(()));
+        // those of networks are compared when a network is made
+        assert_eq!(why("10.9.0.0/24"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_left_is_found_by_its_alias() {
+        let (one, other) = (Owner::of(Path::new("/tmp/vch-1")), Owner::of(Path::new("/tmp/vch-2")));
+        let all = || vec![device("vchb-2", None), device("vchb-1", Some(one.alias("bridge"))), device("eth0", None)];
+        assert_eq!(left_of(&one, all()).as_deref(), Some("vchb-1"));
+        assert_eq!(left_of(&other, all()), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use wire::spec::Protocol;
 
-use crate::networks::Subnet;
+use crate::networks::{Subnet, mac_text};
 use crate::switch::Mac;
 use crate::vm::ports;
 
@@ -119,7 +119,7 @@ impl Lead {
 
 impl Card {
     fn rules(&self, tap: &str, text: &mut String) {
-        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mac = mac_text(self.mac);
         let addresses = self.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let mut rule = |rule: String| rule_of(text, "bridge", "guard", &format!("iifname {tap} {rule}"));
         rule(format!("ether saddr != {mac} drop"));
