@@ -269,6 +269,14 @@ impl Serve {
         output.stderr
     }
 
+    /// Ends it as an init system does, and waits for that.
+    pub fn end(&mut self) {
+        self.send(Signal::SIGTERM);
+        let child = self.child.as_mut().expect("it runs");
+        crate::engine::until("serve ends", || child.try_wait().expect("a child of ours").is_some());
+        self.child = None;
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -117,6 +117,11 @@ impl Kernel {
         drop(crate::lock::locked(&self.jobs).send(Box::new(work)));
     }
 
+    /// Returns once all that was asked for before is done.
+    pub(crate) async fn finish(&self) -> Result<()> {
+        self.done(|_| Ok(())).await
+    }
+
     /// The machines that an earlier program left on have what they had: what is of none of them goes.
     pub(crate) async fn settle(&self) -> Result<()> {
         self.done(|host| {

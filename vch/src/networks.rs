@@ -159,6 +159,11 @@ impl Networks {
         self.carriers.settle().await
     }
 
+    /// Before this program ends: what is to be taken away is away.
+    pub(crate) async fn finish(&self) -> Result<()> {
+        self.carriers.finish().await
+    }
+
     /// All of them, by name.
     pub(crate) fn list(&self) -> Vec<Arc<Network>> {
         locked(&self.all).values().cloned().collect()

@@ -119,7 +119,10 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     say(&format!("ends, by signal {signal}; what runs goes on"));
     supervisor.stopping("lets clients end");
     tokio::join!(api.stop(), browsers.stop());
-    Ok(())
+    match &maker {
+        Some(maker) => maker.networks.finish().await,
+        None => Ok(()),
+    }
 }
 
 /// One line on standard error for each event.

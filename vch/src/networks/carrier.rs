@@ -56,6 +56,14 @@ impl Carriers {
             Carriers::Kernel(kernel) => kernel.settle().await,
         }
     }
+
+    /// What a machine that has gone had outside of this program is gone, too.
+    pub(super) async fn finish(&self) -> Result<()> {
+        match self {
+            Carriers::Switches(_) => Ok(()),
+            Carriers::Kernel(kernel) => kernel.finish().await,
+        }
+    }
 }
 
 impl Carrier {
