@@ -24,6 +24,7 @@ mod docker_life;
 mod docker_logs;
 mod docker_networks;
 mod docker_ps;
+mod docker_pulls;
 mod docker_py;
 mod docker_run;
 mod docker_system;

@@ -207,3 +207,16 @@ fn a_commit_is_an_image_with_one_more_layer() {
     let host = host.again();
     assert_eq!(host.store.list().len(), 1);
 }
+
+#[test]
+fn what_a_killed_host_was_at_is_gone_when_the_store_is_opened() {
+    let host = Host::new();
+    let half = host.dir.path().join("images/partial").join("a".repeat(64));
+    let making = host.dir.path().join("cache/disks/x.partial");
+    fs::write(&half, "half").unwrap();
+    fs::create_dir_all(&making).unwrap();
+    fs::write(making.with_extension("lock"), "").unwrap();
+    let host = host.again();
+    assert!(!half.exists());
+    assert_eq!(fs::read_dir(host.dir.path().join("cache/disks")).unwrap().count(), 0);
+}
