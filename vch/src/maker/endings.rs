@@ -302,7 +302,12 @@ impl Maker {
         };
         if let Some(started_ns) = started_ns {
             let dir = container.dir().to_owned();
-            let said = tokio::task::spawn_blocking(move || console::ending(&dir)).await.ok().flatten();
+            let read = move || {
+                // what cannot be done is no reason not to read it
+                let _kept = console::shorten(&dir);
+                console::ending(&dir)
+            };
+            let said = tokio::task::spawn_blocking(read).await.ok().flatten();
             // one that was about to be started, and never ran, is as it was
             if said.is_some() || started_ns != 0 {
                 let why = "its machine went off while this host was away".to_owned();

@@ -190,6 +190,7 @@ impl Maker {
                     drop(powered.order(Order::PowerOff).await);
                     powered.off().await
                 }
+                never = console::keep_short(container.dir()) => match never {},
             };
             // whoever hears of its end finds its disks, addresses and ports free
             drop(held);
@@ -200,6 +201,9 @@ impl Maker {
             // its link hears that nothing more comes, and tells what it knows
             container.change_now(|now| now.powered = None);
             let exited = how_it_ended(&container, &off).await;
+            // what it has said since the last look, before the next machine says more
+            let dir = container.dir().to_owned();
+            let _kept = tokio::task::spawn_blocking(move || console::shorten(&dir)).await;
             maker.settle(&container, exited).await;
         });
     }
@@ -278,7 +282,11 @@ async fn how_it_ended(container: &Container, off: &Off) -> Exited {
         // a guest that gives up before there is a link says why on its console
         (Off::Guest, Some(line)) if started_ns == 0 => format!("its machine gave up; its console says: {line}"),
         (Off::Guest, _) => "its machine powered itself off".to_owned(),
-        (Off::Other(reason), _) => format!("its machine went off: {}", reason.as_deref().unwrap_or("QEMU ended")),
+        (Off::Other(reason), line) => {
+            let panic = line.filter(|line| line.contains("Kernel panic"));
+            let said = panic.map(|line| format!("; its console says: {line}")).unwrap_or_default();
+            format!("its machine went off: {}{said}", reason.as_deref().unwrap_or("QEMU ended"))
+        }
     };
     lost(started_ns, said, container.now().cut, why)
 }
