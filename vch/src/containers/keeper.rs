@@ -212,6 +212,7 @@ pub(super) fn pass(containers: &Containers, container: &Arc<Container>, state: S
         State::Exited(exited) | State::Restarting(exited) => {
             // it ran, and nobody saw it
             if exited.started_ns != 0 && !container.state().is_running() {
+                container.runs();
                 containers.events.networks(container, "connect");
                 containers.events.volumes(container, "mount");
                 containers.events.container(container, "start", &[]);

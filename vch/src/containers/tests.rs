@@ -71,3 +71,20 @@ async fn who_waits_for_the_next_machine_does_not_get_the_one_that_has_ended() {
     container.set_state(State::Exited(ended));
     assert!(soon("none", container.next_hub(0)).await.is_none());
 }
+
+#[tokio::test]
+async fn a_process_whose_run_nobody_saw_has_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path(), 1 << 20).unwrap();
+    let container = containers.add("web", None);
+    let ends = |started_ns| {
+        container.change_power(|power| (power.starting, power.has_run) = (true, false));
+        let exited = Exited { started_ns, finished_ns: 9, code: 5, oom: false, error: String::new() };
+        containers.pass(&container, State::Exited(exited));
+        container.power().has_run
+    };
+    assert!(ends(7));
+    // it could not be run
+    container.set_state(State::Created);
+    assert!(!ends(0));
+}
