@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::whole::if_there;
 
 /// The turn of whoever has it, until it is dropped. The kernel ends it with its program, however that ends.
 #[derive(Debug)]
@@ -75,11 +77,7 @@ pub(super) fn clear(cache: &Path) {
 /// Whether that is the file of this name still.
 fn is_same(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
-    match fs::metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(if_there(fs::metadata(path))?.is_some_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())))
 }
 
 const LOCK: &str = ".lock";
