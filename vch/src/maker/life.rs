@@ -280,17 +280,22 @@ async fn how_it_ended(container: &Container, off: &Off) -> Exited {
     let dir = container.dir().to_owned();
     let read = move || (console::ending(&dir), telling_line(&dir.join(CONSOLE)));
     let (said, line) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
-    let why = match (off, line) {
+    let why = gone(off, started_ns != 0, line);
+    lost(started_ns, said, container.now().cut, why)
+}
+
+/// Why a machine is off, as far as its hypervisor and the telling line of its console say.
+fn gone(off: &Off, has_run: bool, line: Option<String>) -> String {
+    match (off, line) {
         // a guest that gives up before there is a link says why on its console
-        (Off::Guest, Some(line)) if started_ns == 0 => format!("its machine gave up; its console says: {line}"),
+        (Off::Guest, Some(line)) if !has_run => format!("its machine gave up; its console says: {line}"),
         (Off::Guest, _) => "its machine powered itself off".to_owned(),
         (Off::Other(reason), line) => {
             let panic = line.filter(|line| line.contains("Kernel panic"));
             let said = panic.map(|line| format!("; its console says: {line}")).unwrap_or_default();
             format!("its machine went off: {}{said}", reason.as_deref().unwrap_or("QEMU ended"))
         }
-    };
-    lost(started_ns, said, container.now().cut, why)
+    }
 }
 
 /// How a process ended of which no link has told: what its machine's console says, or what can be supposed.
@@ -316,3 +321,30 @@ const LOST: u8 = 255;
 const KILLED: u8 = 137;
 /// Docker's exit code of a container whose start failed for no reason of its process's.
 const NOT_STARTED: u8 = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_is_heard_where_it_says_more_than_the_hypervisor() {
+        let panic = || Some("Kernel panic - not syncing: Fatal exception".to_owned());
+        let other = || Some("tether: error: no spec".to_owned());
+        let ended = Off::Other(Some("QEMU was killed".into()));
+        for (off, has_run, line, words) in [
+            (&Off::Guest, false, other(), "its machine gave up; its console says: tether: error: no spec"),
+            // its process has ended, and that is told already
+            (&Off::Guest, true, other(), "its machine powered itself off"),
+            (&ended, true, None, "its machine went off: QEMU was killed"),
+            (&ended, true, other(), "its machine went off: QEMU was killed"),
+            (
+                &Off::Other(None),
+                true,
+                panic(),
+                "its machine went off: QEMU ended; its console says: Kernel panic - not syncing: Fatal exception",
+            ),
+        ] {
+            assert_eq!(gone(off, has_run, line), words);
+        }
+    }
+}
