@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use rig::engine::until;
 use rig::images::run;
 use rig::registry::faulty::{Faults, Faulty, Image};
 use rig::registry::{self, PASSWORD, skopeo};
@@ -83,6 +84,16 @@ fn hosts_that_are_killed_at_any_point_have_whole_images_or_none() {
     let (_keep, archive) = image_of("killed");
     let name = registry.name();
     let none = kept(&serve);
+    // one that would go on for long, in its middle
+    let slow = Faulty::start(&image, Faults { drip: true, ..Faults::default() });
+    let pull = serve.docker(&["pull", "-q", &slow.name()]).start();
+    until("a layer has begun to come", || partials(&serve) != 0);
+    assert_ne!(kept(&serve), none);
+    serve.kill();
+    assert_ne!(pull.finish().code, 0);
+    serve.start_again();
+    serve.until_docker_answers();
+    assert_eq!((kept(&serve), partials(&serve)), (none, 0));
     let load = ["load", "-q", "-i", text(&archive)];
     for after in [0, 15, 40, 80, 160] {
         for what in [&load[..], &["pull", "-q", &name], &["rmi", "test", &name]] {
