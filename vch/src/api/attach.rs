@@ -117,6 +117,8 @@ struct Visit {
     stderr: bool,
     /// The input goes to its process.
     reads: bool,
+    /// How often it had ended when the client came.
+    exits: u64,
     keys: Keys,
 }
 
@@ -136,6 +138,7 @@ impl Visit {
         framing: Framing,
     ) -> Result<Visit, ApiError> {
         let keys = detach_keys(asked)?;
+        let exits = container.watch().borrow().exits;
         let (stream, logs) = (asked.flag("stream"), asked.flag("logs"));
         let has_ended = matches!(container.state(), ContainerState::Exited(_));
         // one whose machine this host makes may be started again, and whoever attaches before hears all of it
@@ -161,15 +164,15 @@ impl Visit {
         let records = selection.map(|selection| container.journal.read(selection));
         api.containers.events.container(&container, "attach", &[]);
         let (stdout, stderr) = (asked.flag("stdout"), asked.flag("stderr"));
-        Ok(Visit { api, container, framing, records, stdout, stderr, reads, keys })
+        Ok(Visit { api, container, framing, records, stdout, stderr, reads, exits, keys })
     }
 
     async fn serve(self, Connection { mut reader, mut writer }: Connection) {
-        let Visit { api, container, framing, records, stdout, stderr, reads, keys } = self;
+        let Visit { api, container, framing, records, stdout, stderr, reads, exits, keys } = self;
         let Some(records) = records else { return hijack::close(reader, writer).await };
         let heard = {
             let hearing = hear(records, &mut writer, framing, [stdout, stderr]);
-            let saying = say(&container, reads, keys, &mut reader);
+            let saying = say(&container, reads.then_some(exits), keys, &mut reader);
             tokio::pin!(hearing, saying);
             tokio::select! {
                 heard = &mut hearing => {
@@ -195,12 +198,10 @@ impl Visit {
     }
 }
 
-/// Gives the client's input to the main process.
-async fn say(container: &Container, reads: bool, keys: Keys, reader: &mut Reader) -> Said {
-    if !reads {
-        return Said::All;
-    }
-    let Some(hub) = container.next_hub().await else { return Said::All };
+/// Gives the client's input to the main process: that of a container that has ended `exits` times. None: it goes nowhere.
+async fn say(container: &Container, exits: Option<u64>, keys: Keys, reader: &mut Reader) -> Said {
+    let Some(exits) = exits else { return Said::All };
+    let Some(hub) = container.next_hub(exits).await else { return Said::All };
     let options = AttachOptions { stdin: true, ..AttachOptions::default() };
     let terminal = container.has_terminal();
     match hub.attach(MAIN, options).await {

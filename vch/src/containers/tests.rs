@@ -2,7 +2,11 @@
 
 use wire::vmx::Dictionary;
 
+use futures_util::FutureExt;
+
 use super::*;
+use crate::hub::tests::guest::Guest;
+use crate::hub::tests::{hub, soon};
 
 impl Containers {
     /// One that a guest has told so much of.
@@ -43,4 +47,49 @@ async fn a_container_is_found_by_name_id_and_beginning() {
     containers.remove(&long).await.unwrap();
     let again = Containers::open(dir.path(), 1 << 20).unwrap();
     assert_eq!(again.list().iter().map(|container| container.name()).collect::<Vec<_>>(), ["db"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_next_machine_does_not_get_the_one_that_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path(), 1 << 20).unwrap();
+    let container = containers.add("web", None);
+    let (old, guest) = (hub(1), Guest::new());
+    guest.connect(&old).await;
+    guest.main(|main| main.code = Some(0));
+    soon("it has ended", old.watch().wait_for(|status| status.main.is_over())).await.unwrap();
+    // its output is written still
+    container.set_hub(Some(old.clone()));
+    let mut next = std::pin::pin!(container.next_hub(0));
+    assert!(next.as_mut().now_or_never().is_none());
+    let new = hub(2);
+    container.set_hub(Some(new.clone()));
+    assert!(soon("the next", next).await.is_some_and(|next| next.is_same(&new)));
+
+    // an end that came meanwhile was its
+    container.set_hub(Some(old));
+    let ended = Exited { started_ns: 1, finished_ns: 2, code: 0, oom: false, error: String::new() };
+    container.set_state(State::Exited(ended));
+    assert!(soon("none", container.next_hub(0)).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_could_not_be_written_is_written_when_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path(), 1 << 20).unwrap();
+    let container = containers.add("web", None);
+    // what is in its place cannot be written over
+    let part = container.dir().join("container.json.part");
+    fs::create_dir(&part).unwrap();
+    container.set_name("db");
+    container.save().await.unwrap();
+    let names = || Containers::open(dir.path(), 1 << 20).unwrap().list()[0].name();
+    assert_eq!(names(), "web");
+    fs::remove_dir(&part).unwrap();
+    soon("it is written", async {
+        while names() != "db" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
 }
