@@ -318,7 +318,10 @@ async fn prune(State(api): State<Arc<Api>>, params: Params) -> Result<Response, 
         let labels = container.labels();
         let spared = filters.has("label!") && filters.labels("label!", &labels);
         if is_over && container.created_ns() < until && filters.labels("label", &labels) && !spared {
-            let size = container.journal.size();
+            let mut size = container.journal.size();
+            if let Some(maker) = maker_of(&api, &container)? {
+                size += maker.sizes(&container).await.own;
+            }
             match maker_of(&api, &container)? {
                 // one that was started just now stays
                 Some(maker) if maker.remove(&container, false, false).await.is_err() => continue,

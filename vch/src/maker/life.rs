@@ -18,6 +18,7 @@ use super::restarts::Policy;
 use super::{Made, MakeError, Maker, console};
 use crate::containers::{Container, Exited, Life, State};
 use crate::hypervisor::{Off, Order, Powered};
+use crate::image_store::UnknownImage;
 use crate::networks::Turn;
 use crate::serve::say;
 use crate::state;
@@ -58,11 +59,27 @@ impl Maker {
         let told = wire::guestinfo::without_key(&keys, &self.key.link_key(&id)).map_err(anyhow::Error::from)?;
         let container = self.containers.create(&id, &name, made, &told.0).inspect_err(|_| self.unmake(&new))?;
         container.set_joined(joined);
+        self.check_image(&container).await?;
         for volume in &new {
             self.containers.events.volume(volume, "create", &[]);
         }
         self.containers.events.container(&container, "create", &[]);
         Ok(container)
+    }
+
+    /// An image may have been removed while a container of it was written down: that is none, then.
+    async fn check_image(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), MakeError> {
+        let Some(made) = container.made() else { return Ok(()) };
+        let (maker, id) = (self.clone(), made.image_id);
+        let is_kept = tokio::task::spawn_blocking(move || maker.images.is_kept(&id)).await;
+        if is_kept.map_err(anyhow::Error::from)? {
+            return Ok(());
+        }
+        let wanted = made.asked.image.unwrap_or_default();
+        if container.begin_removal() {
+            self.forget(container, true).await?;
+        }
+        Err(UnknownImage::None(wanted).into())
     }
 
     /// Powers its machine on, and waits until its process runs or cannot. Who comes second waits for the first.
