@@ -63,6 +63,7 @@ pub(crate) enum Order {
 pub(crate) struct Powered {
     orders: mpsc::Sender<(Order, oneshot::Sender<Result<()>>)>,
     off: watch::Receiver<Option<Off>>,
+    stands: watch::Receiver<Option<bool>>,
 }
 
 /// The hypervisor's end of [`Powered`]: who drops it says that the machine is off.
@@ -70,13 +71,16 @@ pub(crate) struct Powered {
 pub(crate) struct Reins {
     orders: mpsc::Receiver<(Order, oneshot::Sender<Result<()>>)>,
     off: watch::Sender<Option<Off>>,
+    /// Its processors stand still, or not: asked of a machine that is found.
+    stands: watch::Sender<Option<bool>>,
 }
 
 impl Powered {
     pub(crate) fn new() -> (Powered, Reins) {
         let (orders, taken) = mpsc::channel(8);
         let (told, off) = watch::channel(None);
-        (Powered { orders, off }, Reins { orders: taken, off: told })
+        let (asked, stands) = watch::channel(None);
+        (Powered { orders, off, stands }, Reins { orders: taken, off: told, stands: asked })
     }
 
     /// Has an order obeyed; an error says why it was not.
@@ -93,6 +97,12 @@ impl Powered {
             Ok(Some(off)) => off,
             Ok(None) | Err(_) => Off::Other(None),
         }
+    }
+
+    /// Of a machine that was found: its processors stood still then, by its own word. None: it is off before it says so.
+    pub(crate) async fn stood_still(&self) -> Option<bool> {
+        let mut stands = self.stands.clone();
+        stands.wait_for(Option::is_some).await.ok().and_then(|stands| *stands)
     }
 
     pub(crate) fn is_off(&self) -> bool {

@@ -139,7 +139,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 
 /// The containers that need an image.
 fn users(maker: &Maker) -> Vec<User> {
-    maker.containers.list().iter().filter_map(|container| User::of(container)).collect()
+    User::all(&maker.containers)
 }
 
 /// Tells of an image: `id` is what it happened to, `name` what that is called.

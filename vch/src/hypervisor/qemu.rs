@@ -203,7 +203,15 @@ fn lock(sockets: &Path) -> Result<File> {
 async fn drive(mut running: Running, orders: Option<Orders>, mut reins: Reins) {
     let orders = match orders {
         Some(orders) => Some(orders),
-        None => reach(&running, &mut reins).await,
+        None => {
+            let reached = reach(&running, &mut reins).await;
+            if let Some(orders) = &reached
+                && let Ok(still) = obey::stands_still(orders).await
+            {
+                reins.stands.send_replace(Some(still));
+            }
+            reached
+        }
     };
     if let Some(orders) = &orders {
         obey_all(&running, orders, &mut reins).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use wire::message::{MAIN, Reply, Request};
 use wire::spec::STOP_TIMEOUT;
 
@@ -15,7 +15,8 @@ use super::restarts::Policy;
 use super::{MakeError, Maker, Started, console};
 use crate::containers::{Container, Running, State};
 use crate::hub::HubError;
-use crate::hypervisor::Order;
+use crate::hypervisor::{Order, Powered};
+use crate::image_store::User;
 use crate::serve::say;
 
 /// What stop and restart say beyond the spec.
@@ -215,6 +216,21 @@ impl Maker {
         Ok(())
     }
 
+    /// Whether a machine that was found stands still is its own to say: this program may have ended before it could write what it had done.
+    pub(super) fn learn_pause(&self, container: &Arc<Container>, powered: &Powered) {
+        let (container, powered) = (container.clone(), powered.clone());
+        tokio::spawn(async move {
+            let _turn = container.turn().await;
+            let Ok(Some(paused)) = timeout(OBEY_TIME, powered.stood_still()).await else { return };
+            if let State::Running(running) = container.state()
+                && running.paused != paused
+            {
+                container.set_state(State::Running(Running { paused, ..running }));
+                container.save();
+            }
+        });
+    }
+
     /// A process that stands still hears no signal.
     async fn wake(&self, container: &Arc<Container>) {
         if container.state().is_paused()
@@ -283,6 +299,15 @@ impl Maker {
         let removed = self.containers.remove(container).await;
         if removed.is_err() {
             container.change_now(|now| now.removing = false);
+        }
+        // an image that was removed by force goes with its last container
+        if self.images.has_hidden() {
+            let maker = self.clone();
+            let forgotten =
+                tokio::task::spawn_blocking(move || maker.images.forget_unused(|| User::all(&maker.containers))).await;
+            if let Ok(Err(error)) = forgotten {
+                say(&format!("an image that nobody has any more stays: {error:#}"));
+            }
         }
         removed
     }

@@ -54,6 +54,8 @@ impl Maker {
             let written = || {
                 let keys = maker.plan(&id, &name, &made, &joined, created_ns)?.keys();
                 let told = wire::guestinfo::without_key(&keys, &maker.key.link_key(&id));
+                // whoever would remove it now finds this container of it
+                let _kept = maker.images.keep(&image.id)?;
                 maker.containers.create(&id, &name, made, &told.map_err(anyhow::Error::from)?.0)
             };
             let container = written().inspect_err(|_| maker.unmake(&new))?;

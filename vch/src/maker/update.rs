@@ -59,12 +59,6 @@ impl Maker {
         let ((memory, processors), (more_memory, more_processors)) = (size(old), size(new));
         let (before, after) = (&old.plan.spec.machine, &new.plan.spec.machine);
         let mut spec = told.spec.clone();
-        if more_memory > memory {
-            powered.order(Order::Memory(more_memory)).await.context("cannot plug in memory")?;
-        }
-        if more_processors > processors {
-            powered.order(Order::Processors(more_processors)).await.context("cannot plug in processors")?;
-        }
         if (more_memory, after.memory) != (memory, before.memory) {
             spec.machine.memory = after.memory.or((more_memory < memory).then_some(more_memory << 20));
         }
@@ -73,6 +67,19 @@ impl Maker {
                 after.cpus.or((more_processors < processors).then_some(u32::from(more_processors) * 1000));
         }
         spec.machine.pids = after.pids;
+        let grows = more_memory > memory || more_processors > processors;
+        if container.state().is_paused() && (grows || spec.machine != told.spec.machine) {
+            let id = &container.id;
+            let why =
+                format!("Cannot update container {id}: it is paused, and its guest has a part in it: unpause it first");
+            return Err(MakeError::Conflict(why));
+        }
+        if more_memory > memory {
+            powered.order(Order::Memory(more_memory)).await.context("cannot plug in memory")?;
+        }
+        if more_processors > processors {
+            powered.order(Order::Processors(more_processors)).await.context("cannot plug in processors")?;
+        }
         if spec.machine == told.spec.machine {
             return Ok(());
         }

@@ -33,6 +33,12 @@ pub(super) async fn obey(orders: &Orders, order: Order) -> Result<()> {
     }
 }
 
+/// Its processors stand still.
+pub(super) async fn stands_still(orders: &Orders) -> Result<bool> {
+    let status = orders.execute("query-status", json!({})).await?;
+    Ok(status["status"] == "paused")
+}
+
 /// A machine of ours ends when its guest wants to boot again; this once it is to.
 async fn reset(orders: &Orders) -> Result<()> {
     let mut events = orders.events();
