@@ -48,6 +48,7 @@ mod log;
 mod machine;
 mod made_faults;
 mod made_life;
+mod made_power;
 mod memory;
 mod names;
 mod network;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use wire::message::{MAIN, Reply, Request};
 use wire::spec::STOP_TIMEOUT;
 
@@ -89,6 +89,12 @@ impl Maker {
                 let _answer = container.ask(&hub, Request::Stop { signal, grace_ms }).await;
             }
             let _removed = life.wait_for(|life| life.exits > exits || life.is_over()).await;
+        };
+        let ended = async {
+            tokio::select! {
+                () = ended => {}
+                () = press_unless_heard(container) => {}
+            }
         };
         let Some(until) = until else { return ended.await };
         // a machine that is loaded takes its time to go off
@@ -222,11 +228,17 @@ impl Maker {
         tokio::spawn(async move {
             let _turn = container.turn().await;
             let Ok(Some(paused)) = timeout(OBEY_TIME, powered.stood_still()).await else { return };
-            if let State::Running(running) = container.state()
-                && running.paused != paused
-            {
-                container.set_state(State::Running(Running { paused, ..running }));
-                container.save();
+            match container.state() {
+                State::Running(running) if running.paused != paused => {
+                    container.set_state(State::Running(Running { paused, ..running }));
+                    container.save();
+                }
+                // nobody knows that it runs: it goes on, and tells
+                State::Created | State::Exited(_) | State::Restarting(_) if paused => {
+                    // an error says that it is off by now
+                    drop(powered.order(Order::Resume).await);
+                }
+                _ => {}
             }
         });
     }
@@ -344,6 +356,8 @@ impl Maker {
                 if container.state().is_running() || container.now().removing {
                     return;
                 }
+                // docker's daemon counts from the beginning when it begins, and forgets who was stopped
+                container.change_power(|power| (power.stopped, power.restarts) = (false, 0));
                 if let Err(error) = maker.boot(&container).await {
                     say(&format!("{}: it is not started again: {error}", container.name()));
                 }
@@ -354,6 +368,17 @@ impl Maker {
             self.remove_if_asked(container).await;
         }
     }
+}
+
+/// A guest whose link stays away is asked as any computer is: it then does what its spec says of its end. It does not return.
+async fn press_unless_heard(container: &Container) {
+    sleep(LINK_TIME).await;
+    if let Some(powered) = container.powered().filter(|_| !container.is_connected()) {
+        say(&format!("{}: its link is not there: its power button is pressed", container.name()));
+        // an error says that it is off by now, or that its power is all that is left
+        drop(powered.order(Order::PressPowerButton).await);
+    }
+    std::future::pending().await
 }
 
 /// How long its end may take, by what its user said or its spec; none: for ever.
@@ -371,5 +396,7 @@ fn stop_signal(container: &Container) -> u8 {
 
 /// The signal that nobody can refuse: signal(7).
 const SIGKILL: u8 = 9;
+/// For so long a link may be away that comes back by itself: QEMU connects again each second.
+const LINK_TIME: Duration = Duration::from_secs(3);
 /// What a guest may take to do what it must, beyond the time that its process has.
 const OBEY_TIME: Duration = Duration::from_secs(10);
