@@ -47,6 +47,7 @@ mod link;
 mod log;
 mod machine;
 mod made_faults;
+mod made_full;
 mod made_health;
 mod made_life;
 mod made_power;

@@ -68,6 +68,7 @@ pub(crate) struct Powered {
     orders: mpsc::Sender<(Order, oneshot::Sender<Result<()>>)>,
     off: watch::Receiver<Option<Off>>,
     stands: watch::Receiver<Option<bool>>,
+    trouble: watch::Receiver<Option<String>>,
 }
 
 /// The hypervisor's end of [`Powered`]: who drops it says that the machine is off.
@@ -77,6 +78,8 @@ pub(crate) struct Reins {
     off: watch::Sender<Option<Off>>,
     /// Its processors stand still, or not: asked of a machine that is found.
     stands: watch::Sender<Option<bool>>,
+    /// What its guest cannot know the reason of: the host could not do what it asked of a disk.
+    trouble: watch::Sender<Option<String>>,
 }
 
 impl Powered {
@@ -84,7 +87,9 @@ impl Powered {
         let (orders, taken) = mpsc::channel(8);
         let (told, off) = watch::channel(None);
         let (asked, stands) = watch::channel(None);
-        (Powered { orders, off, stands }, Reins { orders: taken, off: told, stands: asked })
+        let (failed, trouble) = watch::channel(None);
+        let powered = Powered { orders, off, stands, trouble };
+        (powered, Reins { orders: taken, off: told, stands: asked, trouble: failed })
     }
 
     /// Has an order obeyed; an error says why it was not.
@@ -107,6 +112,17 @@ impl Powered {
     pub(crate) async fn stood_still(&self) -> Option<bool> {
         let mut stands = self.stands.clone();
         stands.wait_for(Option::is_some).await.ok().and_then(|stands| *stands)
+    }
+
+    /// What this host could not do for it; none as long as all went well, or nobody looked.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
+    }
+
+    /// Waits for the first of that; none: it is off without any.
+    pub(crate) async fn troubled(&self) -> Option<String> {
+        let mut trouble = self.trouble.clone();
+        trouble.wait_for(Option::is_some).await.ok().and_then(|trouble| trouble.clone())
     }
 
     pub(crate) fn is_off(&self) -> bool {

@@ -157,9 +157,10 @@ fn state(container: &Container) -> Value {
     let last = container.watch().borrow().last.clone();
     let condition = Condition::of(container);
     let time = |ns: u64| if ns == 0 { NEVER.to_owned() } else { timestamp::format(ns) };
+    let trouble = container.powered().and_then(|powered| powered.trouble()).unwrap_or_default();
     let (pid, code, oom, error, started) = match &state {
         ContainerState::Created => (0, 0, false, "", 0),
-        ContainerState::Running(running) => (running.pid, 0, false, "", running.started_ns),
+        ContainerState::Running(running) => (running.pid, 0, false, trouble.as_str(), running.started_ns),
         ContainerState::Exited(exited) | ContainerState::Restarting(exited) => {
             (0, exited.code, exited.oom, exited.error.as_str(), exited.started_ns)
         }

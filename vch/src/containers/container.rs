@@ -427,11 +427,11 @@ impl Container {
     pub(crate) fn save(self: &Arc<Self>) -> JoinHandle<()> {
         let container = self.clone();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = container.write() {
+            if let Err(error) = container.write()
+                && !container.unsaved.swap(true, Ordering::Relaxed)
+            {
                 crate::serve::say(&format!("{}: {error}: it is tried again until it is written", container.name()));
-                if !container.unsaved.swap(true, Ordering::Relaxed) {
-                    tokio::spawn(container.save_later());
-                }
+                tokio::spawn(container.save_later());
             }
         })
     }
@@ -447,13 +447,14 @@ impl Container {
     async fn save_later(self: Arc<Self>) {
         loop {
             sleep(SAVE_AGAIN).await;
+            // whose write fails from now on sees to the next attempt
+            self.unsaved.store(false, Ordering::Relaxed);
             let container = self.clone();
             let written = tokio::task::spawn_blocking(move || container.write()).await;
-            if !matches!(written, Ok(Err(_))) {
+            if !matches!(written, Ok(Err(_))) || self.unsaved.swap(true, Ordering::Relaxed) {
                 break;
             }
         }
-        self.unsaved.store(false, Ordering::Relaxed);
     }
 
     /// It is forgotten, or is being so: its directory is gone.

@@ -280,9 +280,13 @@ async fn reach(running: &Running, reins: &mut Reins) -> Option<Orders> {
 async fn obey_all(running: &Running, orders: &Orders, reins: &mut Reins) {
     let mut work = FuturesUnordered::new();
     let mut ends = Vec::new();
+    let mut events = orders.events();
     loop {
         tokio::select! {
             () = running.process.ended() => break,
+            Some(trouble) = obey::next_trouble(&mut events) => {
+                reins.trouble.send_replace(Some(trouble));
+            }
             Some(()) = work.next(), if !work.is_empty() => {}
             Some((order, answer)) = reins.orders.recv() => {
                 let answer = match order {

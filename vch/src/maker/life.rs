@@ -186,7 +186,7 @@ impl Maker {
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             let off = tokio::select! {
-                off = powered.off() => off,
+                off = off_with_trouble(&container, &powered) => off,
                 () = over_and_on(&container) => {
                     // an error says that it is off by now
                     drop(powered.order(Order::PowerOff).await);
@@ -248,6 +248,14 @@ fn unconnected(container: &Arc<Container>, error: &MakeError) {
     let code = if code == 0 { NOT_STARTED } else { code };
     container.set_state(State::Exited(Exited { started_ns, finished_ns, code, oom: false, error: error.to_string() }));
     container.save();
+}
+
+/// Waits until a machine is off; tells what this host could not do for it, once.
+async fn off_with_trouble(container: &Container, powered: &Powered) -> Off {
+    if let Some(trouble) = powered.troubled().await {
+        say(&format!("{}: {trouble}", container.name()));
+    }
+    powered.off().await
 }
 
 /// Returns when a process has ended, and its machine stays on for longer than it should.
