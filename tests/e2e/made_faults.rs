@@ -44,8 +44,8 @@ fn serve_is_killed_at_any_point_and_every_container_can_be_told_and_removed() {
         let state = || shows(&serve, &name, "{{.State.Status}} {{.State.ExitCode}}");
         // what was begun goes on, and ends; and its code is not lost
         until("its end is told", || matches!(state().as_str(), "created 0" | "exited 5"));
-        serve.docker(&["start", "-a", &name]).output();
-        assert_eq!(state(), "exited 5");
+        let again = serve.docker(&["start", "-a", &name]).output();
+        assert_eq!(state(), "exited 5", "{name}: {} {}{}", again.code, again.text(), again.stderr);
         serve.docker(&["rm", &name]).output().success();
     }
     is_clean(&serve);

@@ -113,11 +113,12 @@ fn a_terminal_has_its_size_from_the_start_and_changes_it() {
     for device in [LinkDevice::Virtio, LinkDevice::Serial] {
         let (_dir, mut host) = idle(device);
         let size = |rows, columns| TermSize { rows, columns };
-        let script = "stty size; trap 'stty size' WINCH; echo up; until read -r x; do :; done; echo \"got $x\"; tty";
+        // a shell that is about to read when the signal comes would read on: it looks whether it came
+        let script = "stty size; w=; trap 'w=1' WINCH; echo up; until [ $w ]; do sleep 0.1; done; stty size; \
+                      read -r x; echo \"got $x\"; tty";
         let session = host.exec(Exec { terminal: Some(size(33, 101)), stdin: true, ..sh(script) });
         host.expect(session, "33 101\r\nup\r\n");
         host.order(Request::Resize { session, size: size(20, 70) });
-        // the trap interrupts what the shell reads
         host.expect(session, "20 70\r\n");
         host.stdin(session).add(b"typed\n");
         let text = host.finish(session).stdout;

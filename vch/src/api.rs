@@ -7,6 +7,7 @@
 //! It decides which versions are spoken and how a request finds its part; what is not served is refused with a sentence.
 
 mod archive;
+mod aside;
 mod attach;
 mod carried;
 mod changes;

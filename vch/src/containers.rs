@@ -30,6 +30,7 @@ pub(crate) use self::health::{Check, verdict};
 pub(crate) use self::record::Told;
 pub(crate) use self::state::{Exited, Running, State, human};
 use crate::hub::Hub;
+use crate::ids;
 use crate::lock::locked;
 use crate::maker::{Made, MakeError};
 use crate::state::{id_from, make_dir};
@@ -217,7 +218,7 @@ impl Containers {
         };
         match is_name(wanted) && !taken(wanted) {
             true => wanted.into(),
-            false => container.id[..container.id.len().min(SHORT_ID)].into(),
+            false => ids::short(&container.id).into(),
         }
     }
 
@@ -263,14 +264,11 @@ pub(crate) fn network_driver(name: &str) -> &'static str {
 
 /// Docker's rule for names.
 fn is_name(name: &str) -> bool {
-    let first = name.starts_with(|char: char| char.is_ascii_alphanumeric());
-    first && name.len() > 1 && name.chars().all(|char| char.is_ascii_alphanumeric() || "_.-".contains(char))
+    name.len() > 1 && ids::is_name(name)
 }
 
 /// Characters of an id.
 const ID: usize = 64;
-/// As many of them as docker shows.
-const SHORT_ID: usize = 12;
 
 #[cfg(test)]
 pub(crate) mod tests;

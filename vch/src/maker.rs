@@ -113,7 +113,7 @@ impl Maker {
                 Some(powered) => {
                     let starting = container.power().starting && !container.state().is_running();
                     container.change_now(|now| now.starting = starting);
-                    let held = self.hold_again(&container, &made).await;
+                    let held = self.hold_again(&container, &made.mounts).await;
                     let (cards, turn) = self.networks.rejoin(&container).await;
                     for card in &cards {
                         self.admit(card)?;

@@ -36,6 +36,7 @@ use crate::lock::locked;
 use crate::state::make_dir;
 use crate::switch::Switch;
 use crate::timestamp::now_ns;
+use crate::whole::Lasts;
 
 /// All networks of this host.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ impl Networks {
 
     fn write(&self, record: Record) -> Result<Arc<Network>> {
         let network = Arc::new(Network::new(record));
-        record::write(&self.path(&network.id), &network.record, true)?;
+        record::write(&self.path(&network.id), &network.record, Lasts::Always)?;
         locked(&self.all).insert(network.record.name.clone(), network.clone());
         Ok(network)
     }

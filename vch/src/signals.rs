@@ -13,6 +13,7 @@ pub type Caught = mpsc::UnboundedReceiver<u8>;
 pub const SIGHUP: u8 = 1;
 pub const SIGINT: u8 = 2;
 pub const SIGQUIT: u8 = 3;
+pub const SIGKILL: u8 = 9;
 pub const SIGTERM: u8 = 15;
 pub const SIGWINCH: u8 = 28;
 

@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::ids;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -203,9 +204,7 @@ impl Drop for Container {
 
 /// A directory for the sockets of one run; it disappears with it.
 pub fn socket_dir() -> Result<tempfile::TempDir> {
-    // a socket's path has at most 107 bytes; the directory has 11 of them, its sockets less than 20
-    let short = |path: &PathBuf| path.is_dir() && path.as_os_str().len() < 70;
-    let parent = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(short).unwrap_or("/tmp".into());
+    let parent = short_dir();
     let owner_only = fs::Permissions::from_mode(0o700);
     let made = tempfile::Builder::new().prefix("vch-").permissions(owner_only).tempdir_in(&parent);
     made.with_context(|| format!("cannot make a directory in {}", parent.display()))
@@ -213,10 +212,9 @@ pub fn socket_dir() -> Result<tempfile::TempDir> {
 
 /// The directory for the sockets of a host that keeps its state in `state`: the same after each start, and its owner's alone.
 pub(crate) fn lasting_socket_dir(state: &Path) -> Result<PathBuf> {
-    let short = |path: &PathBuf| path.is_dir() && path.as_os_str().len() < 60;
-    let parent = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(short).unwrap_or("/tmp".into());
+    let parent = short_dir();
     let state = fs::canonicalize(state).with_context(|| format!("cannot find {}", state.display()))?;
-    let dir = parent.join(format!("vch-{}", &id_from(state.as_os_str().as_bytes())[..12]));
+    let dir = parent.join(format!("vch-{}", ids::short(&id_from(state.as_os_str().as_bytes()))));
     make_dir(&dir)?;
     let meta = fs::symlink_metadata(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let is_ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o007 == 0;
@@ -226,6 +224,12 @@ pub(crate) fn lasting_socket_dir(state: &Path) -> Result<PathBuf> {
             bail!("{} is somebody else's: remove it, or set XDG_RUNTIME_DIR to a directory of your own", dir.display())
         }
     }
+}
+
+/// Where directories of sockets are made. A socket's path has at most 107 bytes; such a directory has at most 17 of them, its sockets less than 30.
+fn short_dir() -> PathBuf {
+    let short = |path: &PathBuf| path.is_dir() && path.as_os_str().len() < 60;
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(short).unwrap_or("/tmp".into())
 }
 
 /// Whether the file system of `dir` has no room left.

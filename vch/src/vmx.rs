@@ -21,6 +21,7 @@ mod text;
 use self::files::Files;
 use crate::assets::Boot;
 use crate::cli::{BootKind, DiskForm, LinkKind, VmxArgs};
+use crate::ids;
 use crate::images::{self, Unfinished};
 use crate::inputs::Inputs;
 use crate::plan::{self, Asked, Plan};
@@ -57,7 +58,7 @@ fn write(args: &VmxArgs, unfinished_image: Unfinished, unfinished: &Unfinished) 
         );
     }
     let id = state::new_id()?;
-    let name = container.name.clone().unwrap_or_else(|| id[..SHORT_ID].to_owned());
+    let name = container.name.clone().unwrap_or_else(|| ids::short(&id).to_owned());
     let output = esxi.output.clone().unwrap_or_else(|| PathBuf::from(&name));
     if fs::symlink_metadata(&output).is_ok() {
         bail!("{} exists: name another directory with -o, or remove it", output.display());
@@ -162,6 +163,3 @@ fn private(path: &Path, text: &str) -> Result<()> {
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
-
-/// As much of an id as docker shows.
-const SHORT_ID: usize = 12;

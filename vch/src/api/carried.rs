@@ -15,6 +15,7 @@ use wire::message::{Request, SessionId, Work};
 
 use super::error::ApiError;
 use crate::hub::{AttachOptions, Attachment, Hub, HubError, Output, Stream as Of};
+use crate::signals::SIGKILL;
 
 /// A session that packs, unpacks or compares files. Dropped before its end, it is killed.
 #[derive(Debug)]
@@ -160,8 +161,6 @@ impl From<Failure> for ApiError {
     }
 }
 
-/// The number of the signal.
-const SIGKILL: u8 = 9;
 /// Bytes that are handed to the link at once.
 const PIECE: usize = 32 * 1024;
 /// Bytes of what a program may say of itself.

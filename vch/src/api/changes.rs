@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use wire::message::Work;
 
 use super::Api;
+use super::aside::aside;
 use super::carried::{Carried, Failure};
 use super::error::ApiError;
 use super::json;
-use super::still::{Still, blocking, is_still};
+use super::still::{Still, is_still};
 use crate::containers::AbsentError;
 use crate::root_disk::{self, Change, ChangeKind};
 
@@ -31,7 +32,7 @@ async fn changes(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resul
     if let Some(maker) = is_still(&api, &container).await {
         let still = Still::open(maker, container, false).await?;
         // two whole trees are compared
-        let list = blocking(move || Ok(root_disk::changes(still.disk()))).await?;
+        let list = aside(move || root_disk::changes(still.disk())).await?;
         let list: Vec<Value> = list
             .into_iter()
             .map(|Change { kind, path }| json!({ "Path": String::from_utf8_lossy(&path), "Kind": number(kind) }))

@@ -24,10 +24,11 @@ use axum::routing::post;
 use iso_builder::tree::ROOT;
 use serde_json::{Value, json};
 
+use super::aside::aside;
 use super::error::ApiError;
 use super::images::{event, named};
 use super::query::Params;
-use super::still::{blocking, is_still};
+use super::still::is_still;
 use super::{Api, inspect, json as answer};
 use crate::containers::Container;
 use crate::hypervisor::{Order, Powered};
@@ -71,13 +72,13 @@ async fn commit(State(api): State<Arc<Api>>, params: Params, body: Bytes) -> Res
     }
     let layer = layer?;
     let (of, by, called) = (container.clone(), maker.clone(), name.clone());
-    let id = blocking(move || {
+    let id = aside(move || {
         let failed = |error: anyhow::Error| ApiError::internal(format!("{error:#}"));
-        let image_id = of.made().map(|made| made.image_id).unwrap_or_default();
+        let image_id = of.made().map(|made| made.image_id.clone()).unwrap_or_default();
         let parent = by.images.of_container(&image_id)?;
         by.images.commit(Some(&parent), layer, config, &deed, called.as_deref()).map_err(failed)
     })
-    .await?;
+    .await??;
     let image = maker.images.find(&id).ok();
     event(&maker, "create", &id, &id, image.as_deref());
     let shown = name.as_deref().map(familiar).unwrap_or_default();
@@ -107,7 +108,7 @@ fn asked(body: &Bytes) -> Result<Value, ApiError> {
 
 /// The container's changes as a tar, in a file without a name.
 async fn layer(maker: Arc<Maker>, container: Arc<Container>) -> Result<File, ApiError> {
-    blocking(move || {
+    aside(move || {
         let failed = |error: io::Error| ApiError::internal(format!("cannot write the layer: {error}"));
         let mut disk = RootDisk::open(maker.place(&container)?)?;
         let changed = whiteouts(&mut disk);
@@ -116,7 +117,7 @@ async fn layer(maker: Arc<Maker>, container: Arc<Container>) -> Result<File, Api
         out.flush().map_err(failed)?;
         out.into_inner().map_err(|error| failed(error.into_error()))
     })
-    .await
+    .await?
 }
 
 /// A machine whose processors stand still, and whose disks hold what its container has written.
@@ -126,8 +127,7 @@ struct Paused(Option<Powered>);
 
 impl Paused {
     async fn begin(container: &Container) -> Result<Paused, ApiError> {
-        let host = container.made().and_then(|made| made.asked.host_config);
-        if host.and_then(|host| host.auto_remove).unwrap_or_default() {
+        if container.made().is_some_and(|made| made.removes_itself()) {
             return Err(ApiError::conflict(format!(
                 "container {} goes when it ends (--rm), and so its disk keeps nothing: create it without --rm to commit it",
                 container.name()

@@ -10,6 +10,7 @@ use wire::spec::{Endpoint, Port, Protocol};
 use wire::status::{EndpointStatus, Status};
 
 use crate::containers::{Container, Told, network_id};
+use crate::ids;
 use crate::networks::{BRIDGE, Joined, mac_text};
 use crate::state::id_from;
 
@@ -45,7 +46,7 @@ fn joined_settings(container: &Container, joined: &Joined) -> Value {
     let mac = lease.map(|lease| mac_text(lease.mac)).or_else(|| wish.mac.clone()).unwrap_or_default();
     let gateway = lease.filter(|lease| !lease.internal).map(|lease| lease.gateway.to_string());
     let or_null = |list: &[String]| if list.is_empty() { Value::Null } else { json!(list) };
-    let short: String = container.id.chars().take(12).collect();
+    let short = ids::short(&container.id).to_owned();
     let mut names = vec![container.name()];
     for name in wish.aliases.iter().chain([&short]) {
         if !names.contains(name) {
@@ -73,7 +74,7 @@ fn joined_settings(container: &Container, joined: &Joined) -> Value {
 
 /// The network that was asked for first, of a container that this host makes.
 pub(super) fn mode(container: &Container) -> Option<String> {
-    let asked = container.made()?.asked.host_config.and_then(|host| host.network_mode);
+    let asked = container.made()?.host().and_then(|host| host.network_mode.clone());
     Some(asked.filter(|mode| !matches!(mode.as_str(), "" | "default")).unwrap_or_else(|| BRIDGE.into()))
 }
 

@@ -132,11 +132,6 @@ fn no_store() -> ApiError {
     )
 }
 
-/// Does what blocks elsewhere.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(error.to_string()))
-}
-
 /// The containers that need an image.
 fn users(maker: &Maker) -> Vec<User> {
     User::all(&maker.containers)

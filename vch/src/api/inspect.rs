@@ -25,6 +25,7 @@ use super::json;
 use super::query::Params;
 use super::volumes;
 use crate::containers::{Check, Container, State as ContainerState, Told, human, verdict};
+use crate::ids::short;
 use crate::maker::{RUNTIME, Sizes};
 use crate::timestamp;
 
@@ -140,7 +141,7 @@ pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
         "AppArmorProfile": "",
         // what has ended is known by its id alone
         "ExecIDs": if execs.is_empty() { Value::Null } else { execs.into() },
-        "HostConfig": made.as_ref().map_or_else(|| host_config(told), made::host_config),
+        "HostConfig": made.as_deref().map_or_else(|| host_config(told), made::host_config),
         "GraphDriver": { "Data": graph(container, told), "Name": driver(told) },
         "Mounts": mounts(container, told),
         "Config": match &made {
@@ -221,7 +222,7 @@ fn config(container: &Container, told: Option<&Told>) -> Value {
     let unsaid = about.entrypoint.is_empty() && about.cmd.is_empty();
     let terminal = main.terminal.is_some();
     let mut config = json!({
-        "Hostname": spec.hostname.clone().unwrap_or_else(|| short(&spec.id)),
+        "Hostname": spec.hostname.clone().unwrap_or_else(|| short(&spec.id).to_owned()),
         "Domainname": spec.domain.clone().unwrap_or_default(),
         "User": main.user,
         "AttachStdin": main.stdin,
@@ -476,10 +477,6 @@ fn signal_name(number: u8) -> String {
         .into_iter()
         .find(|name| wire::guestinfo::signal_number(name) == Some(number));
     name.map_or_else(|| number.to_string(), |name| format!("SIG{name}"))
-}
-
-fn short(id: &str) -> String {
-    id.chars().take(12).collect()
 }
 
 /// Go's zero time.

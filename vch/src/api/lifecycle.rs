@@ -22,6 +22,7 @@ use super::{Api, json, refused, wait};
 use crate::containers::{Container, Event, Life, State as ContainerState};
 use crate::hub::HubError;
 use crate::maker::{Grace, Maker, Started};
+use crate::signals::SIGKILL;
 use crate::timestamp::{self, now_ns};
 
 /// Its paths.
@@ -130,15 +131,11 @@ async fn stop(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Param
         return Ok(StatusCode::NOT_MODIFIED);
     }
     let hub = container.reach().await?;
-    let told = signal.unwrap_or_else(|| stop_signal(&container));
+    let told = signal.unwrap_or_else(|| container.stop_signal());
     api.containers.events.container(&container, "kill", &[("signal", told.to_string())]);
     container.stop_asked();
     end(&container, &hub, Request::Stop { signal, grace_ms }).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn stop_signal(container: &Container) -> u8 {
-    container.told().map_or(wire::spec::SIGTERM, |told| told.spec.main.stop_signal)
 }
 
 /// Asks for an end, and waits for it.
@@ -171,7 +168,7 @@ async fn restart(State(api): State<Arc<Api>>, Path(id): Path<String>, params: Pa
         ContainerState::Exited(_) | ContainerState::Restarting(_) => return Err(made_elsewhere(&container)),
     }
     let hub = container.reach().await?;
-    let told = signal.unwrap_or_else(|| stop_signal(&container));
+    let told = signal.unwrap_or_else(|| container.stop_signal());
     api.containers.events.container(&container, "kill", &[("signal", told.to_string())]);
     container.stop_asked();
     container.start_when_held(true);
@@ -344,8 +341,6 @@ async fn prune(State(api): State<Arc<Api>>, params: Params) -> Result<Response, 
     Ok(json::json(&json!({ "ContainersDeleted": deleted, "SpaceReclaimed": reclaimed })))
 }
 
-/// The signal that nobody can refuse: signal(7).
-const SIGKILL: u8 = 9;
 /// What docker waits for the end of a process that it has killed.
 const KILL_TIME: Duration = Duration::from_secs(10);
 

@@ -147,9 +147,9 @@ impl Wanted {
             let mut names = spec.into_iter().flat_map(|spec| &spec.networks).map(|network| &network.name);
             names.any(|name| name == wanted || network_id(name).starts_with(wanted))
         };
-        let made = container.made().map(|made| made.mounts).unwrap_or_default();
+        let made = container.made();
         let volume = |wanted: &str| {
-            if made.iter().any(|mount| mount.volume() == Some(wanted)) {
+            if made.iter().flat_map(|made| &made.mounts).any(|mount| mount.volume() == Some(wanted)) {
                 return true;
             }
             let mut mounts = spec.into_iter().flat_map(|spec| &spec.mounts);

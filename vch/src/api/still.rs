@@ -3,20 +3,19 @@
 //! It decides when that may be, and how bytes go between disks and clients. Which files those are: [`crate::root_disk`]. What reads and writes disks runs on
 //! threads of its own, as fast as the client reads.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use tokio::io::AsyncWriteExt as _;
+use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use wire::message::PathInfo;
 
 use super::Api;
+use super::aside::{aside, spool};
 use super::error::ApiError;
 use crate::containers::Container;
 use crate::maker::Maker;
@@ -50,11 +49,11 @@ impl Still {
         with_mounts: bool,
     ) -> Result<Still, ApiError> {
         let (of, by) = (container.clone(), maker.clone());
-        let disk = blocking(move || {
+        let disk = aside(move || {
             let place = by.place(&of)?;
-            Ok(if with_mounts { RootDisk::open_with_mounts(place) } else { RootDisk::open(place) }?)
+            Ok::<_, ApiError>(if with_mounts { RootDisk::open_with_mounts(place) } else { RootDisk::open(place) }?)
         });
-        Ok(Still { maker, container, disk: Arc::new(disk.await?) })
+        Ok(Still { maker, container, disk: Arc::new(disk.await??) })
     }
 
     pub(super) fn disk(&self) -> &RootDisk {
@@ -111,7 +110,8 @@ impl Still {
     pub(super) async fn unpack(self, dir: String, how: Unpack, body: &mut BodyDataStream) -> Result<(), ApiError> {
         let Still { maker, container, disk } = self;
         drop(disk);
-        let archive = spool(container.dir(), body).await?;
+        let dir_of = container.dir().to_owned();
+        let archive = Arc::new(spool(move || tempfile::tempfile_in(dir_of), body).await?);
         // nobody starts it meanwhile, nor removes it
         let _turn = container.turn().await;
         if container.powered().is_some() || container.watch().borrow().removed {
@@ -120,37 +120,15 @@ impl Still {
         }
         let _held = maker.hold_below(&container, &dir).await?;
         let of = container.clone();
-        blocking(move || {
+        aside(move || {
             let mut place = maker.place(&of)?;
             for mount in &mut place.mounts {
                 mount.held = Path::new(&dir).starts_with(&mount.destination);
             }
             Ok(RootDisk::open_with_mounts(place)?.unpack(&dir, &archive, how)?)
         })
-        .await
+        .await?
     }
-}
-
-/// A body in a file without a name.
-async fn spool(dir: &Path, body: &mut BodyDataStream) -> Result<Arc<File>, ApiError> {
-    let failed = |error: io::Error| ApiError::internal(format!("cannot keep the archive: {error}"));
-    let dir = dir.to_owned();
-    let file =
-        spawn_blocking(move || tempfile::tempfile_in(dir)).await.map_err(|_| failed(io::Error::other("stopped")))?;
-    let mut file = tokio::fs::File::from_std(file.map_err(failed)?);
-    while let Some(part) = body.next().await {
-        let part = part.map_err(|error| ApiError::bad_parameter(format!("the request's body broke off: {error}")))?;
-        file.write_all(&part).await.map_err(failed)?;
-    }
-    file.flush().await.map_err(failed)?;
-    Ok(Arc::new(file.into_std().await))
-}
-
-/// What takes long, on a thread of its own.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal("the work was given up")))
 }
 
 /// What is written, a piece at a time to whoever takes it.

@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use bollard_stubs::models::VolumeCreateOptions;
 use serde_json::{Value, json};
 
+use super::aside::aside;
 use super::error::ApiError;
 use super::filters::Filters;
 use super::query::Params;
@@ -66,8 +67,8 @@ pub(super) async fn usage(api: &Api) -> Result<Vec<Value>, ApiError> {
 
 async fn stored(maker: &Maker) -> Result<Vec<Stored>, ApiError> {
     let volumes = maker.volumes.clone();
-    let listed = tokio::task::spawn_blocking(move || volumes.store.list()).await;
-    listed.map_err(anyhow::Error::from).flatten().map_err(|error| ApiError::internal(format!("{error:#}")))
+    let listed = aside(move || volumes.store.list()).await?;
+    listed.map_err(|error| ApiError::internal(format!("{error:#}")))
 }
 
 async fn create(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, ApiError> {
@@ -95,9 +96,7 @@ async fn create(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Ap
 async fn inspect(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let maker = api.maker.as_ref().ok_or_else(|| unknown(&name))?;
     let volumes = maker.volumes.clone();
-    let found = tokio::task::spawn_blocking(move || volumes.store.find(&name)).await;
-    let volume =
-        found.map_err(|error| ApiError::internal(error.to_string()))?.map_err(crate::maker::MakeError::from)?;
+    let volume = aside(move || volumes.store.find(&name)).await?.map_err(crate::maker::MakeError::from)?;
     Ok(json::json(&shown(maker, &volume)))
 }
 

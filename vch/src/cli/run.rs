@@ -16,6 +16,7 @@ use self::disks::DiskArgs;
 use self::machine::MachineArgs;
 use self::network::NetworkArgs;
 use self::process::ProcessArgs;
+use crate::ids::is_name;
 use crate::pipe::{Address, AddressError};
 
 /// Run a command of an image in a virtual machine of its own.
@@ -194,9 +195,7 @@ fn elsewhere(text: &str) -> Result<Address, String> {
 
 /// As docker names containers.
 fn name(text: &str) -> Result<String, String> {
-    let plain = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
-    let first = text.starts_with(|char: char| char.is_ascii_alphanumeric());
-    match first && text.len() >= 2 && text.chars().all(plain) {
+    match text.len() >= 2 && is_name(text) {
         true => Ok(text.to_owned()),
         false => Err("letters, digits, `_`, `.` and `-`, at least two of them, a letter or digit first".into()),
     }

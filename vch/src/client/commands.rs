@@ -10,9 +10,8 @@ use wire::status::Exit;
 use super::{command, question};
 use crate::cli::{KillArgs, StartArgs, StopArgs, WaitArgs};
 use crate::control::{Address, Problem, ProblemKind, Request};
+use crate::signals::SIGKILL;
 
-/// The number of SIGKILL.
-const SIGKILL: u8 = 9;
 /// From SIGKILL to the end of the process.
 const KILL_TIME: Duration = Duration::from_secs(30);
 

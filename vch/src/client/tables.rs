@@ -13,6 +13,7 @@ use super::commands::refused;
 use super::question;
 use crate::cli::{PsArgs, StatsArgs, TopArgs};
 use crate::control::{Address, Request, Vm, VmState};
+use crate::ids;
 use crate::terminal;
 
 pub(super) async fn ps(args: &PsArgs) -> Result<u8> {
@@ -90,7 +91,7 @@ pub(super) fn print(text: &str) -> Result<u8> {
 /// Docker shows twelve characters of an id; a name of another kind is shown as it is.
 fn short(vm: &str) -> String {
     let id = vm.len() == 64 && vm.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if id { vm[..12].into() } else { vm.into() }
+    if id { ids::short(vm).into() } else { vm.into() }
 }
 
 fn status(state: &VmState) -> (String, String) {

@@ -117,7 +117,7 @@ impl Container {
         journal_limit: u64,
     ) -> Result<Container> {
         make_dir(dir)?;
-        let (vm, name, spec, made) = (id.into(), name.into(), Some(told.into()), Some(made));
+        let (vm, name, spec, made) = (id.into(), name.into(), Some(told.into()), Some(Arc::new(made)));
         let (created_ns, power) = (now_ns(), Power::default());
         let record = Record { vm, name, created_ns, state: State::Created, spec, made, power };
         // the record is last: without one, there is no container
@@ -190,6 +190,11 @@ impl Container {
         locked(&self.told).clone()
     }
 
+    /// The number of the signal by which it is asked to end.
+    pub(crate) fn stop_signal(&self) -> u8 {
+        self.told().map_or(wire::spec::SIGTERM, |told| told.spec.main.stop_signal)
+    }
+
     /// The image's name as its user wrote it; empty where nobody told.
     pub(crate) fn image(&self) -> String {
         self.told().and_then(|told| told.about.image.clone()).unwrap_or_default()
@@ -225,7 +230,7 @@ impl Container {
     }
 
     /// What its machine is made of, if this host makes it.
-    pub(crate) fn made(&self) -> Option<Made> {
+    pub(crate) fn made(&self) -> Option<Arc<Made>> {
         locked(&self.record).made.clone()
     }
 

@@ -73,7 +73,7 @@ impl Events {
 
     /// Tells of each volume of a container whose machine is made here: `mount` or `unmount`.
     pub(super) fn volumes(&self, container: &Container, action: &str) {
-        for mount in container.made().into_iter().flat_map(|made| made.mounts) {
+        for mount in container.made().iter().flat_map(|made| &made.mounts) {
             let Some(name) = mount.volume() else { continue };
             let mut more = vec![("container", container.id.clone())];
             if action == "mount" {

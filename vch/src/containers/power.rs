@@ -107,7 +107,7 @@ impl Container {
         }
     }
 
-    /// Its process has been seen to run.
+    /// Its process has been seen to run, or to have run.
     pub(super) fn runs(self: &Arc<Self>) {
         self.change_now(|now| now.starting = false);
         // written with the state that follows
@@ -140,7 +140,7 @@ impl Container {
     // -- what is remembered
 
     /// Its machine is made of this from the next start on.
-    pub(crate) fn set_made(&self, made: Made) {
+    pub(crate) fn set_made(&self, made: Arc<Made>) {
         self.with_record(|record| record.made = Some(made));
     }
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wire::handshake::LinkKey;
@@ -13,6 +13,7 @@ use wire::vmx::Dictionary;
 
 use super::state::State;
 use crate::maker::Made;
+use crate::whole::{self, Lasts, if_there};
 
 /// What is remembered.
 #[derive(Clone, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ pub(crate) struct Record {
     pub(crate) spec: Option<String>,
     /// What its machine is made of, if this host makes it.
     #[serde(default)]
-    pub(crate) made: Option<Made>,
+    pub(crate) made: Option<Arc<Made>>,
     /// What this host remembers of the machine that it makes.
     #[serde(default)]
     pub(crate) power: Power,
@@ -84,9 +85,9 @@ impl Record {
     /// Reads the record of the container that has this directory; none where there is none.
     pub(super) fn read(dir: &Path) -> Result<Option<Record>, RecordError> {
         let path = dir.join(FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let bytes = match if_there(fs::read(&path)) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
             Err(source) => return Err(RecordError::Read { path, source }),
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|source| RecordError::Malformed { path, source })
@@ -94,23 +95,14 @@ impl Record {
 
     /// Removes it. What else is in the directory is nobody's then.
     pub(super) fn remove(dir: &Path) -> io::Result<()> {
-        match fs::remove_file(dir.join(FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => File::open(dir)?.sync_all(),
-        }
+        if_there(fs::remove_file(dir.join(FILE)))?;
+        File::open(dir)?.sync_all()
     }
 
     /// Writes it. Whoever reads it, also after a loss of power, finds this one or the one before.
     pub(super) fn write(&self, dir: &Path) -> Result<(), RecordError> {
         let path = dir.join(FILE);
-        let beside = dir.join(format!("{FILE}.part"));
-        let written = || {
-            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(dir)?.sync_all()
-        };
+        let written = || whole::write(&path, &serde_json::to_vec(self)?, Lasts::Always);
         let written = match written() {
             // what was kept for this is given up: how a container has ended is worth more than what is kept
             Err(error) if error.kind() == io::ErrorKind::StorageFull && give_up(dir) => written(),

@@ -78,7 +78,7 @@ async fn a_record_that_could_not_be_written_is_written_when_it_can_be() {
     let containers = Containers::open(dir.path(), 1 << 20).unwrap();
     let container = containers.add("web", None);
     // what is in its place cannot be written over
-    let part = container.dir().join("container.json.part");
+    let part = container.dir().join("container.part");
     fs::create_dir(&part).unwrap();
     container.set_name("db");
     container.save().await.unwrap();
@@ -91,4 +91,21 @@ async fn a_record_that_could_not_be_written_is_written_when_it_can_be() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_process_whose_run_nobody_saw_has_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path(), 1 << 20).unwrap();
+    let container = containers.add("web", None);
+    let ends = |started_ns| {
+        container.change_power(|power| (power.starting, power.has_run) = (true, false));
+        let exited = Exited { started_ns, finished_ns: 9, code: 5, oom: false, error: String::new() };
+        containers.pass(&container, State::Exited(exited));
+        container.power().has_run
+    };
+    assert!(ends(7));
+    // it could not be run
+    container.set_state(State::Created);
+    assert!(!ends(0));
 }

@@ -11,6 +11,7 @@ use rustix::process::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::state;
+use crate::whole::if_there;
 
 /// The environment variable that names the control socket.
 pub const ENVIRONMENT: &str = "VCH_CONTROL";
@@ -94,12 +95,8 @@ impl Address {
         if UnixStream::connect(&self.path).await.is_ok() {
             bail!("something else answers at {self}: give this serve a socket of its own with --control unix://PATH");
         }
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                bail!("cannot remove the old socket {}: {error}", self.path.display())
-            }
-            _ => {}
-        }
+        if_there(fs::remove_file(&self.path))
+            .with_context(|| format!("cannot remove the old socket {}", self.path.display()))?;
         let listener = UnixListener::bind(&self.path).with_context(|| format!("cannot listen at {self}"))?;
         let owner_only = fs::Permissions::from_mode(0o600);
         fs::set_permissions(&self.path, owner_only)
@@ -117,10 +114,8 @@ impl Address {
         if !self.own_dir {
             return Ok(());
         }
-        let found = match fs::symlink_metadata(dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            found => found.with_context(|| format!("cannot look at {}", dir.display()))?,
-        };
+        let found = if_there(fs::symlink_metadata(dir));
+        let Some(found) = found.with_context(|| format!("cannot look at {}", dir.display()))? else { return Ok(()) };
         let private = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
         if !private {
             bail!(

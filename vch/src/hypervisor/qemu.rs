@@ -7,7 +7,7 @@ mod obey;
 mod process;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,7 +19,6 @@ use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use rustix::fs::FlockOperation;
 use rustix::process::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -28,10 +27,12 @@ use tokio::time::{sleep, timeout};
 use self::confine::Confinement;
 use self::process::{ENDING, Process, Unfinished};
 use super::{Hypervisor, Off, Order, Powered, Reins};
+use crate::ids;
 use crate::lock::locked;
 use crate::serve::say;
 use crate::vm::orders::Orders;
 use crate::vm::{Accel, Boot, Machine, accel, qemu};
+use crate::whole::if_there;
 
 /// QEMU, as it is installed.
 #[derive(Debug)]
@@ -82,8 +83,7 @@ impl Qemu {
 
     /// What its sockets are called by.
     fn name(dir: &Path) -> String {
-        let id = dir.file_name().unwrap_or_default().to_string_lossy();
-        id.chars().take(12).collect()
+        ids::short(&dir.file_name().unwrap_or_default().to_string_lossy()).to_owned()
     }
 
     /// Where the machine whose files are in `dir` takes orders.
@@ -167,12 +167,8 @@ impl Hypervisor for Qemu {
 
     fn forget(&self, dir: &Path) -> Result<()> {
         let socket = self.orders(dir);
-        match fs::remove_file(&socket) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", socket.display()))
-            }
-            _ => Ok(()),
-        }
+        if_there(fs::remove_file(&socket)).with_context(|| format!("cannot remove {}", socket.display()))?;
+        Ok(())
     }
 }
 
@@ -188,14 +184,14 @@ fn lock(sockets: &Path) -> Result<File> {
     let path = sockets.join(LOCK);
     let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+        Err(TryLockError::WouldBlock) => {
             bail!(
                 "another vch serve looks after the machines of this state directory: end it, or use --state with another directory"
             )
         }
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 

@@ -12,6 +12,7 @@ use iso_builder::oci::Digest;
 use super::names::{normal, repository};
 use super::{ImageStore, REMOVED, StoredImage, UnknownImage, familiar};
 use crate::containers::{Container, Containers};
+use crate::ids::short;
 use crate::lock::locked;
 
 /// A container, as far as an image is concerned.
@@ -30,7 +31,7 @@ impl User {
 
     /// None where its machine is made elsewhere.
     pub(crate) fn of(container: &Container) -> Option<User> {
-        let image = container.made()?.image_id;
+        let image = container.made()?.image_id.clone();
         Some(User { container: container.id.clone(), image, is_running: container.state().is_running() })
     }
 }
@@ -84,8 +85,8 @@ impl ImageStore {
                 if let Some(user) = users.first().filter(|_| !force && single) {
                     return Err(RemoveError::Named {
                         name: wanted.to_owned(),
-                        container: short(&user.container),
-                        image: short(image.digits()),
+                        container: short(&user.container).to_owned(),
+                        image: short(image.digits()).to_owned(),
                     });
                 }
                 self.untag(&image, &familiar(&full))?
@@ -202,11 +203,7 @@ fn check(image: &StoredImage, users: &[&User], force: bool) -> Result<(), Remove
 }
 
 fn used(image: &StoredImage, force: &'static str, why: String) -> RemoveError {
-    RemoveError::Used { image: short(image.digits()), force, why }
-}
-
-fn short(id: &str) -> String {
-    id.chars().take(12).collect()
+    RemoveError::Used { image: short(image.digits()).to_owned(), force, why }
 }
 
 const MUST: &str = "must be forced";

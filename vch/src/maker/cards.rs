@@ -178,6 +178,7 @@ fn not_paused(container: &Container) -> Result<(), MakeError> {
 }
 
 fn asked_dns(container: &Container) -> Vec<IpAddr> {
-    let host = container.made().and_then(|made| made.asked.host_config);
-    host.and_then(|host| host.dns).into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
+    let made = container.made();
+    let asked = made.as_ref().and_then(|made| made.host()?.dns.as_ref());
+    asked.into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
 }

@@ -18,6 +18,7 @@ use crate::hub::HubError;
 use crate::hypervisor::{Order, Powered};
 use crate::image_store::User;
 use crate::serve::say;
+use crate::signals::SIGKILL;
 
 /// What stop and restart say beyond the spec.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +47,7 @@ impl Maker {
             State::Created | State::Exited(_) => return Ok(false),
         }
         container.change_power(|power| power.stopped = true);
-        let told = grace.signal.unwrap_or_else(|| stop_signal(container));
+        let told = grace.signal.unwrap_or_else(|| container.stop_signal());
         self.containers.events.container(container, "kill", &[("signal", told.to_string())]);
         container.stop_asked();
         self.wake(container).await;
@@ -124,7 +125,7 @@ impl Maker {
     /// Sends a signal. After one that nobody can refuse, the machine is off when this returns.
     pub(crate) async fn kill(self: &Arc<Self>, container: &Arc<Container>, signal: u8) -> Result<(), MakeError> {
         let is_last = signal == SIGKILL;
-        if is_last || signal == stop_signal(container) {
+        if is_last || signal == container.stop_signal() {
             container.change_power(|power| power.stopped = true);
             self.wake(container).await;
         }
@@ -390,12 +391,6 @@ fn patience(container: &Container, grace: Grace) -> Option<Duration> {
     }
 }
 
-fn stop_signal(container: &Container) -> u8 {
-    container.told().map_or(wire::spec::SIGTERM, |told| told.spec.main.stop_signal)
-}
-
-/// The signal that nobody can refuse: signal(7).
-const SIGKILL: u8 = 9;
 /// For so long a link may be away that comes back by itself: QEMU connects again each second.
 const LINK_TIME: Duration = Duration::from_secs(3);
 /// What a guest may take to do what it must, beyond the time that its process has.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use wire::spec::Source;
 
-use super::{MakeError, Maker, On};
+use super::{MakeError, Maker, MountPoint, On};
 use crate::containers::Container;
 use crate::root_disk::{Mount, Place};
 use crate::volumes::Held;
@@ -52,11 +52,12 @@ impl Maker {
 
     /// Keeps other machines off the volumes that a directory lies in.
     pub(crate) async fn hold_below(&self, container: &Container, dir: &str) -> Result<Option<Held>, MakeError> {
-        let Some(mut made) = container.made() else { return Ok(None) };
-        made.mounts.retain(|mount| Path::new(dir).starts_with(&mount.destination));
-        if made.mounts.is_empty() {
+        let Some(made) = container.made() else { return Ok(None) };
+        let is_below = |mount: &&MountPoint| Path::new(dir).starts_with(&mount.destination);
+        let mounts: Vec<MountPoint> = made.mounts.iter().filter(is_below).cloned().collect();
+        if mounts.is_empty() {
             return Ok(None);
         }
-        self.hold(container, &made).await.map(Some)
+        self.hold(container, &mounts).await.map(Some)
     }
 }

@@ -20,6 +20,7 @@ use super::{Made, MakeError, Maker, console};
 use crate::console::telling_line;
 use crate::containers::{Container, Exited, Life, State};
 use crate::hypervisor::{Off, Order, Powered};
+use crate::ids;
 use crate::networks::Turn;
 use crate::serve::say;
 use crate::state;
@@ -44,7 +45,7 @@ impl Maker {
         let image = self.images.find(asked.image.as_deref().unwrap_or_default())?;
         let joined = self.networks.joins(&asked, &image.config.exposed_ports)?;
         let (id, created_ns) = (state::new_id()?, now_ns());
-        let name = name.map_or_else(|| id[..12].to_owned(), |name| name.trim_start_matches('/').to_owned());
+        let name = name.map_or_else(|| ids::short(&id).to_owned(), |name| name.trim_start_matches('/').to_owned());
         self.containers.check_name(&name)?;
         let maker = self.clone();
         // a client that goes away leaves all of it, or nothing
@@ -112,7 +113,9 @@ impl Maker {
         let is_starting = container.now().starting;
         let over = |life: &Life| life.removed || life.exits > exits || is_starting && life.state.is_running();
         drop(life.wait_for(over).await);
-        is_starting && (life.borrow().state.is_running() || container.power().has_run)
+        let life = life.borrow();
+        let has_ended = life.exits > exits && life.last.as_ref().is_some_and(|last| last.started_ns != 0);
+        is_starting && (life.state.is_running() || has_ended)
     }
 
     /// Powers a machine on that is off, and waits until its process runs, or has run, or cannot.
@@ -152,10 +155,10 @@ impl Maker {
     async fn power_on(
         self: &Arc<Self>,
         container: &Arc<Container>,
-        made: Made,
+        made: Arc<Made>,
     ) -> Result<(Powered, Held, Turn), MakeError> {
         let exposed = self.images.of_container(&made.image_id)?.config.exposed_ports.clone();
-        let held = self.hold(container, &made).await?;
+        let held = self.hold(container, &made.mounts).await?;
         let (cards, turn) = self.networks.join(container, &exposed).await?;
         let (maker, of) = (self.clone(), container.clone());
         let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made, cards));
@@ -229,8 +232,7 @@ impl Maker {
 
     /// `docker run --rm`
     pub(super) async fn remove_if_asked(self: &Arc<Self>, container: &Arc<Container>) {
-        let host = container.made().and_then(|made| made.asked.host_config.clone());
-        if host.and_then(|host| host.auto_remove).unwrap_or_default()
+        if container.made().is_some_and(|made| made.removes_itself())
             && container.begin_removal()
             && let Err(error) = self.forget(container, true).await
         {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bollard_stubs::models::ContainerCreateBody;
+use bollard_stubs::models::{ContainerCreateBody, HostConfig};
 use serde::{Deserialize, Serialize};
 
 /// A container as docker's client asked for it.
@@ -25,9 +25,19 @@ impl fmt::Debug for Made {
 }
 
 impl Made {
+    /// What was asked of this host.
+    pub(crate) fn host(&self) -> Option<&HostConfig> {
+        self.asked.host_config.as_ref()
+    }
+
+    /// `docker run --rm`
+    pub(crate) fn removes_itself(&self) -> bool {
+        self.host().and_then(|host| host.auto_remove).unwrap_or_default()
+    }
+
     /// `--log-driver none`: its output is for those who are attached.
     pub(crate) fn keeps_no_log(&self) -> bool {
-        let log = self.asked.host_config.as_ref().and_then(|host| host.log_config.as_ref());
+        let log = self.host().and_then(|host| host.log_config.as_ref());
         log.and_then(|log| log.typ.as_deref()) == Some("none")
     }
 }

@@ -143,7 +143,7 @@ impl Maker {
             mount.read_only |= mode == "ro";
             Asked { mount, wanted: Wanted::default() }
         };
-        let lasting = made.mounts.into_iter().filter(|mount| !matches!(mount.on, On::Memory { .. }));
+        let lasting = made.mounts.iter().filter(|mount| !matches!(mount.on, On::Memory { .. })).cloned();
         Ok(lasting.map(unseeded).collect())
     }
 
@@ -180,10 +180,10 @@ impl Maker {
     }
 
     /// Takes a container's volumes for its machine. One whose process has ended has them until its machine is off: that is waited for.
-    pub(super) async fn hold(&self, container: &Container, made: &Made) -> Result<Held, MakeError> {
+    pub(super) async fn hold(&self, container: &Container, mounts: &[MountPoint]) -> Result<Held, MakeError> {
         loop {
             let mut freed = self.volumes.freed();
-            let (volume, other) = match self.try_hold(&container.id, made).await? {
+            let (volume, other) = match self.try_hold(&container.id, mounts).await? {
                 Ok(held) => return Ok(held),
                 Err(taken) => taken,
             };
@@ -211,8 +211,8 @@ impl Maker {
     }
 
     /// The same for a machine that is on already. It goes on without what it cannot have: QEMU keeps others from writing to its disks.
-    pub(super) async fn hold_again(&self, container: &Container, made: &Made) -> Option<Held> {
-        let why = match self.try_hold(&container.id, made).await {
+    pub(super) async fn hold_again(&self, container: &Container, mounts: &[MountPoint]) -> Option<Held> {
+        let why = match self.try_hold(&container.id, mounts).await {
             Ok(Ok(held)) => return Some(held),
             Ok(Err((volume, other))) => format!("volume {volume} is in use by container {other}, too"),
             Err(error) => error.to_string(),
@@ -221,8 +221,8 @@ impl Maker {
         None
     }
 
-    async fn try_hold(&self, id: &str, made: &Made) -> Result<Result<Held, (String, String)>, MakeError> {
-        let wants: Vec<Want> = made.mounts.iter().filter_map(want).collect();
+    async fn try_hold(&self, id: &str, mounts: &[MountPoint]) -> Result<Result<Held, (String, String)>, MakeError> {
+        let wants: Vec<Want> = mounts.iter().filter_map(want).collect();
         let (volumes, id) = (self.volumes.clone(), id.to_owned());
         let held = tokio::task::spawn_blocking(move || volumes.hold(&id, &wants));
         match held.await.map_err(anyhow::Error::from)? {

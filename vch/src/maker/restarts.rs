@@ -24,8 +24,9 @@ pub(super) enum Policy {
 
 impl Policy {
     pub(super) fn of(container: &Container) -> Policy {
-        let host = container.made().and_then(|made| made.asked.host_config);
-        host.and_then(|host| host.restart_policy).map_or(Policy::Never, |policy| Policy::read(&policy))
+        let made = container.made();
+        let policy = made.as_ref().and_then(|made| made.host()?.restart_policy.as_ref());
+        policy.map_or(Policy::Never, Policy::read)
     }
 
     fn read(policy: &RestartPolicy) -> Policy {

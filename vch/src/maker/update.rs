@@ -27,9 +27,10 @@ impl Maker {
             let why = format!("Cannot update container {id}: container is marked for removal and cannot be \"update\"");
             return Err(MakeError::Conflict(why));
         }
-        let mut made = before.clone();
+        let mut made = Made::clone(&before);
         change(made.asked.host_config.get_or_insert_default(), asked).map_err(MakeError::Conflict)?;
         // what the next start could not do is refused now
+        let made = Arc::new(made);
         let (old, new) = (self.planned(container, before).await?, self.planned(container, made.clone()).await?);
         if container.state().is_running() {
             self.change_machine(container, &old, &new).await?;
@@ -40,7 +41,7 @@ impl Maker {
         Ok(())
     }
 
-    async fn planned(self: &Arc<Self>, container: &Arc<Container>, made: Made) -> Result<Planned, MakeError> {
+    async fn planned(self: &Arc<Self>, container: &Arc<Container>, made: Arc<Made>) -> Result<Planned, MakeError> {
         let (maker, of) = (self.clone(), container.clone());
         let planned = tokio::task::spawn_blocking(move || {
             let joined = of.joined().unwrap_or_default();

@@ -18,6 +18,7 @@ use super::record::{self, Kind, Record};
 use super::wishes::{Wish, Wishes};
 use super::{NONE, NetworkError};
 use crate::cli::run::network::mac as read_mac;
+use crate::whole::Lasts;
 
 /// A network that a container is on, or will be when its machine is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ pub(super) fn read_wishes(dir: &Path) -> Result<Option<Wishes>> {
 
 pub(super) fn write_wishes(dir: &Path, joined: &[Joined]) -> Result<()> {
     let wishes: Wishes = joined.iter().map(|one| (one.network.clone(), one.wish.clone())).collect();
-    record::write(&dir.join(WISHES), &wishes, true)
+    record::write(&dir.join(WISHES), &wishes, Lasts::Always)
 }
 
 /// What a machine of an earlier program has, by the networks' names. A file that a loss of power left half tells of a machine that is gone.
@@ -150,7 +151,7 @@ pub(super) fn write_leases(dir: &Path, joined: &[Joined]) -> Result<()> {
         joined.iter().filter_map(|one| Some((one.network.as_str(), one.lease.as_ref()?))).collect();
     match leases.is_empty() {
         true => record::remove(&dir.join(LEASES)),
-        false => record::write(&dir.join(LEASES), &leases, false),
+        false => record::write(&dir.join(LEASES), &leases, Lasts::Boot),
     }
 }
 

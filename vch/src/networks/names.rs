@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::{Joined, Networks};
 use crate::containers::Container;
+use crate::ids;
 use crate::switch::Names;
 
 /// The members of one network, as its switch asks for them.
@@ -75,14 +76,11 @@ fn is_called(container: &Container, network: &str, name: &str) -> bool {
     let mut aliases = joined.iter().filter(|one| one.network == network).flat_map(|one| &one.wish.aliases);
     let hostname = container.told().and_then(|told| told.spec.hostname.clone());
     container.name().eq_ignore_ascii_case(name)
-        || container.id[..container.id.len().min(SHORT_ID)].eq_ignore_ascii_case(name)
+        || ids::short(&container.id).eq_ignore_ascii_case(name)
         || container.id.eq_ignore_ascii_case(name)
         || hostname.is_some_and(|hostname| hostname.eq_ignore_ascii_case(name))
         || aliases.any(|alias| alias.eq_ignore_ascii_case(name))
 }
-
-/// As many characters of an id as docker shows.
-const SHORT_ID: usize = 12;
 
 #[cfg(test)]
 mod tests {

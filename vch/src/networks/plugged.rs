@@ -64,8 +64,7 @@ impl Networks {
     }
 
     async fn take(self: &Arc<Self>, container: &Arc<Container>, exposed: &[String]) -> Result<Vec<Card>, NetworkError> {
-        let asked = container.made().map(|made| made.asked).unwrap_or_default();
-        let wanted = ports::wanted(&asked, exposed)?;
+        let wanted = container.made().map(|made| ports::wanted(&made.asked, exposed)).transpose()?.unwrap_or_default();
         self.lease_all(container)?;
         let mut cards = Vec::new();
         for joined in container.joined().iter().flat_map(|all| all.iter()) {

@@ -1,9 +1,7 @@
 //! What is remembered of a network: a file of its own, written whole or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -11,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::Pool;
+use crate::whole::{self, Lasts, if_there};
 
 /// A network, as it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,40 +65,21 @@ pub(crate) fn is_predefined(name: &str) -> bool {
     ["bridge", "none", "host", "default"].contains(&name)
 }
 
-/// Writes a value as a file that only its owner may read. Whoever reads it finds this one or the one before: `lasting`, also after a loss of power.
-pub(super) fn write(path: &Path, value: &impl Serialize, lasting: bool) -> Result<()> {
-    let written = || {
-        let beside = path.with_extension("part");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        if lasting {
-            file.sync_all()?;
-        }
-        fs::rename(&beside, path)?;
-        match path.parent().filter(|_| lasting) {
-            Some(dir) => File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
-    };
+/// Writes a value as a file that only its owner may read. Whoever reads it finds this one or the one before.
+pub(super) fn write(path: &Path, value: &impl Serialize, lasts: Lasts) -> Result<()> {
+    let written = || whole::write(path, &serde_json::to_vec(value)?, lasts);
     written().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads it; none where there is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is not whole", path.display()))
+    let bytes = if_there(fs::read(path)).with_context(|| format!("cannot read {}", path.display()))?;
+    let read = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    read.with_context(|| format!("{} is not whole", path.display()))
 }
 
 /// Removes it, if it is there.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    if_there(fs::remove_file(path)).with_context(|| format!("cannot remove {}", path.display()))?;
+    Ok(())
 }

@@ -21,6 +21,7 @@ pub(crate) use network::HOST;
 pub use process::{capabilities, env_file, resolve};
 
 use crate::cli::{ContainerArgs, LinkKind};
+use crate::ids;
 
 /// The configuration that an image brings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ pub fn plan(key: LinkKey, asked: Asked<'_>, image: &ImageConfig) -> Result<Plan,
     if let Some(name) = names.clone().find(|name| !is_hostname(name)) {
         return Err(PlanError::HostName(name.clone()));
     }
-    let shown = hostname.as_deref().unwrap_or(&id[..id.len().min(SHORT_ID)]);
+    let shown = hostname.as_deref().unwrap_or(ids::short(id));
     // a serial line may lead anywhere; virtio and vsock end in the host's kernel or in a process of ours
     let link = match link {
         LinkKind::Virtio => LinkSpec { device: LinkDevice::Virtio, key, sealed: false, speed: SPEED },
@@ -140,9 +141,6 @@ fn is_hostname(name: &str) -> bool {
     let legal = name.chars().all(|char| char.is_ascii_alphanumeric() || "-._".contains(char));
     legal && (1..=63).contains(&name.len()) && !name.starts_with(['-', '.'])
 }
-
-/// As much of an id as docker shows and makes the host name.
-const SHORT_ID: usize = 12;
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::guard::Guard;
 use crate::lock::locked;
+use crate::whole::if_there;
 
 /// Frames that wait for one machine at most.
 const WAITING: usize = 256;
@@ -49,12 +50,8 @@ enum Sent {
 impl Port {
     /// Binds the socket of `switch`, at which an earlier program may have listened.
     pub(super) fn open(guard: Guard, switch: PathBuf, machine: PathBuf) -> Result<Port> {
-        match std::fs::remove_file(&switch) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove the old socket {}", switch.display()));
-            }
-            _ => (),
-        }
+        if_there(std::fs::remove_file(&switch))
+            .with_context(|| format!("cannot remove the old socket {}", switch.display()))?;
         let from =
             UnixDatagram::bind(&switch).with_context(|| format!("cannot bind the socket {}", switch.display()))?;
         Ok(Port { guard, switch, machine, from, out: Mutex::default(), waits: Notify::new(), room: Notify::new() })

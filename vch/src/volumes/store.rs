@@ -10,7 +10,7 @@
 //! It decides when a volume is there: from the renaming of its directory to the next one. Who may use it is decided in [`super::holders`].
 
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -20,8 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use super::disk;
 use super::options::{self, Kind, Options};
+use crate::ids::is_name;
 use crate::state::make_dir;
 use crate::timestamp::now_ns;
+use crate::whole::if_there;
 
 /// The volumes in a directory. Several programs may have it.
 #[derive(Clone, Debug)]
@@ -201,13 +203,12 @@ impl Store {
             return Ok(None);
         }
         let path = self.dir(name).join(RECORD);
-        match fs::read(&path) {
-            Ok(bytes) => {
+        match if_there(fs::read(&path)).with_context(|| format!("cannot read {}", path.display()))? {
+            Some(bytes) => {
                 let read = serde_json::from_slice(&bytes);
                 read.map(Some).with_context(|| format!("{} is no record of a volume", path.display()))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.found(name)),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+            None => Ok(self.found(name)),
         }
     }
 
@@ -238,8 +239,7 @@ impl Store {
 
 /// Docker's rule for names; of `least` characters.
 pub(crate) fn check_name(name: &str, least: usize) -> Result<(), VolumeError> {
-    let plain = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
-    match name.starts_with(|char: char| char.is_ascii_alphanumeric()) && name.chars().all(plain) {
+    match is_name(name) {
         true if name.len() < least => Err(VolumeError::ShortName(name.into())),
         true => Ok(()),
         false => Err(VolumeError::Name(name.into())),
@@ -258,12 +258,8 @@ pub(super) fn take(lock: &File, read_only: bool, what: &str) -> Result<(), Volum
 }
 
 fn remove_all(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
+    if_there(fs::remove_dir_all(dir)).with_context(|| format!("cannot remove {}", dir.display()))?;
+    Ok(())
 }
 
 /// The label of a volume that was made for one container: docker's.

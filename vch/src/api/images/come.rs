@@ -1,21 +1,22 @@
 //! Images that come to this host in an archive: docker load, docker import.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
 
 use super::go::named;
 use super::lines::{self, Now, Teller};
 use super::{event, no_store};
+use crate::api::aside::spool;
 use crate::api::error::ApiError;
 use crate::api::query::Params;
 use crate::api::{Api, carried};
+use crate::ids;
 use crate::image_store::{Brought, ChangeError, Deed, Step, apply_change};
 use crate::maker::Maker;
 use crate::timestamp::now_ns;
@@ -27,26 +28,15 @@ pub(super) async fn load(State(api): State<Arc<Api>>, params: Params, body: Body
         carried::drain(&mut pieces).await;
         return Err(no_store());
     };
-    let spooled = spool(&maker, &mut pieces).await;
+    let spooled = spool(file(&maker), &mut pieces).await;
     let quiet = params.flag("quiet");
     Ok(lines::always(move |teller| take(&maker, spooled?, quiet, teller)))
 }
 
-/// What a client sends, in a file without a name. A client would rather write to the end than read why not: what cannot be kept is read all the same.
-pub(super) async fn spool(maker: &Maker, pieces: &mut BodyDataStream) -> Result<File, ApiError> {
-    let failed = |error: std::io::Error| ApiError::internal(format!("cannot keep what comes: {error}"));
-    let file = maker.images.spool().map_err(failed)?;
-    let mut file = tokio::fs::File::from_std(file);
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| ApiError::bad_parameter(error.to_string()))?;
-        if let Err(error) = file.write_all(&piece).await {
-            drop(file);
-            carried::drain(pieces).await;
-            return Err(failed(error));
-        }
-    }
-    file.flush().await.map_err(failed)?;
-    Ok(file.into_std().await)
+/// What makes a file without a name, beside what is kept.
+fn file(maker: &Arc<Maker>) -> impl FnOnce() -> io::Result<File> + Send + use<> {
+    let maker = maker.clone();
+    move || maker.images.spool()
 }
 
 fn take(maker: &Maker, archive: File, quiet: bool, teller: &Teller) -> Result<(), ApiError> {
@@ -54,7 +44,8 @@ fn take(maker: &Maker, archive: File, quiet: bool, teller: &Teller) -> Result<()
     let mut tell = |Step::Layer(taking): Step| {
         if !quiet && (now.and_then() || taking.read == taking.size) {
             let progress = json!({ "current": taking.read, "total": taking.size });
-            let id = &taking.layer.hex()[..12];
+            let digits = taking.layer.hex();
+            let id = ids::short(&digits);
             teller.tell(json!({ "status": "Loading layer", "progressDetail": progress, "id": id }));
         }
     };
@@ -82,7 +73,7 @@ pub(super) async fn import(maker: Arc<Maker>, params: Params, body: Body) -> Res
     let mut pieces = body.into_data_stream();
     let asked = asked(&params);
     let spooled = match &asked {
-        Ok(_) => spool(&maker, &mut pieces).await,
+        Ok(_) => spool(file(&maker), &mut pieces).await,
         Err(_) => {
             carried::drain(&mut pieces).await;
             Err(ApiError::internal("not asked for"))

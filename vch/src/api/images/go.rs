@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{aside, event, kept, refused, users};
+use super::{event, kept, refused, users};
+use crate::api::aside::aside;
 use crate::api::error::ApiError;
 use crate::api::filters::Filters;
 use crate::api::query::Params;

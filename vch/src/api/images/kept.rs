@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::aside;
 use super::patterns::is_called;
+use crate::api::aside::aside;
 use crate::api::error::ApiError;
 use crate::api::filters::Filters;
 use crate::api::json;

@@ -15,6 +15,7 @@ use super::event;
 use super::lines::{self, Teller};
 use crate::api::error::ApiError;
 use crate::api::query::Params;
+use crate::ids;
 use crate::image_store::{self, PullError, familiar, repository};
 use crate::maker::Maker;
 
@@ -131,7 +132,8 @@ impl Told<'_> {
             hears &= self.teller.tell(json!({ "status": of, "id": version }));
         }
         for layer in coming {
-            let id = &layer.digest.hex()[..12];
+            let digits = layer.digest.hex();
+            let id = ids::short(&digits);
             let mut say = |status: &str, progress| {
                 hears &= self.teller.tell(json!({ "status": status, "progressDetail": progress, "id": id }));
             };
@@ -164,7 +166,8 @@ impl Told<'_> {
     fn end(&self) {
         for (digest, layer) in &self.layers {
             if *layer != Layer::WasThere {
-                let id = &digest.hex()[..12];
+                let digits = digest.hex();
+                let id = ids::short(&digits);
                 self.teller.tell(json!({ "status": "Pull complete", "progressDetail": {}, "id": id }));
             }
         }

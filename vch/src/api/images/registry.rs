@@ -11,8 +11,8 @@ use iso_builder::registry::{self, Credentials, Error, Name, Reason};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::aside;
 use super::pull::{explained, settings};
+use crate::api::aside::aside;
 use crate::api::error::ApiError;
 use crate::api::{Api, json, refused};
 use crate::image_store;

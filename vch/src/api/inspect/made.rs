@@ -6,7 +6,8 @@ use bollard_stubs::models::{ContainerCreateBody, HostConfig};
 use serde_json::{Value, json};
 use wire::spec::SHM_SIZE;
 
-use super::{absent, short};
+use super::absent;
+use crate::ids::short;
 use crate::maker::Made;
 
 /// `Config`.
@@ -43,7 +44,7 @@ pub(super) fn config(id: &str, made: &Made) -> Value {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let flag = |flag: &Option<bool>| flag.unwrap_or_default();
     let mut config = json!({
-        "Hostname": hostname.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| short(id)),
+        "Hostname": hostname.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| short(id).to_owned()),
         "Domainname": text(domainname),
         "User": text(user),
         "AttachStdin": flag(attach_stdin),

@@ -15,6 +15,7 @@ use axum::routing::{delete, post};
 use bollard_stubs::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
 use serde_json::json;
 
+use super::super::aside::aside;
 use super::super::error::ApiError;
 use super::super::filters::Filters;
 use super::super::query::Params;
@@ -39,8 +40,7 @@ async fn create(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Ap
     let (record, pool) = read(asked)?;
     let networks = maker.networks.clone();
     // a file is written
-    let made = tokio::task::spawn_blocking(move || networks.create(record, pool));
-    let made = made.await.map_err(|error| ApiError::internal(error.to_string()))??;
+    let made = aside(move || networks.create(record, pool)).await??;
     Ok(json::with_status(StatusCode::CREATED, &json!({ "Id": made.id, "Warning": "" })))
 }
 

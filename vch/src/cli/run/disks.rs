@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::DiskForm;
+use crate::ids::is_name;
 use crate::size;
 
 /// What a containerVM has mounted.
@@ -214,8 +215,7 @@ fn backing(source: &str) -> Result<Backing, String> {
     if source.contains('/') || source == "." || source == ".." || source.starts_with('~') {
         return Err(NO_DIRECTORY.into());
     }
-    let plain = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
-    match source.starts_with(|char: char| char.is_ascii_alphanumeric()) && source.chars().all(plain) {
+    match is_name(source) {
         true => Ok(Backing::Named(source.to_owned())),
         false => Err(format!("{source:?} is no name of a volume: letters, digits, `_`, `.` and `-`")),
     }

@@ -97,20 +97,11 @@ fn name_of(line: &[u8], sockets: &Path) -> Option<String> {
     let escaped: Vec<u8> =
         place.iter().flat_map(|&byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b','))).collect();
     line.split(|&byte| byte == 0).find_map(|word| {
-        let path = word.strip_prefix(b"socket,id=orders,")?.split_once_str(b"path=")?;
+        let options = word.strip_prefix(b"socket,id=orders,")?;
+        let path = options.get(memchr::memmem::find(options, PATH)? + PATH.len()..)?;
         let name = path.strip_prefix(escaped.as_slice())?.strip_prefix(b"/")?.strip_suffix(ENDING.as_bytes())?;
         std::str::from_utf8(name).ok().map(str::to_owned)
     })
-}
-
-trait After {
-    fn split_once_str(&self, text: &[u8]) -> Option<&[u8]>;
-}
-
-impl After for [u8] {
-    fn split_once_str(&self, text: &[u8]) -> Option<&[u8]> {
-        self.windows(text.len()).position(|window| window == text).map(|at| &self[at + text.len()..])
-    }
 }
 
 /// How a process ended that said nothing of it; none if it is not known, as nobody but a parent is told.
@@ -126,6 +117,8 @@ pub(super) fn ending(status: Option<ExitStatus>) -> String {
     }
 }
 
+/// In the options of a socket: where it is.
+const PATH: &[u8] = b"path=";
 /// How the names of sockets for orders end.
 pub(super) const ENDING: &str = ".qmp";
 
