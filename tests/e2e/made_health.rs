@@ -102,8 +102,10 @@ fn one_that_stands_still_is_found_so_and_its_limits_stay() {
     assert_eq!(shows(&serve, "web", "{{.HostConfig.PidsLimit}}"), "<nil>");
     serve.docker(&["update", "--restart", "on-failure:3", "web"]).output().success();
     serve.docker(&["unpause", "web"]).output().success();
+    // each order waits for its link, but not for ever
+    until("its guest is back", || serve.docker(&["exec", "web", "true"]).output().code == 0);
     serve.docker(&["update", "--pids-limit", "50", "web"]).output().success();
-    serve.docker(&["exec", "web", "true"]).output().success();
+    assert_eq!(shows(&serve, "web", "{{.HostConfig.PidsLimit}}"), "50");
     serve.docker(&["rm", "-f", "web"]).output().success();
     assert_eq!(serve.machines(), []);
 }

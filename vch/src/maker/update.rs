@@ -88,7 +88,7 @@ impl Maker {
         spec.link.key = key.clone();
         let mut keys = wire::guestinfo::write(&spec);
         wire::guestinfo::write_about(&told.about, &mut keys);
-        let hub = container.running().map_err(|error| MakeError::Conflict(error.to_string()))?;
+        let hub = container.reach().await.map_err(|error| MakeError::Conflict(error.to_string()))?;
         let reload = Request::Reload { keys: SpecText(keys.to_string()) };
         match container.ask(&hub, reload).await.map_err(anyhow::Error::from)? {
             Reply::Done => {}
