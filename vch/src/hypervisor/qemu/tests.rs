@@ -147,7 +147,7 @@ async fn a_disk_that_cannot_be_written_is_told_with_the_hosts_reason() {
     assert_eq!(powered.trouble(), None);
     let failed = r#"{"device": "disk1", "operation": "write", "action": "report", "nospace": true, "reason": "No space left on device"}"#;
     double.say(&format!(r#"{{"event": "BLOCK_IO_ERROR", "data": {failed}}}"#)).await;
-    let told = powered.troubled().await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(30), powered.troubled()).await.expect("it is told").unwrap();
     assert!(told.starts_with("one of its disks could not be written: No space left on device: "), "{told}");
     assert_eq!(powered.trouble(), Some(told));
     driven.abort();
