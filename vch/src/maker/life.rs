@@ -55,6 +55,8 @@ impl Maker {
             let written = || {
                 let keys = maker.plan(&id, &name, &made, &joined, created_ns)?.keys();
                 let told = wire::guestinfo::without_key(&keys, &maker.key.link_key(&id));
+                // whoever would remove it now finds this container of it
+                let _kept = maker.images.keep(&image.id)?;
                 maker.containers.create(&id, &name, made, &told.map_err(anyhow::Error::from)?.0)
             };
             let container = written().inspect_err(|_| maker.unmake(&new))?;
@@ -187,7 +189,7 @@ impl Maker {
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             let off = tokio::select! {
-                off = powered.off() => off,
+                off = off_with_trouble(&container, &powered) => off,
                 () = over_and_on(&container) => {
                     // an error says that it is off by now
                     drop(powered.order(Order::PowerOff).await);
@@ -252,6 +254,14 @@ fn unconnected(container: &Arc<Container>, error: &MakeError) {
     let code = if code == 0 { NOT_STARTED } else { code };
     container.set_state(State::Exited(Exited { started_ns, finished_ns, code, oom: false, error: error.to_string() }));
     container.save();
+}
+
+/// Waits until a machine is off; tells what this host could not do for it, once.
+async fn off_with_trouble(container: &Container, powered: &Powered) -> Off {
+    if let Some(trouble) = powered.troubled().await {
+        say(&format!("{}: {trouble}", container.name()));
+    }
+    powered.off().await
 }
 
 /// Returns when a process has ended, and its machine stays on for longer than it should.
