@@ -38,13 +38,18 @@ fn fetch(at: &str) -> Option<String> {
 }
 
 /// Says its word by TCP at port 80, and says again what it is told at UDP port 53.
-const WEB: &str = r#"mkdir /w; echo $WORD > /w/word; httpd -p 80 -h /w; exec perl -e '
+pub(crate) const WEB: &str = r#"mkdir /w; echo $WORD > /w/word; httpd -p 80 -h /w; exec perl -e '
 socket(S, 2, 2, 17); bind(S, pack("Sna4x8", 2, 53, "\0" x 4));
 while ($from = recv(S, $said, 65535, 0)) { send(S, $said, 0, $from) }'"#;
 
 /// A serve with the image `test`: busybox, which has nothing for datagrams, and this host's perl. It exposes what [`WEB`] listens at.
 fn with_perl() -> Serve {
     let serve = Serve::with_qemu(&[]);
+    load_perl(&serve);
+    serve
+}
+
+pub(crate) fn load_perl(serve: &Serve) {
     let image = ImageDir::with_busybox();
     let perl = "/usr/bin/perl".to_owned();
     let libraries = images::run(Command::new("ldd").arg(&perl));
@@ -55,8 +60,7 @@ fn with_perl() -> Serve {
         fs::copy(&file, copy).expect("a copy");
     }
     let archive = image.archive(&serde_json::json!({ "ExposedPorts": { "80/tcp": {}, "53/udp": {} } }));
-    docker(&serve, &["load", "-q", "-i", archive.to_str().expect("a path of ours")]);
-    serve
+    docker(serve, &["load", "-q", "-i", archive.to_str().expect("a path of ours")]);
 }
 
 /// Where docker port says that a container's port is reached.

@@ -42,6 +42,7 @@ mod hypervisor;
 mod iso;
 mod iso_boot;
 mod judges;
+mod kernel_network;
 mod layers;
 mod limits;
 mod link;

@@ -31,6 +31,42 @@ pub struct Serve {
     child: Option<Child>,
     options: Vec<String>,
     hypervisor: &'static str,
+    /// The network namespace that it is started in, unless that is the test's own.
+    network: Option<Network>,
+}
+
+/// A network namespace of a test's own, for as long as something runs in it.
+pub struct Network {
+    holder: Child,
+}
+
+impl Network {
+    /// A new one, with its loopback up; an error where none can be made.
+    pub fn new() -> Result<Network, String> {
+        let script = "ip link set lo up && echo up && exec sleep 100000";
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut holder = command.spawn().map_err(|error| format!("cannot run unshare: {error}"))?;
+        let mut up = [0; 3];
+        let told = holder.stdout.as_mut().expect("piped").read_exact(&mut up);
+        // whoever holds nothing has ended
+        let network = Network { holder };
+        told.map(|()| network).map_err(|_| "no network namespace can be made".into())
+    }
+
+    /// A command in it, which is its program's own process.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg(program);
+        command
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.holder.kill().ok();
+        self.holder.wait().ok();
+    }
 }
 
 impl Serve {
@@ -40,12 +76,21 @@ impl Serve {
 
     /// With more options; `STATE` in them is its directory of what must last.
     pub fn start_with(options: &[&str]) -> Serve {
-        Serve::begin("none", options)
+        Serve::begin("none", options, None)
     }
 
     /// One that makes machines, with QEMU, and keeps the image `busybox`.
     pub fn with_qemu(options: &[&str]) -> Serve {
-        let serve = Serve::begin("qemu", options);
+        Serve::begin("qemu", options, None).with_busybox()
+    }
+
+    /// The same in a network namespace, which lasts as long as it.
+    pub fn with_qemu_in(network: Network, options: &[&str]) -> Serve {
+        Serve::begin("qemu", options, Some(network)).with_busybox()
+    }
+
+    fn with_busybox(self) -> Serve {
+        let serve = self;
         let archive = artifacts::dist("busybox.tar");
         serve.until_docker_answers();
         serve.docker(&["load", "-q", "-i", archive.to_str().expect("a path of ours")]).output().success();
@@ -74,16 +119,39 @@ impl Serve {
         pids.filter(is_machine).map(Pid::from_raw).collect()
     }
 
-    fn begin(hypervisor: &'static str, options: &[&str]) -> Serve {
+    fn begin(hypervisor: &'static str, options: &[&str], network: Option<Network>) -> Serve {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let key = dir.path().join("master.key");
         fs::write(&key, format!("{MASTER_KEY}\n")).expect("a file");
         fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a file of ours");
         let state = dir.path().join("state").display().to_string();
         let options = options.iter().map(|option| option.replace("STATE", &state)).collect();
-        let mut serve = Serve { dir, child: None, options, hypervisor };
+        let mut serve = Serve { dir, child: None, options, hypervisor, network };
         serve.start_again();
         serve
+    }
+
+    /// A command in its network namespace.
+    pub fn beside(&self, program: &str) -> Command {
+        self.network.as_ref().map_or_else(|| Command::new(program), |network| network.command(program))
+    }
+
+    /// What another one says in its network namespace, on the same state and with these options, which has to end by itself.
+    pub fn refused(&self, before: &[&str], options: &[&str]) -> String {
+        let output = self
+            .beside("timeout")
+            .arg("120")
+            .args(before)
+            .arg(artifacts::program("vch"))
+            .args(["serve", "--state", self.state().to_str().expect("a path of ours")])
+            .args(["--control", &format!("unix://{}", self.path("second.sock").display())])
+            .args(["--host", &format!("unix://{}", self.path("second-docker.sock").display())])
+            .args(["--master-key", self.master_key().to_str().expect("a path of ours")])
+            .args(options)
+            .output()
+            .expect("timeout is of coreutils");
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -167,7 +235,10 @@ impl Serve {
     /// Starts one where the last one was.
     pub fn start_again(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a file");
-        let child = Command::new(artifacts::program("vch"))
+        let program = artifacts::program("vch");
+        let command = self.network.as_ref().map(|network| network.command(&program));
+        let child = command
+            .unwrap_or_else(|| Command::new(&program))
             .args(["serve", "--hypervisor", self.hypervisor, "--link-listen"])
             .arg(format!("unix://{}", self.path("links.sock").display()))
             .arg("--master-key")
@@ -196,6 +267,14 @@ impl Serve {
             .output();
         assert_ne!(output.code, 0, "{output:?}");
         output.stderr
+    }
+
+    /// Ends it as an init system does, and waits for that.
+    pub fn end(&mut self) {
+        self.send(Signal::SIGTERM);
+        let child = self.child.as_mut().expect("it runs");
+        crate::engine::until("serve ends", || child.try_wait().expect("a child of ours").is_some());
+        self.child = None;
     }
 
     /// `kill -9`.

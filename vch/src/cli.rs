@@ -22,7 +22,7 @@ pub use listen::ListenArgs;
 pub use machine::{KernelLogArgs, RebootArgs, ReloadArgs, StatusArgs, TrimArgs};
 pub use ova::OvaArgs;
 pub use run::{BootKind, ContainerArgs, DiskForm, LinkKind, RunArgs};
-pub use serve::{Hypervisor, ServeArgs};
+pub use serve::{Hypervisor, Network, ServeArgs};
 pub use vmx::{EsxiArgs, LinkUri, VmdkForm, VmxArgs};
 
 /// Runs containers as virtual machines.

@@ -20,7 +20,7 @@
 //!
 //! maker     what docker create and start make of an image: a container with a machine of its own
 //! hypervisor  who makes machines, QEMU for one       image_store  docker's images
-//! networks  which networks there are, and who is on them      switch    what carries their frames, and out of them
+//! networks  which networks there are, and who is on them      switch    what carries their frames, and out of them; bridge: the same with root, by the host's kernel
 //!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
 //! master_key  what the keys of links follow from
@@ -30,6 +30,7 @@
 
 mod api;
 pub mod assets;
+mod bridge;
 pub mod certs;
 pub mod cli;
 pub mod client;

@@ -34,10 +34,12 @@ pub(crate) use self::mounts::{MountPoint, On, no_driver};
 pub(crate) use self::names::name;
 pub(crate) use self::sizes::Sizes;
 pub(crate) use self::wishes::{RUNTIME, Refusal};
+use crate::bridge::{self, Kernel};
+use crate::cli::Network;
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::{ImageStore, User};
-use crate::networks::{NetworkError, Networks};
+use crate::networks::{Carriers, NetworkError, Networks};
 use crate::pipe::Address;
 use crate::serve::say;
 use crate::state;
@@ -86,7 +88,13 @@ pub(crate) enum MakeError {
 
 impl Maker {
     /// The one of this host: its state in `state`, what can be made again in `cache`.
-    pub(crate) async fn open(containers: Arc<Containers>, key: MasterKey, state: &Path, boot: Boot) -> Result<Maker> {
+    pub(crate) async fn open(
+        containers: Arc<Containers>,
+        key: MasterKey,
+        state: &Path,
+        boot: Boot,
+        network: Network,
+    ) -> Result<Maker> {
         let cache = state::cache_dir()?;
         let sockets = state::lasting_socket_dir(state)?;
         let qemu = Qemu::find(sockets.clone(), &boot, &cache)?;
@@ -94,7 +102,14 @@ impl Maker {
         images.forget_unused(|| User::all(&containers))?;
         let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
-        let networks = Networks::open(&state.join(NETWORKS), sockets, containers.clone())?;
+        let carriers = match network {
+            Network::User => {
+                bridge::nothing_left(&sockets)?;
+                Carriers::Switches(sockets)
+            }
+            Network::Kernel => Carriers::Kernel(Kernel::open(&sockets)?),
+        };
+        let networks = Networks::open(&state.join(NETWORKS), carriers, containers.clone())?;
         Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, networks, key, boot, links })
     }
 
@@ -127,6 +142,7 @@ impl Maker {
                 }
             }
         }
+        self.networks.settle().await.context("cannot take up the networks of this host")?;
         // before any is powered on
         for machine in self.hypervisor.end_others() {
             say(&format!("{machine}: ended a machine that is no container's"));

@@ -3,12 +3,13 @@
 //! ```text
 //! docker network create ──> Record, STATE/networks/<id>.json ── addresses     docker create ──> wishes
 //!                                    │                                              │
-//!                                    └── switch, while a machine is on it <── plugged: leases, cards, ports ── docker start
+//!                                    └── carrier, while a machine is on it <─ plugged: leases, cards, ports ── docker start
 //! ```
 //!
-//! It decides what a network is called and found by, and when it may go. Frames are carried by [`crate::switch`].
+//! It decides what a network is called and found by, and when it may go. Frames are carried by [`crate::switch`] or [`crate::bridge`].
 
 mod addresses;
+mod carrier;
 mod leases;
 mod names;
 mod plugged;
@@ -27,6 +28,8 @@ use bollard_stubs::models::ContainerCreateBody;
 use tokio::sync::OnceCell;
 
 pub(crate) use self::addresses::{Pool, Subnet, mac_text};
+use self::carrier::Carrier;
+pub(crate) use self::carrier::Carriers;
 pub(crate) use self::leases::{Bound, Joined, Lease};
 use self::plugged::Plugged;
 pub(crate) use self::plugged::Turn;
@@ -34,7 +37,6 @@ pub(crate) use self::record::{Kind, Record, is_predefined};
 use crate::containers::{Container, Containers, Event, network_id};
 use crate::lock::locked;
 use crate::state::make_dir;
-use crate::switch::Switch;
 use crate::timestamp::now_ns;
 use crate::whole::Lasts;
 
@@ -42,8 +44,7 @@ use crate::whole::Lasts;
 #[derive(Debug)]
 pub(crate) struct Networks {
     dir: PathBuf,
-    /// Where cards and switches meet.
-    sockets: PathBuf,
+    carriers: Carriers,
     pub(crate) containers: Arc<Containers>,
     /// By name.
     all: Mutex<BTreeMap<String, Arc<Network>>>,
@@ -62,7 +63,7 @@ pub(crate) struct Network {
     pub(crate) id: String,
     pub(crate) record: Record,
     /// From the first machine on.
-    switch: OnceCell<Arc<Switch>>,
+    carrier: OnceCell<Carrier>,
 }
 
 /// Why something cannot be had of a network.
@@ -94,13 +95,13 @@ pub(crate) enum NetworkError {
 
 impl Network {
     fn new(record: Record) -> Network {
-        Network { id: network_id(&record.name), record, switch: OnceCell::new() }
+        Network { id: network_id(&record.name), record, carrier: OnceCell::new() }
     }
 }
 
 impl Networks {
     /// Those that are remembered in `dir`, and those that are always there. Whoever is on them is found among the containers.
-    pub(crate) fn open(dir: &Path, sockets: PathBuf, containers: Arc<Containers>) -> Result<Arc<Networks>> {
+    pub(crate) fn open(dir: &Path, carriers: Carriers, containers: Arc<Containers>) -> Result<Arc<Networks>> {
         make_dir(dir)?;
         let mut all = BTreeMap::new();
         for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
@@ -113,7 +114,7 @@ impl Networks {
         }
         let (all, plugged, dir) = (Mutex::new(all), Mutex::default(), dir.to_owned());
         let (saving, making) = Default::default();
-        let networks = Arc::new(Networks { dir, sockets, containers, all, plugged, saving, making });
+        let networks = Arc::new(Networks { dir, carriers, containers, all, plugged, saving, making });
         for (name, kind) in [(NONE, Some(Kind::Null)), (HOST, Some(Kind::Host)), (BRIDGE, None)] {
             if !locked(&networks.all).contains_key(name) {
                 let kind = kind.map_or_else(|| networks.free_pool().map(Kind::Bridge), Ok)?;
@@ -151,6 +152,16 @@ impl Networks {
         record::write(&self.path(&network.id), &network.record, Lasts::Always)?;
         locked(&self.all).insert(network.record.name.clone(), network.clone());
         Ok(network)
+    }
+
+    /// All machines that were left on are on their networks again, as far as they can be: what is of nobody goes.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        self.carriers.settle().await
+    }
+
+    /// Before this program ends: what is to be taken away is away.
+    pub(crate) async fn finish(&self) -> Result<()> {
+        self.carriers.finish().await
     }
 
     /// All of them, by name.

@@ -23,7 +23,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::api::{self, Api};
-use crate::cli::{Hypervisor, ServeArgs};
+use crate::cli::{Hypervisor, Network, ServeArgs};
 use crate::containers::Containers;
 use crate::execs::Execs;
 use crate::listen::Listeners;
@@ -43,6 +43,11 @@ pub fn run(args: &ServeArgs) -> Result<u8> {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).ok();
     if args.hypervisor == Hypervisor::None && args.link_listen.is_empty() {
         bail!("with --hypervisor none, machines are made elsewhere: say with --link-listen where they connect");
+    }
+    if args.hypervisor == Hypervisor::None && args.network == Network::Kernel {
+        bail!(
+            "--network kernel is about the networks of machines that serve makes: say --hypervisor qemu, or leave it out"
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let result = LocalSet::new().block_on(&runtime, serve(args));
@@ -67,7 +72,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         Hypervisor::None => None,
         Hypervisor::Qemu => {
             let boot = assets::find(args.boot, args.assets.as_deref(), &std::env::current_exe()?)?;
-            Some(Arc::new(Maker::open(containers.clone(), key.clone(), &state, boot).await?))
+            Some(Arc::new(Maker::open(containers.clone(), key.clone(), &state, boot, args.network).await?))
         }
     };
     let vms = Arc::new(Vms::new(key, containers.clone()));
@@ -114,7 +119,10 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     say(&format!("ends, by signal {signal}; what runs goes on"));
     supervisor.stopping("lets clients end");
     tokio::join!(api.stop(), browsers.stop());
-    Ok(())
+    match &maker {
+        Some(maker) => maker.networks.finish().await,
+        None => Ok(()),
+    }
 }
 
 /// One line on standard error for each event.

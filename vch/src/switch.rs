@@ -25,14 +25,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use smoltcp::wire::Ipv4Cidr;
 use wire::spec::Protocol;
 
+pub(crate) use self::dns::Listening;
 use self::gateway::Gateway;
 use self::guard::Guard;
 pub(crate) use self::guard::Mac;
 use self::port::Port;
 use self::ports::Ports;
-pub(crate) use self::publish::PublishedPort;
+pub(crate) use self::publish::{PublishedPort, in_the_way};
 use crate::state;
 use crate::vm::CardEnd;
 
@@ -66,6 +68,13 @@ pub(crate) trait Names: Send + Sync + Debug {
     fn addresses(&self, asking: IpAddr, name: &str) -> Option<Vec<IpAddr>>;
     /// The name of an address.
     fn name(&self, asking: IpAddr, address: IpAddr) -> Option<String>;
+}
+
+impl Settings {
+    /// Its subnet has this address.
+    pub(crate) fn contains(&self, address: Ipv4Addr) -> bool {
+        self.gateway.is_some_and(|gateway| Ipv4Cidr::new(gateway, self.prefix).contains_addr(&address))
+    }
 }
 
 impl Switch {

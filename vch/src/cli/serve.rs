@@ -22,6 +22,10 @@ pub struct ServeArgs {
     #[arg(long, value_enum)]
     pub hypervisor: Hypervisor,
 
+    /// Who carries the networks of its machines
+    #[arg(long, value_enum, default_value_t = Network::User)]
+    pub network: Network,
+
     /// Where VMs connect: unix://PATH, tcp://ADDRESS:PORT, vspc://ADDRESS:PORT, vsock://PORT, or a device, serial://DEVICE?speed=BAUD
     ///
     /// On vspc, which is telnet with VMware's extension, ESXi connects serial ports that have this host as their concentrator (2377 without `:PORT`), and can move their VMs.
@@ -75,6 +79,15 @@ pub enum Hypervisor {
     None,
     /// Machines are made with QEMU
     Qemu,
+}
+
+/// Whose bridges docker's networks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    /// This program, which needs no root for it
+    User,
+    /// The host's kernel, with bridges, taps and rules of nftables: needs root, iproute2 and nftables
+    Kernel,
 }
 
 /// Parses `--log-limit`.

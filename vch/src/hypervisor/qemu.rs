@@ -5,6 +5,7 @@
 mod confine;
 mod obey;
 mod process;
+mod tap;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};

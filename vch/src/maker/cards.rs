@@ -115,9 +115,19 @@ impl Maker {
         network: &Network,
     ) -> Result<(), MakeError> {
         not_paused(container)?;
-        let gone = self.networks.disconnect(container, network).await?;
-        if let (Some(Lease { mac, .. }), Some(powered)) = (gone.lease, container.powered()) {
-            powered.order(Order::PullCard(mac)).await.context("its machine keeps its network card")?;
+        let lease = container.joined().into_iter().find_map(|all| {
+            all.iter().find(|one| one.network == network.record.name).and_then(|one| one.lease.clone())
+        });
+        // first, as a card whose other end has gone keeps QEMU busy
+        let pulled = match (lease, container.powered()) {
+            (Some(Lease { mac, .. }), Some(powered)) => {
+                powered.order(Order::PullCard(mac)).await.context("its machine keeps its network card")?;
+                true
+            }
+            _ => false,
+        };
+        self.networks.disconnect(container, network).await?;
+        if pulled {
             // another network may be its way to everywhere now
             self.tell_networks(container).await?;
         }

@@ -1,7 +1,7 @@
-//! What a machine that is on holds of its networks: its ports of the switches, and the host's ports that lead to it.
+//! What a machine that is on holds of its networks: its cards, and the host's ports that lead to it.
 //!
 //! ```text
-//! join: leases ── switches ── ports of the host ──> cards          leave: all of it is given back
+//! join: leases ── carriers ── ports of the host ──> cards          leave: all of it is given back
 //! rejoin: the same again for a machine that an earlier program has left on
 //! ```
 //!
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::carrier::{Carrier, HostPort};
 use super::leases::{self, Bound, Lease};
 use super::names::Members;
 use super::ports::{self, Wanted};
@@ -22,15 +23,15 @@ use crate::containers::Container;
 use crate::lock::locked;
 use crate::serve::say;
 use crate::state::id_from;
-use crate::switch::{PublishedPort, Settings, Switch};
-use crate::vm::{Card, CardEnd};
+use crate::switch::Settings;
+use crate::vm::Card;
 
 /// What is held for one machine. Dropped, the host's ports lead nowhere.
 #[derive(Debug)]
 pub(super) struct Plugged {
     /// Which start it belongs to.
     turn: u64,
-    pub(super) ports: Vec<PublishedPort>,
+    pub(super) ports: Vec<HostPort>,
 }
 
 /// A machine's time on its networks, to be ended by [`Networks::leave`].
@@ -104,19 +105,21 @@ impl Networks {
         lease: &Lease,
     ) -> Result<Card, NetworkError> {
         let network = self.find(name)?;
-        let switch = self.switch(&network).await?;
-        let end: CardEnd = switch.plug(&container.id, lease.mac, &[IpAddr::V4(lease.address)])?;
+        let end = self.carrier(&network).await?.plug(&container.id, lease.mac, &[IpAddr::V4(lease.address)]).await?;
         Ok(Card { mac: lease.mac, end })
     }
 
-    /// Its switch, which is started for the first machine.
-    async fn switch(self: &Arc<Self>, network: &Arc<Network>) -> Result<Arc<Switch>, NetworkError> {
-        let started = network.switch.get_or_try_init(async || {
+    /// What carries it, which is started for the first machine.
+    async fn carrier<'a>(self: &Arc<Self>, network: &'a Arc<Network>) -> Result<&'a Carrier, NetworkError> {
+        let started = network.carrier.get_or_try_init(async || {
             let Kind::Bridge(pool) = &network.record.kind else {
-                return Err(NetworkError::Failed(anyhow::anyhow!("the network {} has no switch", network.record.name)));
+                return Err(NetworkError::Failed(anyhow::anyhow!(
+                    "the network {} carries nothing",
+                    network.record.name
+                )));
             };
             let settings = Settings {
-                dir: self.sockets.clone(),
+                dir: self.carriers.sockets(),
                 name: network.record.name.clone(),
                 gateway: Some(pool.gateway),
                 prefix: pool.subnet.prefix,
@@ -124,9 +127,9 @@ impl Networks {
                 mtu: leases::mtu(&network.record).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(MTU),
                 names: Arc::new(Members::new(self, &network.record.name)),
             };
-            Ok(Switch::start(settings).await?)
+            Ok(self.carriers.start(settings).await?)
         });
-        started.await.cloned()
+        started.await
     }
 
     /// Has the host's ports lead to the container's way to everywhere; without one they lead nowhere, as with docker.
@@ -136,10 +139,10 @@ impl Networks {
             return Ok(());
         };
         let Some(lease) = &mut main.lease else { return Ok(()) };
-        let switch = self.switch(&self.find(&main.network)?).await?;
-        let mut held = Vec::new();
+        let network = self.find(&main.network)?;
+        let carrier = self.carrier(&network).await?;
         for one in wanted {
-            let port = bind(&switch, lease, *one).await.map_err(|error| {
+            let port = bind(carrier, lease, *one).await.map_err(|error| {
                 let endpoint = &id_from(format!("endpoint {} {}", main.network, container.id))[..64];
                 let name = container.name();
                 let why = self.explain(&error, *one, lease);
@@ -149,11 +152,11 @@ impl Networks {
             })?;
             let at = port.at();
             lease.ports.push(Bound { udp: one.udp, address: at.ip(), host: at.port(), port: one.port });
-            held.push(port);
-        }
-        if let Some(plugged) = locked(&self.plugged).get_mut(&container.id) {
             // a card that goes leaves those that lead elsewhere
-            plugged.ports.extend(held);
+            match locked(&self.plugged).get_mut(&container.id) {
+                Some(plugged) => plugged.ports.push(port),
+                None => port.close(),
+            }
         }
         container.set_joined(all);
         Ok(())
@@ -185,11 +188,12 @@ impl Networks {
             let Some(lease) = &joined.lease else { continue };
             let again = async {
                 cards.push(self.plug(container, &joined.network, lease).await?);
-                let switch = self.switch(&self.find(&joined.network)?).await?;
+                let network = self.find(&joined.network)?;
+                let carrier = self.carrier(&network).await?;
                 for bound in &lease.ports {
                     let to = (IpAddr::V4(lease.address), bound.port);
                     let at = SocketAddr::new(bound.address, bound.host);
-                    let port = switch.publish(bound.protocol(), at, to).await?;
+                    let port = carrier.publish(bound.protocol(), at, to).await?;
                     if let Some(plugged) = locked(&self.plugged).get_mut(&container.id) {
                         plugged.ports.push(port);
                     }
@@ -221,7 +225,7 @@ impl Networks {
         {
             let mut plugged = locked(&self.plugged);
             match plugged.get_mut(&container.id) {
-                Some(now) if now.turn == turn.0 => now.ports.clear(),
+                Some(now) if now.turn == turn.0 => now.ports.drain(..).for_each(HostPort::close),
                 _ => return,
             }
         }
@@ -233,8 +237,8 @@ impl Networks {
         let mut all = container.joined().map(|all| all.to_vec()).unwrap_or_default();
         for joined in &mut all {
             let network = joined.lease.take().and_then(|_| self.find(&joined.network).ok());
-            if let Some(switch) = network.as_ref().and_then(|network| network.switch.get()) {
-                switch.unplug(&container.id);
+            if let Some(carrier) = network.as_ref().and_then(|network| network.carrier.get()) {
+                carrier.unplug(&container.id);
             }
         }
         container.set_joined(all);
@@ -258,19 +262,19 @@ impl Networks {
 }
 
 /// The port, or the first of its range that is free.
-async fn bind(switch: &Switch, lease: &Lease, wanted: Wanted) -> Result<PublishedPort> {
+async fn bind(carrier: &Carrier, lease: &Lease, wanted: Wanted) -> Result<HostPort> {
     let to = (IpAddr::V4(lease.address), wanted.port);
     let (first, last) = wanted.host;
     let mut host = first;
     loop {
-        match switch.publish(wanted.protocol(), SocketAddr::new(wanted.address, host), to).await {
+        match carrier.publish(wanted.protocol(), SocketAddr::new(wanted.address, host), to).await {
             Err(_) if host < last => host += 1,
             done => return done,
         }
     }
 }
 
-/// Docker's words for a port that somebody has, as the switch says them.
+/// Docker's words for a port that somebody has, as a carrier says them.
 const ALLOCATED: &str = "port is already allocated";
 /// Of a network whose maker wants no other.
 const MTU: u16 = 1500;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bollard_stubs::models::EndpointSettings;
 
+use super::carrier::HostPort;
 use super::leases::{self, Joined};
 use super::record::Kind;
 use super::wishes::{self, ALONE};
@@ -88,13 +89,13 @@ impl Networks {
         }
         container.set_joined(all);
         if let Some(lease) = &gone.lease {
-            if let Some(switch) = self.find(name).ok().as_ref().and_then(|network| network.switch.get()) {
-                switch.unplug(&container.id);
+            if let Some(carrier) = self.find(name).ok().as_ref().and_then(|network| network.carrier.get()) {
+                carrier.unplug(&container.id);
             }
             if lease.is_main
                 && let Some(plugged) = locked(&self.plugged).get_mut(&container.id)
             {
-                plugged.ports.clear();
+                plugged.ports.drain(..).for_each(HostPort::close);
             }
         }
         Some(gone)

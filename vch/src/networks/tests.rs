@@ -11,7 +11,7 @@ pub(super) fn record(name: &str, subnet: &str, is_chosen: bool) -> Record {
 
 fn networks(dir: &Path) -> Arc<Networks> {
     let containers = Containers::open(&dir.join("serve"), 1 << 20).unwrap();
-    Networks::open(&dir.join("networks"), dir.join("sockets"), containers).unwrap()
+    Networks::open(&dir.join("networks"), Carriers::Switches(dir.join("sockets")), containers).unwrap()
 }
 
 fn pool(text: &str) -> Option<Pool> {

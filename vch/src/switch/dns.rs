@@ -2,6 +2,7 @@
 //!
 //! A name of this network has its addresses and nothing else: a question for another kind has an answer without records, and nobody else is asked. An internal network's machines learn of nobody else. Who is asked: [`servers`].
 
+mod listen;
 mod servers;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -9,10 +10,11 @@ use std::sync::Arc;
 
 use simple_dns::rdata::{A, AAAA, PTR, RData};
 use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
-use smoltcp::wire::Ipv4Cidr;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+pub(crate) use self::listen::Listening;
 use self::servers::Over;
+use super::Settings;
 use super::gateway::Gateway;
 use super::packet::{Ipv4, Pair};
 
@@ -25,7 +27,7 @@ pub(super) fn take(gateway: &Arc<Gateway>, pair: Pair, query: &[u8]) {
     let Ok(permit) = gateway.questions.clone().try_acquire_owned() else { return };
     let (gateway, query) = (gateway.clone(), query.to_vec());
     tokio::spawn(async move {
-        if let Some(answer) = answer(&gateway, *pair.machine.ip(), &query, Over::Udp).await {
+        if let Some(answer) = answer(&gateway.settings, *pair.machine.ip(), &query, Over::Udp).await {
             gateway.send(&Ipv4::udp(pair, &answer));
         }
         drop(permit);
@@ -33,13 +35,17 @@ pub(super) fn take(gateway: &Arc<Gateway>, pair: Pair, query: &[u8]) {
 }
 
 /// Questions over a connection, one after the other, until it ends.
-pub(super) async fn serve_stream(gateway: &Gateway, machine: SocketAddrV4, mut stream: DuplexStream) {
+pub(super) async fn serve_stream(
+    settings: &Settings,
+    machine: SocketAddrV4,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+) {
     while let Ok(length) = stream.read_u16().await {
         let mut query = vec![0; usize::from(length)];
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
-        let Some(answer) = answer(gateway, *machine.ip(), &query, Over::Tcp).await else { return };
+        let Some(answer) = answer(settings, *machine.ip(), &query, Over::Tcp).await else { return };
         let Ok(length) = u16::try_from(answer.len()) else { return };
         if stream.write_all(&[&length.to_be_bytes(), &answer[..]].concat()).await.is_err() {
             return;
@@ -48,13 +54,13 @@ pub(super) async fn serve_stream(gateway: &Gateway, machine: SocketAddrV4, mut s
 }
 
 /// The answer to a query; none to what is no query.
-async fn answer(gateway: &Gateway, asking: Ipv4Addr, query: &[u8], over: Over) -> Option<Vec<u8>> {
+async fn answer(settings: &Settings, asking: Ipv4Addr, query: &[u8], over: Over) -> Option<Vec<u8>> {
     let told = {
         let packet = Packet::parse(query).ok().filter(|packet| !packet.has_flags(PacketFlag::RESPONSE))?;
-        let told = known(gateway, asking, &packet);
+        let told = known(settings, asking, &packet);
         match told {
             Some(told) => Some(reply(&packet, told)),
-            None if gateway.settings.internal => Some(reply(&packet, Err(RCODE::ServerFailure))),
+            None if settings.internal => Some(reply(&packet, Err(RCODE::ServerFailure))),
             None => None,
         }
     };
@@ -68,7 +74,7 @@ async fn answer(gateway: &Gateway, asking: Ipv4Addr, query: &[u8], over: Over) -
 }
 
 /// What this network knows of it: records, or why there are none; `None` if others have to be asked.
-fn known(gateway: &Gateway, asking: Ipv4Addr, query: &Packet<'_>) -> Option<Result<Vec<RData<'static>>, RCODE>> {
+fn known(settings: &Settings, asking: Ipv4Addr, query: &Packet<'_>) -> Option<Result<Vec<RData<'static>>, RCODE>> {
     let [question] = &query.questions[..] else { return Some(Err(RCODE::FormatError)) };
     if query.opcode() != OPCODE::StandardQuery {
         return Some(Err(RCODE::NotImplemented));
@@ -76,16 +82,15 @@ fn known(gateway: &Gateway, asking: Ipv4Addr, query: &Packet<'_>) -> Option<Resu
     let name = question.qname.to_string().to_ascii_lowercase();
     let wants = |kind| question.qtype == QTYPE::ANY || question.qtype == QTYPE::TYPE(kind);
     if let Some(address) = reversed(&name) {
-        let Some(name) = gateway.settings.names.name(asking.into(), address) else {
-            let subnet = Ipv4Cidr::new(gateway.address, gateway.settings.prefix);
-            let is_ours = matches!(address, IpAddr::V4(address) if subnet.contains_addr(&address));
+        let Some(name) = settings.names.name(asking.into(), address) else {
+            let is_ours = matches!(address, IpAddr::V4(address) if settings.contains(address));
             return is_ours.then_some(Err(RCODE::NameError));
         };
         let Ok(name) = Name::new(&name) else { return Some(Err(RCODE::ServerFailure)) };
         let pointer = wants(TYPE::PTR).then(|| RData::PTR(PTR(name.into_owned())));
         return Some(Ok(pointer.into_iter().collect()));
     }
-    let addresses = gateway.settings.names.addresses(asking.into(), &name)?;
+    let addresses = settings.names.addresses(asking.into(), &name)?;
     let records = addresses.into_iter().filter_map(|address| match address {
         IpAddr::V4(address) => wants(TYPE::A).then(|| RData::A(A { address: address.to_bits() })),
         IpAddr::V6(address) => wants(TYPE::AAAA).then(|| RData::AAAA(AAAA { address: address.to_bits() })),

@@ -56,7 +56,8 @@ impl Drop for PublishedPort {
     }
 }
 
-fn in_the_way(at: SocketAddr, protocol: Protocol, error: &Error) -> anyhow::Error {
+/// Why a port of the host cannot be had.
+pub(crate) fn in_the_way(at: SocketAddr, protocol: Protocol, error: &Error) -> anyhow::Error {
     let name = crate::vm::ports::name(protocol);
     match error.kind() {
         ErrorKind::AddrInUse => anyhow!("Bind for {at} failed: port is already allocated"),

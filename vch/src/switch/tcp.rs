@@ -41,7 +41,7 @@ pub(super) fn take(gateway: &Arc<Gateway>, pair: Pair, segment: &TcpPacket<&[u8]
         if names {
             let (far, service) = tokio::io::duplex(DNS_BUFFER);
             let Some(stack) = Stack::accept(&gateway, pair, first) else { return };
-            let serve = dns::serve_stream(&gateway, pair.machine, service);
+            let serve = dns::serve_stream(&gateway.settings, pair.machine, service);
             tokio::join!(Flow::new(stack, packets, far).run(), serve);
         } else {
             outward(&gateway, pair, to, packets, first).await;

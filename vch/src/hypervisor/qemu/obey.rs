@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
+use super::tap;
 use crate::hypervisor::Order;
 use crate::vm::orders::{Event, Orders};
 use crate::vm::ports::{self, Forward};
@@ -132,6 +133,9 @@ fn disk_name(serial: &str) -> String {
 async fn plug_card(orders: &Orders, card: &Card) -> Result<()> {
     let name = card_name(card.mac);
     let mac = card.mac.map(|byte| format!("{byte:02x}")).join(":");
+    if let CardEnd::Tap(device) = &card.end {
+        orders.execute_with("getfd", json!({ "fdname": name }), Some(tap::open(device)?)).await?;
+    }
     orders.execute("netdev_add", network(&card.end, &name)).await?;
     let mut port = 0;
     // of a port, a guest looks at the first address alone; QEMU offers others
@@ -171,9 +175,8 @@ fn network(end: &CardEnd, name: &str) -> Value {
             "type": "dgram", "id": name,
             "remote": { "type": "unix", "path": switch }, "local": { "type": "unix", "path": machine },
         }),
-        CardEnd::Tap(device) => {
-            json!({ "type": "tap", "id": name, "ifname": device, "script": "no", "downscript": "no" })
-        }
+        // QEMU was handed the open one
+        CardEnd::Tap(_) => json!({ "type": "tap", "id": name, "fd": name }),
     }
 }
 
