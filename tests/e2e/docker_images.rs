@@ -11,19 +11,19 @@ use rig::serve::Serve;
 use serde_json::{Value, json};
 
 /// An image whose files are nobody else's, so that its disk is no other test's either.
-fn image_of(text: &str) -> (ImageDir, PathBuf) {
+pub(crate) fn image_of(text: &str) -> (ImageDir, PathBuf) {
     let image = ImageDir::with_busybox();
     fs::write(image.root().join("which"), format!("{text} of {}", std::process::id())).unwrap();
     let archive = image.archive(&json!({ "Cmd": ["cat", "/which"], "Labels": { "of": text } }));
     (image, archive)
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// The blobs and disks that a store has.
-fn kept(serve: &Serve) -> (usize, usize) {
+pub(crate) fn kept(serve: &Serve) -> (usize, usize) {
     let count = |dir: &str| fs::read_dir(serve.state().join("images").join(dir)).map_or(0, Iterator::count);
     (count("blobs/sha256"), count("disks"))
 }
@@ -277,11 +277,9 @@ fn a_full_disk_is_one_error_and_nothing_is_left() {
     let mut serve = Serve::with_qemu(&[]);
     serve.kill();
     let store = serve.state().join("images");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&store).output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
+    let Some(mounted) = Mounted::over(&store, "3m") else {
         return crate::skip(name, "no file system of its own can be mounted");
-    }
-    let mounted = Mounted(store);
+    };
     let (_keep, archive) = image_of("full");
     serve.start_again();
     serve.until_docker_answers();
@@ -289,14 +287,27 @@ fn a_full_disk_is_one_error_and_nothing_is_left() {
     load().fails(1, &["No space left on device"]);
     assert_eq!(kept(&serve), (0, 0));
     assert_eq!(serve.docker(&["images", "-q"]).output().success(), "");
-    run(Command::new("mount").args(["-o", "remount,size=30m"]).arg(&mounted.0));
+    mounted.grow("30m");
     load().success();
     serve.docker(&["run", "--rm", "test"]).output().success();
     serve.kill();
 }
 
-/// A file system, while it is mounted.
-struct Mounted(PathBuf);
+/// A small file system, while it is mounted.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    /// None where nothing can be mounted.
+    pub(crate) fn over(dir: &Path, size: &str) -> Option<Mounted> {
+        let options = ["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"];
+        let mounted = Command::new("mount").args(options).arg(dir).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Mounted(dir.to_owned()))
+    }
+
+    pub(crate) fn grow(&self, size: &str) {
+        run(Command::new("mount").arg("-o").arg(format!("remount,size={size}")).arg(&self.0));
+    }
+}
 
 impl Drop for Mounted {
     fn drop(&mut self) {

@@ -1,9 +1,11 @@
-//! Another client than docker's own: docker-py goes through what people do with it (docker_py/client.py).
+//! Another client than docker's own: docker-py goes through what people do with it, with a machine made elsewhere (docker_py/client.py) and with those that vch
+//! serve makes (docker_py/made.py).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rig::artifacts::root;
+use rig::engine::until;
 use rig::images::busybox_disk;
 use rig::machine::script;
 use rig::serve::Serve;
@@ -12,6 +14,9 @@ use wire::spec::{About, LinkDevice};
 
 /// What the script says, step by step.
 const STEPS: &str = "host\nlisting\nlogs\nexec\nattach\narchives\nresources\nerrors\nlife\n";
+
+/// What the other one says.
+const MADE_STEPS: &str = "runs\nlife\nnetworks\nimages\nvolumes\nlow level\nmany\ntold\n";
 
 fn here(name: &str) -> PathBuf {
     root().join("tests/e2e/docker_py").join(name)
@@ -68,4 +73,19 @@ fn docker_py_does_what_people_do_with_it() {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}{stderr}{}", serve.log());
     assert_eq!(stdout, STEPS);
+}
+
+#[test]
+fn docker_py_does_it_with_machines_that_are_made_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let python = match docker_py(dir.path()) {
+        Ok(python) => python,
+        Err(reason) => return crate::skip("docker_py_does_it_with_machines_that_are_made_for_it", &reason),
+    };
+    let serve = Serve::with_qemu(&[]);
+    let output = Command::new(python).arg(here("made.py")).arg(serve.docker_host()).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}{}", serve.log());
+    assert_eq!(stdout, MADE_STEPS);
+    until("no machine is left", || serve.machines().is_empty());
 }

@@ -239,6 +239,12 @@ fn volumes_are_memory_or_a_directory_of_a_file_server() {
         did(&serve, &[args.as_slice(), &[&format!("{script}; echo done; exec sleep 100000")]].concat());
         until("it has written", || did(&serve, &["logs", "writer"]).ends_with("done"));
         assert_eq!(did(&serve, &["logs", "writer"]), "/f nfs4\n/m tmpfs\n700\nNo space left on device\ndone");
+        // shared, the one, and each machine's own, the other; the server forgets what is in a file, not how long it is
+        let look = "stat -c %s /f/note; ls -A /m; (echo x > /f/x) 2>&1 | grep -o Read-only";
+        let args = ["run", "--rm", "-v", "files:/f:ro", "-v", "fast:/m", "busybox", "sh", "-c", look];
+        assert_eq!(did(&serve, &args), "5\nRead-only");
+        did(&serve, &["rm", "-f", "writer"]);
+        did(&serve, &["volume", "rm", "files", "fast"]);
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);

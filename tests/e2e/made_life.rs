@@ -7,7 +7,7 @@ use rig::engine::until;
 use rig::serve::Serve;
 
 /// What a container's inspect says of one thing.
-fn shows(serve: &Serve, name: &str, what: &str) -> String {
+pub(crate) fn shows(serve: &Serve, name: &str, what: &str) -> String {
     serve.docker(&["inspect", "-f", what, name]).output().text().trim().to_owned()
 }
 
@@ -18,7 +18,7 @@ fn ran_since_start(serve: &Serve, name: &str) -> bool {
 }
 
 /// The names of what has happened to a container, in order.
-fn events(serve: &Serve, name: &str) -> Vec<String> {
+pub(crate) fn events(serve: &Serve, name: &str) -> Vec<String> {
     let filter = format!("container={name}");
     // docker's client makes whole seconds of "0s", and what has just happened would not be told
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970");

@@ -10,6 +10,7 @@
 
 mod container;
 mod events;
+mod health;
 mod keeper;
 mod power;
 mod record;
@@ -25,6 +26,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use self::container::{AbsentError, Container, Life};
 pub(crate) use self::events::{Event, Events};
+pub(crate) use self::health::{Check, verdict};
 pub(crate) use self::record::Told;
 pub(crate) use self::state::{Exited, Running, State, human};
 use crate::hub::Hub;

@@ -38,15 +38,19 @@ pub(crate) trait Hypervisor: fmt::Debug + Send + Sync {
 
 /// What a machine is told to do while it is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the seam is whole: a reset and a disk that is plugged in are given by nobody yet")]
 pub(crate) enum Order {
     PressPowerButton,
     PowerOff,
+    #[allow(
+        dead_code,
+        reason = "the seam is whole: docker's restart powers a machine off and on, so that it is as it is asked for by then"
+    )]
     Reset,
     /// Its processors stand still until it resumes.
     Pause,
     Resume,
     /// A disk is plugged in: its guest finds it by its serial number.
+    #[allow(dead_code, reason = "the seam is whole: docker has no order that adds a volume to a container that runs")]
     PlugDisk(Disk),
     /// A network card is plugged in: its guest finds it by its MAC address.
     PlugCard(Card),
@@ -63,6 +67,8 @@ pub(crate) enum Order {
 pub(crate) struct Powered {
     orders: mpsc::Sender<(Order, oneshot::Sender<Result<()>>)>,
     off: watch::Receiver<Option<Off>>,
+    stands: watch::Receiver<Option<bool>>,
+    trouble: watch::Receiver<Option<String>>,
 }
 
 /// The hypervisor's end of [`Powered`]: who drops it says that the machine is off.
@@ -70,13 +76,20 @@ pub(crate) struct Powered {
 pub(crate) struct Reins {
     orders: mpsc::Receiver<(Order, oneshot::Sender<Result<()>>)>,
     off: watch::Sender<Option<Off>>,
+    /// Its processors stand still, or not: asked of a machine that is found.
+    stands: watch::Sender<Option<bool>>,
+    /// What its guest cannot know the reason of: the host could not do what it asked of a disk.
+    trouble: watch::Sender<Option<String>>,
 }
 
 impl Powered {
     pub(crate) fn new() -> (Powered, Reins) {
         let (orders, taken) = mpsc::channel(8);
         let (told, off) = watch::channel(None);
-        (Powered { orders, off }, Reins { orders: taken, off: told })
+        let (asked, stands) = watch::channel(None);
+        let (failed, trouble) = watch::channel(None);
+        let powered = Powered { orders, off, stands, trouble };
+        (powered, Reins { orders: taken, off: told, stands: asked, trouble: failed })
     }
 
     /// Has an order obeyed; an error says why it was not.
@@ -93,6 +106,23 @@ impl Powered {
             Ok(Some(off)) => off,
             Ok(None) | Err(_) => Off::Other(None),
         }
+    }
+
+    /// Of a machine that was found: its processors stood still then, by its own word. None: it is off before it says so.
+    pub(crate) async fn stood_still(&self) -> Option<bool> {
+        let mut stands = self.stands.clone();
+        stands.wait_for(Option::is_some).await.ok().and_then(|stands| *stands)
+    }
+
+    /// What this host could not do for it; none as long as all went well, or nobody looked.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
+    }
+
+    /// Waits for the first of that; none: it is off without any.
+    pub(crate) async fn troubled(&self) -> Option<String> {
+        let mut trouble = self.trouble.clone();
+        trouble.wait_for(Option::is_some).await.ok().and_then(|trouble| trouble.clone())
     }
 
     pub(crate) fn is_off(&self) -> bool {

@@ -98,7 +98,9 @@ impl ImageStore {
         let content = Store::at(dir)?;
         let store = ImageStore { content, cache: cache.into(), all: Mutex::default(), changes: Mutex::default() };
         store.refresh()?;
-        // what a crash left half-way
+        // what a crash left half-way: nobody else brings anything into this store
+        store.content.drop_partials()?;
+        images::clear_unfinished(cache);
         store.collect()?;
         store.drop_unused_disks();
         Ok(store)

@@ -3,7 +3,7 @@
 //!
 //! How an image is read and a file system written is iso-builder's; this file decides when, where and how large.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,8 +24,10 @@ use crate::plan::ImageConfig;
 use crate::state;
 
 mod progress;
+mod turn;
 
 use progress::Meter;
+use turn::Turn;
 
 /// An image, and where its disk belongs.
 #[derive(Debug)]
@@ -111,6 +113,11 @@ pub(crate) fn disk_path(cache: &Path, name: &str) -> PathBuf {
     cache.join(DISKS).join(name)
 }
 
+/// Removes what killed programs have left half-made, of which nobody works on any more. It blocks.
+pub(crate) fn clear_unfinished(cache: &Path) {
+    turn::clear(&cache.join(DISKS));
+}
+
 impl Image {
     /// One that somebody else keeps and has opened.
     pub(crate) fn stored(image: oci::Image, name: &str, cache: &Path, unfinished: Unfinished) -> Result<Image> {
@@ -194,30 +201,18 @@ impl Image {
         if is_there() {
             return Ok(());
         }
-        let _lock = self.lock(&self.cache.join(format!("{key}.lock")))?;
+        let turn = Turn::wait(&self.cache, key, || {
+            eprintln!("vch: waiting for another vch that makes the disk of {}", self.name);
+        });
+        let turn = turn.with_context(|| format!("cannot lock {key} in {}", self.cache.display()))?;
         if is_there() {
             return Ok(());
         }
-        self.make(&self.cache.join(format!("{key}.partial")), make)
+        self.make(&turn.partial(), make)
             .with_context(|| format!("cannot make the disk of {} in {}", self.name, self.cache.display()))
     }
 
-    /// Two runs at once make one disk.
-    fn lock(&self, path: &Path) -> Result<File> {
-        let context = || format!("cannot lock {}", path.display());
-        let file = File::create(path).with_context(context)?;
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                eprintln!("vch: waiting for another vch that makes the disk of {}", self.name)
-            }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(context),
-        }
-        file.lock().with_context(context)?;
-        Ok(file)
-    }
-
-    /// Works in a directory of its own, under the lock: what a killed run left there is known to be nobody's.
+    /// Works in a directory of its own, in its turn: what a killed run left there is known to be nobody's.
     fn make(&self, partial: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         if partial.exists() {
             fs::remove_dir_all(partial)?;

@@ -99,8 +99,7 @@ impl Maker {
         let sockets = state::lasting_socket_dir(state)?;
         let qemu = Qemu::find(sockets.clone(), &boot, &cache)?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
-        let users: Vec<User> = containers.list().iter().filter_map(|container| User::of(container)).collect();
-        images.forget_unused(&users)?;
+        images.forget_unused(|| User::all(&containers))?;
         let volumes = Volumes::new(Store::open(&state.join(volumes::DIR))?);
         let links = sockets.join(LINKS);
         let carriers = match network {
@@ -134,6 +133,7 @@ impl Maker {
                     for card in &cards {
                         self.admit(card)?;
                     }
+                    self.learn_pause(&container, &powered);
                     self.attend(&container, powered, held, turn);
                 }
                 None => {

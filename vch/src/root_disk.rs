@@ -162,8 +162,8 @@ impl RootDisk {
                 } else {
                     files.unlink(ROOT, LOST_FOUND);
                 }
-                // until then its files are the root's there
-                if !(mount.seed && is_due(&files)) {
+                // until then its files are the root's there; what may not be written is never filled
+                if mount.read_only || !mount.seed || !is_due(&files) {
                     root = Some(overlay::graft(&mut self.tree, &files)?);
                 }
             }

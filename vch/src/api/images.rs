@@ -134,7 +134,7 @@ fn no_store() -> ApiError {
 
 /// The containers that need an image.
 fn users(maker: &Maker) -> Vec<User> {
-    maker.containers.list().iter().filter_map(|container| User::of(container)).collect()
+    User::all(&maker.containers)
 }
 
 /// Tells of an image: `id` is what it happened to, `name` what that is called.

@@ -16,7 +16,7 @@ use wire::message::MAIN;
 use wire::spec::{
     ALL_CAPABILITIES, DOCKERS_CAPABILITIES, DiskId, HealthCheck, Limit, Mount, Restart, SHM_SIZE, Source, Spec, Top,
 };
-use wire::status::{Health, ProcessState, SessionStatus, Verdict};
+use wire::status::{Health, ProcessState, SessionStatus};
 
 use super::Api;
 use super::endpoints::{bindings, network_settings, ports};
@@ -24,7 +24,7 @@ use super::error::ApiError;
 use super::json;
 use super::query::Params;
 use super::volumes;
-use crate::containers::{Container, State as ContainerState, Told, human};
+use crate::containers::{Check, Container, State as ContainerState, Told, human, verdict};
 use crate::ids::short;
 use crate::maker::{RUNTIME, Sizes};
 use crate::timestamp;
@@ -74,7 +74,11 @@ impl Condition {
                 let code = main.exit.as_ref().map(|exit| exit.ending.code());
                 Condition { word: "restarting", health: None, code: Some(code.unwrap_or_default()) }
             }
-            Some(main) => Condition { word: state.word(), health: main.health.as_ref().map(verdict), code: None },
+            Some(main) => Condition {
+                word: state.word(),
+                health: main.health.as_ref().map(|health| verdict(health.verdict)),
+                code: None,
+            },
             // docker's word for one whose start has failed, and that never ran
             None if is_unstarted(container, &state) => {
                 Condition { word: ContainerState::Created.word(), health: None, code: None }
@@ -104,14 +108,6 @@ fn is_unstarted(container: &Container, state: &ContainerState) -> bool {
 /// What the guest told of the spec's process.
 fn main(machine: &wire::status::Status) -> Option<&SessionStatus> {
     machine.sessions.values().find(|session| session.session == MAIN.0)
-}
-
-fn verdict(health: &Health) -> &'static str {
-    match health.verdict {
-        Verdict::Starting => "starting",
-        Verdict::Healthy => "healthy",
-        Verdict::Unhealthy => "unhealthy",
-    }
 }
 
 /// All of it.
@@ -162,13 +158,16 @@ fn state(container: &Container) -> Value {
     let last = container.watch().borrow().last.clone();
     let condition = Condition::of(container);
     let time = |ns: u64| if ns == 0 { NEVER.to_owned() } else { timestamp::format(ns) };
+    let trouble = container.powered().and_then(|powered| powered.trouble()).unwrap_or_default();
     let (pid, code, oom, error, started) = match &state {
         ContainerState::Created => (0, 0, false, "", 0),
-        ContainerState::Running(running) => (running.pid, 0, false, "", running.started_ns),
+        ContainerState::Running(running) => (running.pid, 0, false, trouble.as_str(), running.started_ns),
         ContainerState::Exited(exited) | ContainerState::Restarting(exited) => {
             (0, exited.code, exited.oom, exited.error.as_str(), exited.started_ns)
         }
     };
+    // of a failed start docker tells no end
+    let failed = condition.word == ContainerState::Created.word();
     let mut shown = json!({
         "Status": condition.word,
         "Running": state.is_active(),
@@ -180,21 +179,31 @@ fn state(container: &Container) -> Value {
         "ExitCode": condition.code.unwrap_or(code),
         "Error": error,
         "StartedAt": time(started),
-        "FinishedAt": time(last.map(|last| last.finished_ns).unwrap_or_default()),
+        "FinishedAt": time(last.filter(|last| !failed || last.started_ns != 0).map_or(0, |last| last.finished_ns)),
     });
     let machine = container.machine();
-    let health = machine.as_ref().and_then(main).and_then(|main| main.health.as_ref());
-    if let Some(health) = health {
-        shown["Health"] = checked(health);
+    let health = machine.as_ref().and_then(main).and_then(|main| main.health.clone());
+    let has_check = told_check(container);
+    let checks = container.checks();
+    if let Some(health) = health.or_else(|| checks.last.clone().filter(|_| has_check)) {
+        shown["Health"] = checked(&health, checks.log.iter());
     }
     shown
 }
 
-/// The guest keeps the last check only, and not when it was.
-fn checked(health: &Health) -> Value {
-    let last =
-        health.code.map(|code| json!({ "Start": NEVER, "End": NEVER, "ExitCode": code, "Output": health.output }));
-    json!({ "Status": verdict(health), "FailingStreak": health.failing, "Log": last.into_iter().collect::<Vec<_>>() })
+/// Its process is to be checked.
+fn told_check(container: &Container) -> bool {
+    container.told().is_some_and(|told| told.spec.main.health.is_some())
+}
+
+/// A guest tells how a check went that went otherwise than the one before, and not when it began: that is when it was heard.
+fn checked<'a>(health: &Health, log: impl Iterator<Item = &'a Check>) -> Value {
+    let log = log.map(|check| {
+        let heard = timestamp::format(check.heard_ns);
+        json!({ "Start": heard, "End": heard, "ExitCode": check.code, "Output": check.output })
+    });
+    let (status, failing, log) = (verdict(health.verdict), health.failing, log.collect::<Vec<_>>());
+    json!({ "Status": status, "FailingStreak": failing, "Log": log })
 }
 
 /// `Config`: what is said of the process.

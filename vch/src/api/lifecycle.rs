@@ -315,8 +315,13 @@ async fn prune(State(api): State<Arc<Api>>, params: Params) -> Result<Response, 
         let labels = container.labels();
         let spared = filters.has("label!") && filters.labels("label!", &labels);
         if is_over && container.created_ns() < until && filters.labels("label", &labels) && !spared {
-            let size = container.journal.size();
-            match maker_of(&api, &container)? {
+            let maker = maker_of(&api, &container)?;
+            let own = match maker {
+                Some(maker) => maker.sizes(&container).await.own,
+                None => 0,
+            };
+            let size = container.journal.size() + own;
+            match maker {
                 // one that was started just now stays
                 Some(maker) if maker.remove(&container, false, false).await.is_err() => continue,
                 Some(_) => {}

@@ -31,8 +31,7 @@ pub(super) const NETWORKS: &str =
     "networks of containerVMs are made where the machines are: give the machine a card there";
 pub(super) const VOLUMES: &str =
     "volumes of containerVMs are disks of their machines: attach one where the machine was made";
-const BUILDS: &str =
-    "this host does not build images: build the image elsewhere, and make a containerVM of it with vch run or vch vmx";
+const BUILDS: &str = "this host does not build images: build the image elsewhere, and bring it with docker load or docker pull, or give it to vch run or vch vmx";
 const CHECKPOINTS: &str = "checkpoints of containerVMs are snapshots: take one where the machine was made";
 pub(super) const LOGINS: &str = "this host pulls no images, and keeps no passwords: log in where containerVMs are made";
 const PLUGINS: &str = "this host has no plugins";

@@ -5,18 +5,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use wire::message::{Reply, Request};
 use wire::status::Status;
 
+use super::health::Checks;
 use super::power::Desk;
-use super::record::{Power, Record, Told};
+use super::record::{Power, Record, RecordError, Told};
 use super::state::{Exited, State};
 use crate::hub::{GuestStatus, Hub, HubError, PipeState};
 use crate::journal::Journal;
@@ -52,6 +54,9 @@ pub(crate) struct Container {
     pub(super) desk: Desk,
     /// The networks that this host has it on; none where others do that.
     joined: Mutex<Option<Arc<Vec<Joined>>>>,
+    checks: Mutex<Checks>,
+    /// Its record could not be written, and is tried again.
+    unsaved: AtomicBool,
 }
 
 /// A container's state, and what has happened to it, for whoever waits.
@@ -159,6 +164,8 @@ impl Container {
             stop_asked: Mutex::default(),
             desk: Desk::default(),
             joined: Mutex::default(),
+            checks: Mutex::default(),
+            unsaved: AtomicBool::default(),
         })
     }
 
@@ -297,6 +304,15 @@ impl Container {
         *locked(&self.joined) = Some(Arc::new(joined));
     }
 
+    /// What its health checks have found since it was started.
+    pub(crate) fn checks(&self) -> Checks {
+        locked(&self.checks).clone()
+    }
+
+    pub(super) fn with_checks<T>(&self, use_them: impl FnOnce(&mut Checks) -> T) -> T {
+        use_them(&mut locked(&self.checks))
+    }
+
     /// The link of a container that has ended `exits` times, as soon as there is one: its machine may yet have to be made. None if it ends before.
     pub(crate) async fn next_hub(&self, exits: u64) -> Option<Hub> {
         let mut hub = self.hub.subscribe();
@@ -416,14 +432,39 @@ impl Container {
     pub(crate) fn save(self: &Arc<Self>) -> JoinHandle<()> {
         let container = self.clone();
         tokio::task::spawn_blocking(move || {
-            let _turn = locked(&container.saving);
-            let record = locked(&container.record).clone();
-            if !container.life.borrow().removed
-                && let Err(error) = record.write(&container.dir)
+            if let Err(error) = container.write()
+                && !container.unsaved.swap(true, Ordering::Relaxed)
             {
-                crate::serve::say(&format!("{}: {error}", record.name));
+                crate::serve::say(&format!("{}: {error}: it is tried again until it is written", container.name()));
+                tokio::spawn(container.save_later());
             }
         })
+    }
+
+    fn write(&self) -> Result<(), RecordError> {
+        let _turn = locked(&self.saving);
+        let record = locked(&self.record).clone();
+        // one that is gone has no place for it
+        if self.is_discarded() { Ok(()) } else { record.write(&self.dir) }
+    }
+
+    /// There may be room for its record some time.
+    async fn save_later(self: Arc<Self>) {
+        loop {
+            sleep(SAVE_AGAIN).await;
+            // whose write fails from now on sees to the next attempt
+            self.unsaved.store(false, Ordering::Relaxed);
+            let container = self.clone();
+            let written = tokio::task::spawn_blocking(move || container.write()).await;
+            if !matches!(written, Ok(Err(_))) || self.unsaved.swap(true, Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+
+    /// It is forgotten, or is being so: its directory is gone.
+    fn is_discarded(&self) -> bool {
+        self.life.borrow().removed || !self.dir.is_dir()
     }
 
     /// Removes all that is kept of it.
@@ -447,6 +488,8 @@ impl Container {
     }
 }
 
+/// Between two attempts to write a record that could not be written.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// In its directory.
 const JOURNAL: &str = "journal";
 /// After a restart of this host: more than the seconds in which QEMU and ESXi connect again.

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use wire::message::{Reply, Request};
+use wire::message::{MAIN, Reply, Request};
 
 use super::Containers;
 use super::container::{Container, Life};
+use super::health::{Checks, verdict};
 use super::state::{Exited, Running, State};
 use crate::hub::{GuestStatus, Hub, MainState, PipeState};
 use crate::serve::say;
@@ -97,9 +98,20 @@ async fn follow(containers: &Containers, container: &Arc<Container>, hub: &Hub) 
             hub.post(Request::Start);
         }
         tell(containers, container, next(&container.state_of_boot(), &now.main, now_ns()));
+        tell_health(containers, container, &now);
         if is_last(&now) || status.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Tells whether it is well, when that changes.
+fn tell_health(containers: &Containers, container: &Container, status: &GuestStatus) {
+    let Some(machine) = status.machine.as_ref().filter(|_| container.state().is_running()) else { return };
+    let main = machine.sessions.values().find(|session| session.session == MAIN.0);
+    let Some(health) = main.and_then(|main| main.health.as_ref()) else { return };
+    if let Some(news) = container.with_checks(|checks| checks.hear(health, now_ns())) {
+        containers.events.container(container, format!("health_status: {}", verdict(news)), &[]);
     }
 }
 
@@ -203,6 +215,7 @@ pub(super) fn pass(containers: &Containers, container: &Arc<Container>, state: S
         State::Created => {}
         State::Running(_) => {
             container.runs();
+            container.with_checks(|checks| *checks = Checks::begun());
             containers.events.networks(container, "connect");
             containers.events.volumes(container, "mount");
             containers.events.container(container, "start", &[]);
@@ -220,6 +233,9 @@ pub(super) fn pass(containers: &Containers, container: &Arc<Container>, state: S
             let seconds = exited.finished_ns.saturating_sub(exited.started_ns) / 1_000_000_000;
             let seconds = if exited.started_ns == 0 { 0 } else { seconds };
             let attributes = [("execDuration", seconds.to_string()), ("exitCode", exited.code.to_string())];
+            if exited.oom {
+                containers.events.container(container, "oom", &[]);
+            }
             containers.events.networks(container, "disconnect");
             containers.events.volumes(container, "unmount");
             if container.take_stop_asked() {

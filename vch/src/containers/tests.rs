@@ -72,6 +72,27 @@ async fn who_waits_for_the_next_machine_does_not_get_the_one_that_has_ended() {
     assert!(soon("none", container.next_hub(0)).await.is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_record_that_could_not_be_written_is_written_when_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path(), 1 << 20).unwrap();
+    let container = containers.add("web", None);
+    // what is in its place cannot be written over
+    let part = container.dir().join("container.part");
+    fs::create_dir(&part).unwrap();
+    container.set_name("db");
+    container.save().await.unwrap();
+    let names = || Containers::open(dir.path(), 1 << 20).unwrap().list()[0].name();
+    assert_eq!(names(), "web");
+    fs::remove_dir(&part).unwrap();
+    soon("it is written", async {
+        while names() != "db" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_process_whose_run_nobody_saw_has_run() {
     let dir = tempfile::tempdir().unwrap();

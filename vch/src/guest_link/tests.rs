@@ -72,7 +72,10 @@ impl Guest {
                 match event {
                     link::Event::Message(bytes) => match Message::decode(&bytes).unwrap() {
                         // it knows no other session than the main one
-                        Message::Request { id, request: Request::List | Request::SetClock { .. } } => {
+                        Message::Request {
+                            id,
+                            request: Request::Status | Request::List | Request::SetClock { .. },
+                        } => {
                             self.link.send_message(&Message::Reply { id, reply: Reply::Unsupported }.encode());
                         }
                         message => self.messages.push(message),

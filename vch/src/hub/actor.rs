@@ -171,6 +171,8 @@ impl Actor {
                 self.requests.send(Request::SetClock { unix_ns }, Asked::Nobody, &mut self.link);
                 if self.stage == Stage::Unopened {
                     self.stage = Stage::Listing;
+                    // what a guest told of its machine before this hub began, it does not tell again
+                    self.requests.send(Request::Status, Asked::Status, &mut self.link);
                     self.requests.send(Request::List, Asked::List, &mut self.link);
                 }
             }
@@ -216,13 +218,15 @@ impl Actor {
             message::Event::Failed(failure) => {
                 self.end(HubError::Failed(failure.clone()), MainState::Failed(failure));
             }
-            message::Event::Status(text) => {
-                // a guest of another version may tell it in another way
-                if let Ok(machine) = serde_json::from_str(&text) {
-                    self.status.send_modify(|status| status.machine = Some(machine));
-                }
-            }
+            message::Event::Status(text) => self.machine_is(&text),
             message::Event::KernelLog(text) => self.status.send_modify(|status| status.kernel_log = Some(text)),
+        }
+    }
+
+    fn machine_is(&self, text: &str) {
+        // a guest of another version may tell it in another way
+        if let Ok(machine) = serde_json::from_str(text) {
+            self.status.send_modify(|status| status.machine = Some(machine));
         }
     }
 
@@ -239,6 +243,12 @@ impl Actor {
         match asked {
             Asked::Anyone(answer) => drop(answer.send(Ok(reply))),
             Asked::List => self.listed(reply),
+            Asked::Status => {
+                // an earlier guest tells it when it changes
+                if let Reply::Text(text) = reply {
+                    self.machine_is(&text);
+                }
+            }
             Asked::Create { session, attachment, answer } => match reply {
                 Reply::Started { pid } => drop(answer.send(Ok(Created { session, pid, attachment }))),
                 reply => {

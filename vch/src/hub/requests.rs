@@ -13,6 +13,8 @@ pub(super) enum Asked {
     Anyone(Answer<Reply>),
     /// Nobody waits: whatever the answer is, nothing follows from it.
     Nobody,
+    /// The hub itself, which tells whoever watches.
+    Status,
     List,
     Create {
         session: SessionId,
@@ -65,7 +67,7 @@ impl Asked {
             Asked::Anyone(answer) => drop(answer.send(Err(why))),
             Asked::Create { answer, .. } => drop(answer.send(Err(why))),
             Asked::Forget { answer, .. } => drop(answer.send(Err(why))),
-            Asked::Nobody | Asked::List | Asked::Attach(_) | Asked::Detach => {}
+            Asked::Nobody | Asked::Status | Asked::List | Asked::Attach(_) | Asked::Detach => {}
         }
     }
 }

@@ -200,7 +200,15 @@ fn lock(sockets: &Path) -> Result<File> {
 async fn drive(mut running: Running, orders: Option<Orders>, mut reins: Reins) {
     let orders = match orders {
         Some(orders) => Some(orders),
-        None => reach(&running, &mut reins).await,
+        None => {
+            let reached = reach(&running, &mut reins).await;
+            if let Some(orders) = &reached
+                && let Ok(still) = obey::stands_still(orders).await
+            {
+                reins.stands.send_replace(Some(still));
+            }
+            reached
+        }
     };
     if let Some(orders) = &orders {
         obey_all(&running, orders, &mut reins).await;
@@ -269,9 +277,13 @@ async fn reach(running: &Running, reins: &mut Reins) -> Option<Orders> {
 async fn obey_all(running: &Running, orders: &Orders, reins: &mut Reins) {
     let mut work = FuturesUnordered::new();
     let mut ends = Vec::new();
+    let mut events = orders.events();
     loop {
         tokio::select! {
             () = running.process.ended() => break,
+            Some(trouble) = obey::next_trouble(&mut events) => {
+                reins.trouble.send_replace(Some(trouble));
+            }
             Some(()) = work.next(), if !work.is_empty() => {}
             Some((order, answer)) = reins.orders.recv() => {
                 let answer = match order {

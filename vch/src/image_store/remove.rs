@@ -3,7 +3,7 @@
 //! An image that containers need stays for them when it is removed by force, unseen. A child does not need its parent: each image has all of its layers.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use anyhow::Result;
 use iso_builder::content::Named;
@@ -11,7 +11,7 @@ use iso_builder::oci::Digest;
 
 use super::names::{normal, repository};
 use super::{ImageStore, REMOVED, StoredImage, UnknownImage, familiar};
-use crate::containers::Container;
+use crate::containers::{Container, Containers};
 use crate::ids::short;
 use crate::lock::locked;
 
@@ -25,6 +25,10 @@ pub(crate) struct User {
 }
 
 impl User {
+    pub(crate) fn all(containers: &Containers) -> Vec<User> {
+        containers.list().iter().filter_map(|container| User::of(container)).collect()
+    }
+
     /// None where its machine is made elsewhere.
     pub(crate) fn of(container: &Container) -> Option<User> {
         let image = container.made()?.image_id.clone();
@@ -59,9 +63,15 @@ pub(crate) enum RemoveError {
 }
 
 impl ImageStore {
-    /// `docker rmi`. It blocks.
-    pub(crate) fn remove(&self, wanted: &str, force: bool, users: &[User]) -> Result<Vec<Removal>, RemoveError> {
+    /// `docker rmi`. It blocks. `users` are asked for while nothing else changes: see [`ImageStore::keep`].
+    pub(crate) fn remove(
+        &self,
+        wanted: &str,
+        force: bool,
+        users: impl FnOnce() -> Vec<User>,
+    ) -> Result<Vec<Removal>, RemoveError> {
         let _changes = locked(&self.changes);
+        let users = users();
         let image = self.find(wanted)?;
         let references: Vec<&String> = image.names.iter().chain(&image.digests).collect();
         let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
@@ -104,18 +114,34 @@ impl ImageStore {
     }
 
     /// Removes an image that nothing stands in the way of, with its names. It blocks.
-    pub(crate) fn prune(&self, image: &StoredImage, users: &[User]) -> Result<Vec<Removal>, RemoveError> {
+    pub(crate) fn prune(
+        &self,
+        image: &StoredImage,
+        users: impl FnOnce() -> Vec<User>,
+    ) -> Result<Vec<Removal>, RemoveError> {
         let _changes = locked(&self.changes);
         let image = self.find(&image.id)?;
-        if users.iter().any(|user| user.image == image.id) {
+        if users().iter().any(|user| user.image == image.id) {
             return Ok(Vec::new());
         }
         Ok(self.delete(&image, false)?)
     }
 
+    /// Nobody removes an image while a container of it is written down: it is there as long as this is held. It blocks.
+    pub(crate) fn keep(&self, id: &str) -> Result<MutexGuard<'_, ()>, UnknownImage> {
+        let changes = locked(&self.changes);
+        self.find(id).map(|_| changes)
+    }
+
+    /// Something was removed by force that containers had.
+    pub(crate) fn has_hidden(&self) -> bool {
+        locked(&self.all).values().any(|image| image.removed)
+    }
+
     /// Forgets what was removed by force, and what was for containers alone that are gone now. It blocks.
-    pub(crate) fn forget_unused(&self, users: &[User]) -> Result<()> {
+    pub(crate) fn forget_unused(&self, users: impl FnOnce() -> Vec<User>) -> Result<()> {
         let _changes = locked(&self.changes);
+        let users = users();
         let all = locked(&self.all).clone();
         for image in all.values().filter(|image| image.removed) {
             if !users.iter().any(|user| user.image == image.id) {

@@ -130,7 +130,7 @@ fn an_image_goes_with_its_last_name_unless_something_needs_it() {
     let host = Host::new();
     let id = host.loads("one", &["test:1", "test:2"]);
     let said = |wanted: &str, force, users: &[User]| {
-        host.store.remove(wanted, force, users).map_err(|error| error.to_string())
+        host.store.remove(wanted, force, || users.to_vec()).map_err(|error| error.to_string())
     };
     let untagged = |name: &str| Removal::Untagged { name: name.to_owned(), id: id.clone() };
     let (stopped, running) = ([user(&id, false)], [user(&id, true)]);
@@ -165,8 +165,10 @@ fn an_image_goes_with_its_last_name_unless_something_needs_it() {
     assert_eq!(said("test:1", true, &stopped).unwrap()[..2], [untagged("test:1"), Removal::Deleted(id.clone())]);
     assert!(host.store.find(&id).is_err() && host.store.list().is_empty());
     assert_eq!(host.store.disks(&host.store.of_container(&id).unwrap()).unwrap().len(), 1);
-    host.store.forget_unused(&[]).unwrap();
+    assert!(host.store.keep(&id).is_err() && host.store.has_hidden());
+    host.store.forget_unused(Vec::new).unwrap();
     assert_eq!((host.blobs(), host.disks()), (0, 0));
+    assert!(!host.store.has_hidden());
     let id = host.loads("one", &["test:1"]);
     let gone = said("test:1", false, &[]).unwrap();
     assert!(
@@ -199,11 +201,24 @@ fn a_commit_is_an_image_with_one_more_layer() {
     );
     assert_eq!(host.store.disks(&image).unwrap().len(), 2);
     // the parent may go: its layer stays with the child
-    let gone = host.store.remove("test:1", false, &[]).unwrap();
+    let gone = host.store.remove("test:1", false, Vec::new).unwrap();
     assert!(!gone.iter().any(|gone| matches!(gone, Removal::Layer(_))));
     assert_eq!((host.store.list().len(), host.disks()), (1, 2));
     let bad = host.store.commit(None, file(b"no tar, but long enough to be none"), json!({}), &deed, None);
     assert!(bad.is_err() && host.store.list().len() == 1);
     let host = host.again();
     assert_eq!(host.store.list().len(), 1);
+}
+
+#[test]
+fn what_a_killed_host_was_at_is_gone_when_the_store_is_opened() {
+    let host = Host::new();
+    let half = host.dir.path().join("images/partial").join("a".repeat(64));
+    let making = host.dir.path().join("cache/disks/x.partial");
+    fs::write(&half, "half").unwrap();
+    fs::create_dir_all(&making).unwrap();
+    fs::write(making.with_extension("lock"), "").unwrap();
+    let host = host.again();
+    assert!(!half.exists());
+    assert_eq!(fs::read_dir(host.dir.path().join("cache/disks")).unwrap().count(), 0);
 }

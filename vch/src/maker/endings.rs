@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use wire::message::{MAIN, Reply, Request};
 use wire::spec::STOP_TIMEOUT;
 
@@ -15,7 +15,8 @@ use super::restarts::Policy;
 use super::{MakeError, Maker, Started, console};
 use crate::containers::{Container, Running, State};
 use crate::hub::HubError;
-use crate::hypervisor::Order;
+use crate::hypervisor::{Order, Powered};
+use crate::image_store::User;
 use crate::serve::say;
 use crate::signals::SIGKILL;
 
@@ -89,6 +90,12 @@ impl Maker {
                 let _answer = container.ask(&hub, Request::Stop { signal, grace_ms }).await;
             }
             let _removed = life.wait_for(|life| life.exits > exits || life.is_over()).await;
+        };
+        let ended = async {
+            tokio::select! {
+                () = ended => {}
+                () = press_unless_heard(container) => {}
+            }
         };
         let Some(until) = until else { return ended.await };
         // a machine that is loaded takes its time to go off
@@ -216,6 +223,27 @@ impl Maker {
         Ok(())
     }
 
+    /// Whether a machine that was found stands still is its own to say: this program may have ended before it could write what it had done.
+    pub(super) fn learn_pause(&self, container: &Arc<Container>, powered: &Powered) {
+        let (container, powered) = (container.clone(), powered.clone());
+        tokio::spawn(async move {
+            let _turn = container.turn().await;
+            let Ok(Some(paused)) = timeout(OBEY_TIME, powered.stood_still()).await else { return };
+            match container.state() {
+                State::Running(running) if running.paused != paused => {
+                    container.set_state(State::Running(Running { paused, ..running }));
+                    container.save();
+                }
+                // nobody knows that it runs: it goes on, and tells
+                State::Created | State::Exited(_) | State::Restarting(_) if paused => {
+                    // an error says that it is off by now
+                    drop(powered.order(Order::Resume).await);
+                }
+                _ => {}
+            }
+        });
+    }
+
     /// A process that stands still hears no signal.
     async fn wake(&self, container: &Arc<Container>) {
         if container.state().is_paused()
@@ -285,6 +313,15 @@ impl Maker {
         if removed.is_err() {
             container.change_now(|now| now.removing = false);
         }
+        // an image that was removed by force goes with its last container
+        if self.images.has_hidden() {
+            let maker = self.clone();
+            let forgotten =
+                tokio::task::spawn_blocking(move || maker.images.forget_unused(|| User::all(&maker.containers))).await;
+            if let Ok(Err(error)) = forgotten {
+                say(&format!("an image that nobody has any more stays: {error:#}"));
+            }
+        }
         removed
     }
 
@@ -303,7 +340,12 @@ impl Maker {
         };
         if let Some(started_ns) = started_ns {
             let dir = container.dir().to_owned();
-            let said = tokio::task::spawn_blocking(move || console::ending(&dir)).await.ok().flatten();
+            let read = move || {
+                // what cannot be done is no reason not to read it
+                let _kept = console::shorten(&dir);
+                console::ending(&dir)
+            };
+            let said = tokio::task::spawn_blocking(read).await.ok().flatten();
             // one that was about to be started, and never ran, is as it was
             if said.is_some() || started_ns != 0 {
                 let why = "its machine went off while this host was away".to_owned();
@@ -320,6 +362,8 @@ impl Maker {
                 if container.state().is_running() || container.now().removing {
                     return;
                 }
+                // docker's daemon counts from the beginning when it begins, and forgets who was stopped
+                container.change_power(|power| (power.stopped, power.restarts) = (false, 0));
                 if let Err(error) = maker.boot(&container).await {
                     say(&format!("{}: it is not started again: {error}", container.name()));
                 }
@@ -332,6 +376,17 @@ impl Maker {
     }
 }
 
+/// A guest whose link stays away is asked as any computer is: it then does what its spec says of its end. It does not return.
+async fn press_unless_heard(container: &Container) {
+    sleep(LINK_TIME).await;
+    if let Some(powered) = container.powered().filter(|_| !container.is_connected()) {
+        say(&format!("{}: its link is not there: its power button is pressed", container.name()));
+        // an error says that it is off by now, or that its power is all that is left
+        drop(powered.order(Order::PressPowerButton).await);
+    }
+    std::future::pending().await
+}
+
 /// How long its end may take, by what its user said or its spec; none: for ever.
 fn patience(container: &Container, grace: Grace) -> Option<Duration> {
     match grace.grace_ms {
@@ -341,5 +396,7 @@ fn patience(container: &Container, grace: Grace) -> Option<Duration> {
     }
 }
 
+/// For so long a link may be away that comes back by itself: QEMU connects again each second.
+const LINK_TIME: Duration = Duration::from_secs(3);
 /// What a guest may take to do what it must, beyond the time that its process has.
 const OBEY_TIME: Duration = Duration::from_secs(10);

@@ -55,6 +55,8 @@ impl Maker {
             let written = || {
                 let keys = maker.plan(&id, &name, &made, &joined, created_ns)?.keys();
                 let told = wire::guestinfo::without_key(&keys, &maker.key.link_key(&id));
+                // whoever would remove it now finds this container of it
+                let _kept = maker.images.keep(&image.id)?;
                 maker.containers.create(&id, &name, made, &told.map_err(anyhow::Error::from)?.0)
             };
             let container = written().inspect_err(|_| maker.unmake(&new))?;
@@ -187,12 +189,13 @@ impl Maker {
         let (maker, container) = (self.clone(), container.clone());
         tokio::spawn(async move {
             let off = tokio::select! {
-                off = powered.off() => off,
+                off = off_with_trouble(&container, &powered) => off,
                 () = over_and_on(&container) => {
                     // an error says that it is off by now
                     drop(powered.order(Order::PowerOff).await);
                     powered.off().await
                 }
+                never = console::keep_short(container.dir()) => match never {},
             };
             // whoever hears of its end finds its disks, addresses and ports free
             drop(held);
@@ -203,6 +206,9 @@ impl Maker {
             // its link hears that nothing more comes, and tells what it knows
             container.change_now(|now| now.powered = None);
             let exited = how_it_ended(&container, &off).await;
+            // what it has said since the last look, before the next machine says more
+            let dir = container.dir().to_owned();
+            let _kept = tokio::task::spawn_blocking(move || console::shorten(&dir)).await;
             maker.settle(&container, exited).await;
         });
     }
@@ -250,6 +256,14 @@ fn unconnected(container: &Arc<Container>, error: &MakeError) {
     container.save();
 }
 
+/// Waits until a machine is off; tells what this host could not do for it, once.
+async fn off_with_trouble(container: &Container, powered: &Powered) -> Off {
+    if let Some(trouble) = powered.troubled().await {
+        say(&format!("{}: {trouble}", container.name()));
+    }
+    powered.off().await
+}
+
 /// Returns when a process has ended, and its machine stays on for longer than it should.
 async fn over_and_on(container: &Container) {
     let mut now = container.watch_now();
@@ -276,13 +290,22 @@ async fn how_it_ended(container: &Container, off: &Off) -> Exited {
     let dir = container.dir().to_owned();
     let read = move || (console::ending(&dir), telling_line(&dir.join(CONSOLE)));
     let (said, line) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
-    let why = match (off, line) {
-        // a guest that gives up before there is a link says why on its console
-        (Off::Guest, Some(line)) if started_ns == 0 => format!("its machine gave up; its console says: {line}"),
-        (Off::Guest, _) => "its machine powered itself off".to_owned(),
-        (Off::Other(reason), _) => format!("its machine went off: {}", reason.as_deref().unwrap_or("QEMU ended")),
-    };
+    let why = gone(off, started_ns != 0, line);
     lost(started_ns, said, container.now().cut, why)
+}
+
+/// Why a machine is off, as far as its hypervisor and the telling line of its console say.
+fn gone(off: &Off, has_run: bool, line: Option<String>) -> String {
+    match (off, line) {
+        // a guest that gives up before there is a link says why on its console
+        (Off::Guest, Some(line)) if !has_run => format!("its machine gave up; its console says: {line}"),
+        (Off::Guest, _) => "its machine powered itself off".to_owned(),
+        (Off::Other(reason), line) => {
+            let panic = line.filter(|line| line.contains("Kernel panic"));
+            let said = panic.map(|line| format!("; its console says: {line}")).unwrap_or_default();
+            format!("its machine went off: {}{said}", reason.as_deref().unwrap_or("QEMU ended"))
+        }
+    }
 }
 
 /// How a process ended of which no link has told: what its machine's console says, or what can be supposed.
@@ -308,3 +331,30 @@ const LOST: u8 = 255;
 const KILLED: u8 = 137;
 /// Docker's exit code of a container whose start failed for no reason of its process's.
 const NOT_STARTED: u8 = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_is_heard_where_it_says_more_than_the_hypervisor() {
+        let panic = || Some("Kernel panic - not syncing: Fatal exception".to_owned());
+        let other = || Some("tether: error: no spec".to_owned());
+        let ended = Off::Other(Some("QEMU was killed".into()));
+        for (off, has_run, line, words) in [
+            (&Off::Guest, false, other(), "its machine gave up; its console says: tether: error: no spec"),
+            // its process has ended, and that is told already
+            (&Off::Guest, true, other(), "its machine powered itself off"),
+            (&ended, true, None, "its machine went off: QEMU was killed"),
+            (&ended, true, other(), "its machine went off: QEMU was killed"),
+            (
+                &Off::Other(None),
+                true,
+                panic(),
+                "its machine went off: QEMU ended; its console says: Kernel panic - not syncing: Fatal exception",
+            ),
+        ] {
+            assert_eq!(gone(off, has_run, line), words);
+        }
+    }
+}

@@ -60,12 +60,6 @@ impl Maker {
         let ((memory, processors), (more_memory, more_processors)) = (size(old), size(new));
         let (before, after) = (&old.plan.spec.machine, &new.plan.spec.machine);
         let mut spec = told.spec.clone();
-        if more_memory > memory {
-            powered.order(Order::Memory(more_memory)).await.context("cannot plug in memory")?;
-        }
-        if more_processors > processors {
-            powered.order(Order::Processors(more_processors)).await.context("cannot plug in processors")?;
-        }
         if (more_memory, after.memory) != (memory, before.memory) {
             spec.machine.memory = after.memory.or((more_memory < memory).then_some(more_memory << 20));
         }
@@ -74,6 +68,19 @@ impl Maker {
                 after.cpus.or((more_processors < processors).then_some(u32::from(more_processors) * 1000));
         }
         spec.machine.pids = after.pids;
+        let grows = more_memory > memory || more_processors > processors;
+        if container.state().is_paused() && (grows || spec.machine != told.spec.machine) {
+            let id = &container.id;
+            let why =
+                format!("Cannot update container {id}: it is paused, and its guest has a part in it: unpause it first");
+            return Err(MakeError::Conflict(why));
+        }
+        if more_memory > memory {
+            powered.order(Order::Memory(more_memory)).await.context("cannot plug in memory")?;
+        }
+        if more_processors > processors {
+            powered.order(Order::Processors(more_processors)).await.context("cannot plug in processors")?;
+        }
         if spec.machine == told.spec.machine {
             return Ok(());
         }
@@ -81,7 +88,7 @@ impl Maker {
         spec.link.key = key.clone();
         let mut keys = wire::guestinfo::write(&spec);
         wire::guestinfo::write_about(&told.about, &mut keys);
-        let hub = container.running().map_err(|error| MakeError::Conflict(error.to_string()))?;
+        let hub = container.reach().await.map_err(|error| MakeError::Conflict(error.to_string()))?;
         let reload = Request::Reload { keys: SpecText(keys.to_string()) };
         match container.ask(&hub, reload).await.map_err(anyhow::Error::from)? {
             Reply::Done => {}

@@ -81,7 +81,12 @@ pub(super) fn mounts(args: &DiskArgs, image: &[String]) -> Result<(Vec<Mount>, V
                 seed: false,
             },
             MountArg::Server(ServerArg { host, path, options, destination, read_only, seed }) => {
-                let (name, source) = (format!("server{number}"), Source::Nfs { host, path, options });
+                // who may write is the mount's to say, in one word
+                let is_access = |word: &&str| matches!(*word, "ro" | "rw");
+                let (access, options): (Vec<&str>, Vec<&str>) = options.split(',').partition(is_access);
+                let read_only = read_only || access.last() == Some(&"ro");
+                let source = Source::Nfs { host, path, options: options.join(",") };
+                let name = format!("server{number}");
                 Mount { name, source, destination, read_only, seed: seed && !read_only }
             }
         });
@@ -135,6 +140,34 @@ mod tests {
         assert_eq!(plan.spec.mounts[1].source, Source::Disk(DiskId::Serial(serial(1))));
         assert_eq!(plan.spec.mounts[3].source, Source::Memory { size: 1 << 20, mode: 0o1777, exec: false });
         assert!(plan.spec.root.read_only && plan.spec.root.layers.is_empty());
+    }
+
+    #[test]
+    fn a_server_is_read_only_if_its_volume_or_its_mount_is() {
+        let access = |options: &str, read_only| {
+            let server = ServerArg {
+                host: "files".into(),
+                path: "/srv".into(),
+                options: options.into(),
+                destination: "/f".into(),
+                read_only,
+                seed: true,
+            };
+            let args = DiskArgs {
+                volume: Vec::new(),
+                mount: vec![MountArg::Server(server)],
+                tmpfs: Vec::new(),
+                read_only: false,
+                form: crate::cli::run::DiskForm::Merged,
+            };
+            let (mounts, _) = super::mounts(&args, &[]).unwrap();
+            let Source::Nfs { options, .. } = &mounts[0].source else { panic!("{mounts:?}") };
+            (options.clone(), mounts[0].read_only, mounts[0].seed)
+        };
+        assert_eq!(access("port=2050,rw,noatime", true), ("port=2050,noatime".into(), true, false));
+        assert_eq!(access("rw", false), (String::new(), false, true));
+        assert_eq!(access("ro,soft", false), ("soft".into(), true, false));
+        assert_eq!(access("", false), (String::new(), false, true));
     }
 
     #[test]

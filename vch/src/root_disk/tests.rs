@@ -324,6 +324,14 @@ fn a_volumes_files_lie_in_a_directory_of_its_disk() {
     assert!(seen.contains(&"data/seed".into()) && seen.contains(&"data/more".into()), "{seen:?}");
     assert!(before == std::fs::read(&volume).unwrap(), "the volume was changed");
 
+    // one that is mounted read-only is not filled: nothing gets to it, nor beside it
+    made.place.mounts[0].read_only = true;
+    let top = std::fs::read(&made.place.top).unwrap();
+    let refused = RootDisk::open_with_mounts(made.place.clone()).unwrap().unpack("/data", &archive, KEEP);
+    assert_eq!(refused.unwrap_err().to_string(), "mounted volume is marked read-only");
+    assert!(top == std::fs::read(&made.place.top).unwrap(), "the root was changed");
+    made.place.mounts[0].read_only = false;
+
     // one that was filled, and is empty
     files.node_mut(inner).meta.xattrs.insert(SEED.to_vec(), b"done".to_vec());
     disk(&volume, &files);

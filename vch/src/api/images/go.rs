@@ -55,10 +55,10 @@ pub(super) async fn remove(
     body: Body,
 ) -> Result<Response, ApiError> {
     let Some(maker) = api.maker.clone() else { return Err(refused(body).await) };
-    let (force, users) = (params.flag("force"), users(&maker));
+    let force = params.flag("force");
     let image = maker.images.find(&name)?;
     let store = maker.clone();
-    let gone = aside(move || store.images.remove(&name, force, &users)).await??;
+    let gone = aside(move || store.images.remove(&name, force, || users(&store))).await??;
     Ok(json::json(&told(&maker, &gone, Some(&image))))
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn prune(State(api): State<Arc<Api>>, params: Params, body: Bod
     let filters = Filters::read(&params, &["dangling", "label", "label!", "until"])?;
     let dangling = filters.truth("dangling")?.unwrap_or(true);
     let until = kept::until(&filters)?;
-    let (all, users) = (maker.images.list(), users(&maker));
+    let (all, used) = (maker.images.list(), users(&maker));
     let before = kept::layers_size(&all);
     let has = |image: &StoredImage, wanted: &str| match wanted.split_once('=') {
         Some((key, value)) => image.config.labels.get(key).is_some_and(|has| has == value),
@@ -92,7 +92,7 @@ pub(super) async fn prune(State(api): State<Arc<Api>>, params: Params, body: Bod
     };
     let fits = |image: &&Arc<StoredImage>| {
         (!dangling || image.names.is_empty())
-            && !users.iter().any(|user| user.image == image.id)
+            && !used.iter().any(|user| user.image == image.id)
             && filters.labels("label", &image.config.labels)
             && filters.all("label!", |label| !has(image, label))
             && until.is_none_or(|until| image.created_ns < until)
@@ -100,12 +100,12 @@ pub(super) async fn prune(State(api): State<Arc<Api>>, params: Params, body: Bod
     let mut deleted = Vec::new();
     let chosen: Vec<Arc<StoredImage>> = all.iter().filter(fits).cloned().collect();
     for image in chosen {
-        let (store, one, users) = (maker.clone(), image.clone(), users.clone());
-        let gone = aside(move || store.images.prune(&one, &users)).await??;
+        let (store, one) = (maker.clone(), image.clone());
+        let gone = aside(move || store.images.prune(&one, || users(&store))).await??;
         deleted.extend(told(&maker, &gone, Some(&image)));
     }
     let store = maker.clone();
-    let forgotten = aside(move || store.images.forget_unused(&users)).await?;
+    let forgotten = aside(move || store.images.forget_unused(|| users(&store))).await?;
     forgotten.map_err(|error| ApiError::internal(format!("{error:#}")))?;
     let reclaimed = before.saturating_sub(kept::layers_size(&maker.images.list()));
     maker.containers.events.tell(Event {

@@ -77,8 +77,13 @@ pub(super) fn settings(name: &Name, headers: &HeaderMap) -> Result<iso_builder::
 
 /// In docker's words, where it has some.
 pub(super) fn explained(name: &Name, error: PullError) -> ApiError {
-    let (shown, text) = (familiar(&name.to_string()), error.to_string());
-    let PullError::Registry(Error::Pull(failed)) = error else { return ApiError::internal(text) };
+    let shown = familiar(&name.to_string());
+    let failed = match error {
+        PullError::Registry(Error::Pull(failed)) => failed,
+        // what only its causes say: that the disk is full
+        PullError::Registry(error) => return ApiError::internal(format!("{:#}", anyhow::Error::from(error))),
+        PullError::Failed(_) => return ApiError::internal(error.to_string()),
+    };
     match &failed.reason {
         Reason::Missing(said) => {
             let said = if said.is_empty() { "there is none" } else { said };
@@ -98,7 +103,7 @@ pub(super) fn explained(name: &Name, error: PullError) -> ApiError {
         Reason::Platform { found, .. } => ApiError::not_found(format!(
             "no matching manifest for linux/amd64 in the manifest list entries: {shown} is for {found}"
         )),
-        _ => ApiError::internal(text),
+        _ => ApiError::internal(failed.to_string()),
     }
 }
 
@@ -170,6 +175,33 @@ impl Told<'_> {
                 let id = ids::short(&digits);
                 self.teller.tell(json!({ "status": "Pull complete", "progressDetail": {}, "id": id }));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use iso_builder::content;
+
+    use super::*;
+
+    #[test]
+    fn a_pull_that_fails_here_is_told_with_its_cause() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let of_store = content::Error::File { path: "/state/x".into(), source: full() };
+        let name = "busybox".parse().unwrap();
+        for (error, words) in [
+            (PullError::Registry(of_store.into()), "the store of images: /state/x: no storage space"),
+            (
+                PullError::Failed(anyhow::Error::from(full()).context("cannot make a disk")),
+                "cannot make a disk: no storage space",
+            ),
+        ] {
+            let shown = explained(&name, error);
+            assert!(shown.message.contains(words), "{shown:?}");
+            assert_eq!(shown.message.matches("no storage space").count(), 1, "{shown:?}");
         }
     }
 }

@@ -70,7 +70,7 @@ fn host(address: &str) -> &str {
     }
 }
 
-/// Docker manifest inspect, and whoever wants to know a digest without pulling.
+/// What libraries ask that want to know a digest without pulling; docker's own client asks registries itself.
 pub(super) async fn look(
     State(api): State<Arc<Api>>,
     Path(rest): Path<String>,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use bollard_stubs::models::ContainerCreateBody;
 use wire::handshake::LinkKey;
 use wire::spec::{About, Endpoint, Environment, LinkDevice, LinkSpec, Nic, Process, SPEED};
 
 use super::*;
-use crate::containers::Containers;
+use crate::containers::{Containers, Exited};
 use crate::maker::Made;
 
 /// Names of fields, by the object that they are in.
@@ -136,6 +137,24 @@ async fn every_field_of_dockers_is_there_of_a_container_made_here() {
     }
     // what nobody asked for, and docker leaves out then
     assert_eq!((whole["Config"].get("StopTimeout"), whole["Config"].get("Healthcheck")), (None, None));
+}
+
+/// Docker takes it for one that is yet to be started.
+#[tokio::test]
+async fn a_start_that_failed_leaves_it_created_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = Containers::open(dir.path(), 1 << 20).unwrap();
+    let made = Made { asked: ContainerCreateBody::default(), image_id: "sha256:ab".into(), mounts: Vec::new() };
+    let spec = wire::guestinfo::write(&told().spec).to_string();
+    let container = containers.create(&"ab".repeat(32), "web", made, &spec).unwrap();
+    let exited = |started_ns| Exited { started_ns, finished_ns: 9, code: 127, oom: false, error: "no file".into() };
+    container.set_state(ContainerState::Exited(exited(0)));
+    let shown = details(&container, Vec::new());
+    let seen = ["Status", "ExitCode", "Error", "FinishedAt"].map(|key| shown["State"][key].clone());
+    assert_eq!(json!(seen), json!(["created", 127, "no file", NEVER]));
+    assert_eq!(Condition::of(&container).status(&container.state(), 10), "Created");
+    container.set_state(ContainerState::Exited(exited(5)));
+    assert_eq!(Condition::of(&container).word, "exited");
 }
 
 /// Clients count what is in them without a look.

@@ -34,6 +34,36 @@ pub(super) async fn obey(orders: &Orders, order: Order) -> Result<()> {
     }
 }
 
+/// Its processors stand still.
+pub(super) async fn stands_still(orders: &Orders) -> Result<bool> {
+    let status = orders.execute("query-status", json!({})).await?;
+    Ok(status["status"] == "paused")
+}
+
+/// Waits for the next thing that its user is to know. None: nothing is told any more.
+pub(super) async fn next_trouble(events: &mut broadcast::Receiver<Event>) -> Option<String> {
+    loop {
+        match events.recv().await {
+            Ok(event) => {
+                if let Some(trouble) = trouble(&event) {
+                    return Some(trouble);
+                }
+            }
+            // a guest tries again and again, and each attempt tells the same
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
+    }
+}
+
+/// A disk that cannot be written or read, in the words of the host's kernel. The guest has the error.
+fn trouble(event: &Event) -> Option<String> {
+    let said = |name: &str| event.data[name].as_str().filter(|_| event.name == "BLOCK_IO_ERROR");
+    let (what, why) = (said("operation")?, said("reason")?);
+    let done = if what == "read" { "read" } else { "written" };
+    Some(format!("one of its disks could not be {done}: {why}: its guest has I/O errors until it is started again"))
+}
+
 /// A machine of ours ends when its guest wants to boot again; this once it is to.
 async fn reset(orders: &Orders) -> Result<()> {
     let mut events = orders.events();

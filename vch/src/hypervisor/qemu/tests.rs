@@ -132,3 +132,24 @@ async fn one_that_an_earlier_host_left_is_found_or_ended() {
     assert_eq!(powered.off().await, Off::Other(Some(UNHEARD.into())));
     assert!(qemu.find(&own).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_is_told_with_the_hosts_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut double, orders) = Double::greeted().await;
+    let (powered, reins) = Powered::new();
+    let running = idle(dir.path());
+    let driven = tokio::spawn(drive(running, Some(orders), reins));
+    // whoever is asked listens
+    let (stopped, _) = tokio::join!(powered.order(Order::Pause), double.obey("stop", "{}"));
+    stopped.unwrap();
+    double.say(r#"{"event": "RTC_CHANGE", "data": {"offset": 1}}"#).await;
+    assert_eq!(powered.trouble(), None);
+    let failed = r#"{"device": "disk1", "operation": "write", "action": "report", "nospace": true, "reason": "No space left on device"}"#;
+    double.say(&format!(r#"{{"event": "BLOCK_IO_ERROR", "data": {failed}}}"#)).await;
+    let told = tokio::time::timeout(Duration::from_secs(30), powered.troubled()).await.expect("it is told").unwrap();
+    assert!(told.starts_with("one of its disks could not be written: No space left on device: "), "{told}");
+    assert_eq!(powered.trouble(), Some(told));
+    driven.abort();
+    assert_eq!(powered.troubled().await.map(drop), Some(()));
+}
