@@ -20,10 +20,12 @@
 //!
 //! maker     what docker create and start make of an image: a container with a machine of its own
 //! hypervisor  who makes machines, QEMU for one       image_store  docker's images
-//! networks  which networks there are, and who is on them      switch    what carries their frames, and out of them; bridge: the same with root, by the host's kernel
+//! networks  which networks there are, and who is on them      switch    what carries their frames, and out of them
+//! bridge    the same with root, by the host's kernel
 //!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
-//! master_key  what the keys of links follow from
+//! master_key  what the keys of links follow from      ids       ids and names of containers, volumes and networks
+//! whole     files that are there whole or not at all
 //! ```
 
 #![forbid(unsafe_code)]
