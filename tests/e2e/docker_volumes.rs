@@ -1,6 +1,7 @@
 //! Volumes of containers that vch serve makes: docker volume, and -v, --mount, --volumes-from and --tmpfs of docker run, through a container's whole life.
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
 use rig::engine::until;
 use rig::nfs::FileServer;
 use rig::serve::Serve;
@@ -151,7 +152,9 @@ fn data_outlives_containers_and_one_machine_writes_or_several_read() {
     let own = did(&serve, &["volume", "ls", "-qf", "label=com.docker.volume.anonymous"]);
     assert_eq!(own.len(), 64, "that of the first is left: {own}");
 
-    did(&serve, &["run", "-d", "--name", "writer", "-v", "data:/d", "busybox", "sleep", "1000"]);
+    let writes = "echo three >> /d/f; sync; echo up; sleep 1000";
+    did(&serve, &["run", "-d", "--name", "writer", "-v", "data:/d", "busybox", "sh", "-c", writes]);
+    until("it has written", || did(&serve, &["logs", "writer"]) == "up");
     did(&serve, &["create", "--name", "second", "-v", "data:/d:ro", "busybox", "cat", "/d/f"]);
     let refused = "volume data is in use by container writer: only containers that all mount it read-only can share it; stop writer first";
     fails(serve.docker(&["start", "second"]).output(), 1, refused);
@@ -160,13 +163,16 @@ fn data_outlives_containers_and_one_machine_writes_or_several_read() {
     serve.start_again();
     serve.until_docker_answers();
     fails(serve.docker(&["start", "-a", "second"]).output(), 1, refused);
-    did(&serve, &["rm", "-f", "writer"]);
-    assert_eq!(did(&serve, &["start", "-a", "second"]), "one\ntwo");
+    // one that could not unmount it leaves it to be read, too
+    serve.machines().into_iter().for_each(|pid| kill(pid, Signal::SIGKILL).unwrap());
+    did(&serve, &["wait", "writer"]);
+    did(&serve, &["rm", "writer"]);
+    assert_eq!(did(&serve, &["start", "-a", "second"]), "one\ntwo\nthree");
 
     for name in ["reader1", "reader2"] {
         did(&serve, &["run", "-d", "--name", name, "-v", "data:/d:ro", "busybox", "sleep", "1000"]);
     }
-    assert_eq!(did(&serve, &["exec", "reader2", "cat", "/d/f"]), "one\ntwo");
+    assert_eq!(did(&serve, &["exec", "reader2", "cat", "/d/f"]), "one\ntwo\nthree");
     let writes = serve.docker(&["run", "--rm", "-v", "data:/d", "busybox", "true"]).output();
     fails(writes, 125, "volume data is in use by container reader");
     did(&serve, &["rm", "-f", "reader1", "reader2", "second"]);

@@ -80,6 +80,9 @@ fn named(store: &Store, name: &str, volume: &Volume) -> Result<(PathBuf, File)> 
         bail!("volume {name} is no disk, and vch run mounts disks: docker run mounts it");
     };
     let lock = store.take(name, volume.read_only)?;
+    if volume.read_only {
+        store.settle(name)?;
+    }
     if volume.size.is_some_and(|size| size != found) {
         bail!("volume {name} has {found} bytes already, and keeps its size: leave out volume-opt=size");
     }

@@ -23,7 +23,7 @@ const KNOWN: u32 = FILETYPE
     | INLINE_DATA
     | ENCRYPT
     | CASEFOLD;
-const RECOVER: u32 = 0x4;
+pub(super) const RECOVER: u32 = 0x4;
 const JOURNAL_DEVICE: u32 = 0x8;
 const FILETYPE: u32 = 0x2;
 const META_BG: u32 = 0x10;

@@ -1,10 +1,12 @@
 //! What the journal of an image holds that its file system does not yet: blocks that were committed, and not written to
 //! their places before the kernel ended, as one does that is killed or loses its power.
 //!
-//! Nothing is written: whoever reads the image through a [`Replay`] sees the blocks as they would be after a mount. Decides
+//! Nothing is written but by `settle`: whoever reads the image through a [`Replay`] sees the blocks as they would be after a mount. Decides
 //! what was committed, as the kernel does it (jbd2's recovery.c; Documentation/filesystems/ext4/journal.rst); a journal that
 //! the kernel would refuse is an error. What a mount does after that, to files that were open without a name or being cut
 //! off, changes nothing that a name leads to.
+
+mod settle;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +18,8 @@ use super::format::{Checksum, index, wide};
 use super::map;
 use super::volume::Volume;
 use crate::tree::ReadAt;
+
+pub use settle::settle;
 
 /// At the start of every block of the journal's own; data that start so are kept without it.
 const MAGIC: u32 = 0xC03B_3998;
@@ -51,6 +55,18 @@ const COMMIT_BYTES: usize = 64;
 pub(super) struct Replay {
     block_size: u64,
     blocks: BTreeMap<u64, Stored>,
+    /// None: there is no transaction in it.
+    ended: Option<Ended>,
+}
+
+/// How a journal goes on once all of it is in its place.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    /// Where its superblock lies in the image, bytes.
+    superblock: u64,
+    has_checksums: bool,
+    /// The number of the transaction that comes next.
+    next: u32,
 }
 
 /// Where a block's bytes lie in the image.
@@ -116,7 +132,8 @@ impl Replay {
             return Err(refused("its superblock names blocks that it does not have".into()));
         }
         let found = Scan { log: &log, ring: first..len, at: start, taken: 0 }.run(be32(&sb, 0x18))?;
-        let mut replay = Replay { block_size: wide(block_size), blocks: BTreeMap::new() };
+        let ended = Ended { superblock: log.place(0)?, has_checksums, next: found.next };
+        let mut replay = Replay { block_size: wide(block_size), blocks: BTreeMap::new(), ended: Some(ended) };
         for Written { block, sequence, place, escaped, checksum } in found.written {
             if found.revoked.get(&block).is_some_and(|&revoked| !is_after(sequence, revoked)) {
                 continue;
@@ -305,6 +322,8 @@ struct Found {
     written: Vec<Written>,
     /// Blocks that are not to be written by the transaction of this number, nor by any before it.
     revoked: BTreeMap<u64, u32>,
+    /// A number that none of them has, nor what was begun after them.
+    next: u32,
 }
 
 /// A way through the journal, which is a ring.
@@ -353,6 +372,7 @@ impl Scan<'_> {
                 _ => break,
             }
         }
+        found.next = sequence.wrapping_add(1);
         Ok(found)
     }
 

@@ -11,7 +11,8 @@
 //! `htree` and `name_hash`, `xattr`, over the sizes and checksums of `format`.
 //!
 //! Any ext4 image is read, ours or another's: `facts` of its superblock, `volume` with its blocks and inodes, `map` of the
-//! blocks of a file. What `journal` holds of one that was not unmounted is seen as if it was replayed. [`read()`] makes a tree of it, [`dump()`] a text.
+//! blocks of a file. What `journal` holds of one that was not unmounted is seen as if it was replayed, and [`settle()`]
+//! writes it. [`read()`] makes a tree of it, [`dump()`] a text.
 //!
 //! The image is a function of tree and options: no clock, no randomness, no environment. It has 4 KiB blocks, checksums
 //! over all metadata, 64-bit descriptors, flexible groups, indexed directories and, if asked, a journal. Not made: inode quotas, encryption,
@@ -48,6 +49,7 @@ use sha2::{Digest, Sha256};
 
 pub use dump::dump;
 pub use error::{Error, Unfit};
+pub use journal::settle;
 pub use reader::{options, read};
 
 use crate::tree::{Kind, Time, Tree};

@@ -82,6 +82,22 @@ impl Image {
         starts(&self.path(), self.block)
     }
 
+    /// What the journal holds is written, once, and nothing is left to be repaired.
+    #[track_caller]
+    fn settle(&self, expected: [[u8; 4]; 3]) {
+        let file = File::options().read(true).write(true).open(self.path()).unwrap();
+        assert!(ext4::settle(&file).unwrap());
+        assert!(!ext4::settle(&file).unwrap());
+        assert_eq!(self.read().unwrap(), expected);
+        assert!(!self.debugfs(&["features"]).contains("needs_recovery"));
+        let checked = run(Command::new("/usr/sbin/e2fsck").arg("-fn").arg(self.path()));
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+        // its blocks are still there, and are no transactions any more
+        let [a, ..] = self.places[..] else { unreachable!() };
+        self.debugfs(&[&format!("zap_block -p 88 {a}"), "feature needs_recovery"]);
+        assert_eq!(self.read().unwrap()[0], *b"XXXX");
+    }
+
     fn repaired(&self) -> Vec<[u8; 4]> {
         let copy = self.dir.path().join("copy");
         fs::copy(self.path(), &copy).unwrap();
@@ -130,11 +146,21 @@ fn what_was_committed_is_seen() {
         let image = Image::new(block, features);
         image.fill(open);
         let said = image.read().unwrap_or_else(|error| panic!("{features} {open}: {error}"));
-        assert_eq!(said, [*b"AAAA", MAGIC, *b"oooo"], "{features} {open}");
+        let expected = [*b"AAAA", MAGIC, *b"oooo"];
+        assert_eq!(said, expected, "{features} {open}");
         assert_eq!(said, image.repaired(), "{features} {open}");
         let file = File::open(image.path()).unwrap();
         assert!(ext4::dump(&file).unwrap().contains("/data"));
+        drop(file);
+        image.settle(expected);
     }
+}
+
+#[test]
+fn a_journal_of_nothing_is_settled() {
+    let image = Image::new(4096, "metadata_csum,64bit");
+    image.debugfs(&["feature needs_recovery"]);
+    image.settle([*b"oooo"; 3]);
 }
 
 #[test]

@@ -110,10 +110,18 @@ impl Volumes {
         for (path, read_only) in files {
             locks.push(foreign(path, read_only)?.2);
         }
-        for (name, read_only) in volumes {
+        for (&name, &read_only) in &volumes {
             holders.entry(name.into()).or_default().push(Holder { container: container.into(), read_only });
         }
-        Ok(Held { volumes: self.clone(), container: container.into(), _locks: locks })
+        drop(holders);
+        let held = Held { volumes: self.clone(), container: container.into(), _locks: locks };
+        // nobody writes to it any more
+        for (name, _) in volumes.into_iter().filter(|&(_, read_only)| read_only) {
+            if matches!(self.store.find(name)?.kind(), Kind::Disk(_)) {
+                self.store.settle(name)?;
+            }
+        }
+        Ok(held)
     }
 }
 

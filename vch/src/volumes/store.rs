@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
+use iso_builder::ext4;
 use serde::{Deserialize, Serialize};
 
 use super::disk;
@@ -181,6 +182,21 @@ impl Store {
         let lock = opened.with_context(|| format!("cannot open {}", path.display()))?;
         take(&lock, read_only, &format!("volume {name}"))?;
         Ok(lock)
+    }
+
+    /// Has a disk that is taken to be read be one that can be: what its last machine could not unmount, no kernel that may only read it mounts.
+    pub(crate) fn settle(&self, name: &str) -> Result<(), VolumeError> {
+        // one at a time, as several may take it at once
+        let _turn = self.turn()?;
+        let disk = self.disk(name);
+        let settle = || Ok(ext4::settle(&File::options().read(true).write(true).open(&disk)?)?);
+        settle().map(drop).map_err(|error: anyhow::Error| {
+            error
+                .context(format!(
+                    "volume {name} was not unmounted, and cannot be read as it is: mount it once without :ro"
+                ))
+                .into()
+        })
     }
 
     /// The file of its disk.
