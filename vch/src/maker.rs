@@ -7,6 +7,7 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod boots;
 mod cards;
 mod console;
 mod endings;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wire::handshake::MasterKey;
 
+use self::boots::Boots;
 pub(crate) use self::endings::Grace;
 pub(crate) use self::life::Started;
 pub(crate) use self::made::Made;
@@ -54,6 +56,7 @@ pub(crate) struct Maker {
     pub(crate) images: ImageStore,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) networks: Arc<Networks>,
+    boots: Boots,
     key: MasterKey,
     boot: Boot,
     /// Where its machines' links connect.
@@ -110,7 +113,8 @@ impl Maker {
             Network::Kernel => Carriers::Kernel(Kernel::open(&sockets)?),
         };
         let networks = Networks::open(&state.join(NETWORKS), carriers, containers.clone())?;
-        Ok(Maker { hypervisor: Box::new(qemu), containers, images, volumes, networks, key, boot, links })
+        let (hypervisor, boots) = (Box::new(qemu), Boots::of_this_host());
+        Ok(Maker { hypervisor, containers, images, volumes, networks, boots, key, boot, links })
     }
 
     /// Where its machines' links connect.

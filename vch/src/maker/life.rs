@@ -121,6 +121,7 @@ impl Maker {
     /// Powers a machine on that is off, and waits until its process runs, or has run, or cannot.
     pub(super) async fn boot(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), MakeError> {
         let Some(made) = container.made() else { return Err(anyhow!("its machine is not made here").into()) };
+        let place = self.boots.place().await;
         let mut life = container.watch();
         let exits = life.borrow_and_update().exits;
         container.change_now(|now| (now.ending, now.cut, now.starting) = (None, false, true));
@@ -141,8 +142,9 @@ impl Maker {
             }
         };
         self.attend(container, powered, Some(held), turn);
-        let seen = life.wait_for(|life| life.state.is_running() || life.exits > exits || life.removed).await;
-        match seen.map(|life| life.state.clone()) {
+        let over = |life: &Life| life.state.is_running() || life.exits > exits || life.removed;
+        let seen = async { life.wait_for(over).await.map(|life| life.state.clone()) };
+        match place.keep_during(seen).await {
             Ok(State::Exited(exited)) if exited.started_ns == 0 => Err(match exited.error.is_empty() {
                 true => MakeError::Conflict(format!("container {} was ended before it ran", container.id)),
                 false => MakeError::Unstartable(exited.error),
