@@ -69,7 +69,7 @@ fn docker_py_does_what_people_do_with_it() {
     let _machine = machine.power_on();
     serve.wait_for("web1", &["running", "up"]);
     serve.wait_for_docker("web");
-    let output = Command::new(python).arg(here("client.py")).arg(serve.docker_host()).output().unwrap();
+    let output = Command::new(python).arg("-B").arg(here("client.py")).arg(serve.docker_host()).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}{stderr}{}", serve.log());
     assert_eq!(stdout, STEPS);
@@ -83,7 +83,7 @@ fn docker_py_does_it_with_machines_that_are_made_for_it() {
         Err(reason) => return crate::skip("docker_py_does_it_with_machines_that_are_made_for_it", &reason),
     };
     let serve = Serve::with_qemu(&[]);
-    let output = Command::new(python).arg(here("made.py")).arg(serve.docker_host()).output().unwrap();
+    let output = Command::new(python).arg("-B").arg(here("made.py")).arg(serve.docker_host()).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}{stderr}{}", serve.log());
     assert_eq!(stdout, MADE_STEPS);

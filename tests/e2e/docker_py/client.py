@@ -11,21 +11,9 @@ import threading
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
 
+from steps import done, fails
+
 client = docker.DockerClient(base_url=sys.argv[1], timeout=120)
-
-
-def done(step):
-    print(step, flush=True)
-
-
-def fails(error, status, text, call, *args, **options):
-    try:
-        call(*args, **options)
-    except error as raised:
-        assert raised.response.status_code == status, raised
-        assert text in raised.explanation, raised
-        return
-    raise AssertionError(f"{call} did not fail")
 
 
 def host():

@@ -16,24 +16,12 @@ from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 from docker.utils.socket import frames_iter
 
+from steps import done, fails
+
 client = docker.DockerClient(base_url=sys.argv[1], timeout=600)
 PATIENCE = 300
 # what has happened to the container that all is done to
 actions = []
-
-
-def done(step):
-    print(step, flush=True)
-
-
-def fails(error, status, text, call, *args, **options):
-    try:
-        call(*args, **options)
-    except error as raised:
-        assert raised.response.status_code == status, raised
-        assert text in raised.explanation, raised
-        return
-    raise AssertionError(f"{call} did not fail")
 
 
 def until(what, is_so):
