@@ -27,7 +27,7 @@ use anyhow::{Context, Result};
 use bollard_stubs::models::ContainerCreateBody;
 use tokio::sync::OnceCell;
 
-pub(crate) use self::addresses::{Pool, Subnet, mac_text};
+pub(crate) use self::addresses::{Pool, Subnet, mac, mac_text};
 use self::carrier::Carrier;
 pub(crate) use self::carrier::Carriers;
 pub(crate) use self::leases::{Bound, Joined, Lease};

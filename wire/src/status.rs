@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::message::MAIN;
+
 /// How a machine is: one value, told whole. Over the link it is JSON in [`crate::message::Event::Status`]; where the hypervisor has a store for it, it is
 /// the value of `guestinfo.vice..status`, written at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,11 @@ impl Status {
     /// As it is told.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("texts and numbers are JSON")
+    }
+
+    /// What is told of the spec's process.
+    pub fn main(&self) -> Option<&SessionStatus> {
+        self.sessions.values().find(|session| session.session == MAIN.0)
     }
 }
 

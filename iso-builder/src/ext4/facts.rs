@@ -40,7 +40,7 @@ const CASEFOLD: u32 = 0x2_0000;
 
 /// Bits of `s_feature_ro_compat` and `s_feature_compat` that a reader has to know.
 const SPARSE_SUPER: u32 = 0x1;
-const METADATA_CSUM: u32 = 0x400;
+pub(super) const METADATA_CSUM: u32 = 0x400;
 const SPARSE_SUPER_2: u32 = 0x200;
 
 /// A file system in numbers that fit together.

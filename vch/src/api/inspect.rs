@@ -12,11 +12,10 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 use wire::guestinfo::{capability_name, limit_name};
-use wire::message::MAIN;
 use wire::spec::{
     ALL_CAPABILITIES, DOCKERS_CAPABILITIES, DiskId, HealthCheck, Limit, Mount, Restart, SHM_SIZE, Source, Spec, Top,
 };
-use wire::status::{Health, ProcessState, SessionStatus};
+use wire::status::{Health, ProcessState, Status};
 
 use super::Api;
 use super::endpoints::{bindings, network_settings, ports};
@@ -68,7 +67,7 @@ impl Condition {
     pub(crate) fn of(container: &Container) -> Condition {
         let state = container.state();
         let machine = container.machine();
-        let main = machine.as_ref().and_then(main);
+        let main = machine.as_ref().and_then(Status::main);
         match main.filter(|_| state.is_running()) {
             Some(main) if main.state == ProcessState::Restarting => {
                 let code = main.exit.as_ref().map(|exit| exit.ending.code());
@@ -105,11 +104,6 @@ fn is_unstarted(container: &Container, state: &ContainerState) -> bool {
     failed && container.made().is_some() && !container.power().has_run
 }
 
-/// What the guest told of the spec's process.
-fn main(machine: &wire::status::Status) -> Option<&SessionStatus> {
-    machine.sessions.values().find(|session| session.session == MAIN.0)
-}
-
 /// All of it.
 pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
     let told = container.told();
@@ -133,7 +127,7 @@ pub(crate) fn details(container: &Container, execs: Vec<String>) -> Value {
         "HostsPath": "",
         "LogPath": container.log_path().display().to_string(),
         "Name": format!("/{}", container.name()),
-        "RestartCount": container.restarts().max(machine.as_ref().and_then(main).map(|main| main.restarts).unwrap_or_default()),
+        "RestartCount": container.restarts().max(machine.as_ref().and_then(Status::main).map(|main| main.restarts).unwrap_or_default()),
         "Driver": driver(told),
         "Platform": "linux",
         "MountLabel": "",
@@ -182,7 +176,7 @@ fn state(container: &Container) -> Value {
         "FinishedAt": time(last.filter(|last| !failed || last.started_ns != 0).map_or(0, |last| last.finished_ns)),
     });
     let machine = container.machine();
-    let health = machine.as_ref().and_then(main).and_then(|main| main.health.clone());
+    let health = machine.as_ref().and_then(Status::main).and_then(|main| main.health.clone());
     let has_check = told_check(container);
     let checks = container.checks();
     if let Some(health) = health.or_else(|| checks.last.clone().filter(|_| has_check)) {

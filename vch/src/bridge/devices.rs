@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::rules::Network;
-use crate::networks::Subnet;
+use crate::networks::{Subnet, mac, mac_text};
 use crate::state::id_from;
 
 /// Names of bridges and taps begin so: the kernel's names have 15 characters.
@@ -113,9 +113,8 @@ impl Owner {
         if is_new {
             batch.push_str(&format!("link add name {name} type bridge\n"));
         }
-        let [a, b, c, d] = settings.gateway.octets();
         // the same after a restart: machines keep it in mind
-        let mac = format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+        let mac = mac_text(mac(settings.gateway));
         let (alias, gateway, prefix) = (self.alias(network), settings.gateway, settings.subnet.prefix);
         batch.push_str(&format!("link set dev {name} address {mac} mtu {mtu} alias \"{alias}\"\n"));
         ip(&batch)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use wire::message::{MAIN, Reply, Request};
+use wire::message::{Reply, Request};
 
 use super::Containers;
 use super::container::{Container, Life};
@@ -108,8 +108,7 @@ async fn follow(containers: &Containers, container: &Arc<Container>, hub: &Hub) 
 /// Tells whether it is well, when that changes.
 fn tell_health(containers: &Containers, container: &Container, status: &GuestStatus) {
     let Some(machine) = status.machine.as_ref().filter(|_| container.state().is_running()) else { return };
-    let main = machine.sessions.values().find(|session| session.session == MAIN.0);
-    let Some(health) = main.and_then(|main| main.health.as_ref()) else { return };
+    let Some(health) = machine.main().and_then(|main| main.health.as_ref()) else { return };
     if let Some(news) = container.with_checks(|checks| checks.hear(health, now_ns())) {
         containers.events.container(container, format!("health_status: {}", verdict(news)), &[]);
     }

@@ -144,7 +144,7 @@ pub(super) fn routes(text: &str) -> Vec<Subnet> {
 }
 
 /// Docker's address of a card that has this address: nobody sells such cards, as the first byte says.
-pub(super) fn mac(address: Ipv4Addr) -> [u8; 6] {
+pub(crate) fn mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
 }

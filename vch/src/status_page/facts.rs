@@ -4,8 +4,7 @@ use std::fs;
 
 use serde::Serialize;
 use wire::link::Counters;
-use wire::message::MAIN;
-use wire::status::{SessionStatus, Status};
+use wire::status::Status;
 
 use super::vitals::Vital;
 use crate::api::Condition;
@@ -169,7 +168,7 @@ impl ContainerFacts {
             error: exited.map(|exited| exited.error.clone()).filter(|error| !error.is_empty()),
             health: condition.health,
             created: timestamp::format(container.created_ns()),
-            restarts: machine.as_ref().and_then(main).map(|main| main.restarts).unwrap_or_default(),
+            restarts: machine.as_ref().and_then(Status::main).map(|main| main.restarts).unwrap_or_default(),
             link: LinkFacts::of(container.guest().as_ref(), container.link_changed_ns(), now_ns),
             usage: vital.map(|vital| Usage::of(&vital, now_ns)),
             vmware_name: names.as_ref().and_then(|names| names.name.clone()),
@@ -203,11 +202,6 @@ impl LinkFacts {
             guest_version: guest.and_then(|guest| guest.ready.as_ref()).map(|ready| ready.version.clone()),
         }
     }
-}
-
-/// What a guest tells of its spec's process.
-fn main(machine: &Status) -> Option<&SessionStatus> {
-    machine.sessions.values().find(|session| session.session == MAIN.0)
 }
 
 /// What an intact line and an honest guest do not send.

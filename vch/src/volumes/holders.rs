@@ -94,7 +94,7 @@ impl Volumes {
                 Want::File { path, read_only } => *files.entry(path).or_insert(true) &= read_only,
             }
         }
-        let mut locks = Vec::new();
+        let (mut locks, mut read) = (Vec::new(), Vec::new());
         let mut holders = locked(&self.holders);
         for (&name, &read_only) in &volumes {
             // what is no disk, any number of machines share
@@ -106,20 +106,21 @@ impl Volumes {
                 return Err(Denied::By { volume: name.into(), container: other.container.clone() });
             }
             locks.push(self.store.take(name, read_only)?);
+            if read_only {
+                read.push(name);
+            }
         }
         for (path, read_only) in files {
             locks.push(foreign(path, read_only)?.2);
         }
-        for (&name, &read_only) in &volumes {
+        for (name, read_only) in volumes {
             holders.entry(name.into()).or_default().push(Holder { container: container.into(), read_only });
         }
         drop(holders);
         let held = Held { volumes: self.clone(), container: container.into(), _locks: locks };
         // nobody writes to it any more
-        for (name, _) in volumes.into_iter().filter(|&(_, read_only)| read_only) {
-            if matches!(self.store.find(name)?.kind(), Kind::Disk(_)) {
-                self.store.settle(name)?;
-            }
+        for name in read {
+            self.store.settle(name)?;
         }
         Ok(held)
     }

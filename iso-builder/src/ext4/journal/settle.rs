@@ -7,8 +7,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::super::error::Error;
-use super::super::facts::RECOVER;
-use super::super::format::{Checksum, get_u32, index, put_be32, put_u32};
+use super::super::facts::{METADATA_CSUM, RECOVER};
+use super::super::format::{Checksum, get_u32, index, put_be32, put_u32, wide};
 use super::super::superblock::{CHECKSUM, OFFSET, SIZE};
 use super::Replay;
 
@@ -54,21 +54,21 @@ pub fn settle(image: &File) -> Result<bool, Error> {
         let checksum = Checksum::START.add(&sb[..CHECKSUM]).value();
         put_u32(&mut sb, CHECKSUM, checksum);
     }
-    write(&sb, OFFSET as u64)?;
+    write(&sb, wide(OFFSET))?;
     sync()?;
     Ok(true)
 }
 
 fn superblock(image: &File) -> Result<[u8; SIZE], Error> {
     let mut sb = [0; SIZE];
-    image.read_exact_at(&mut sb, OFFSET as u64).map_err(|source| Error::Read { at: OFFSET as u64, source })?;
+    let at = wide(OFFSET);
+    image.read_exact_at(&mut sb, at).map_err(|source| Error::Read { at, source })?;
     Ok(sb)
 }
 
-/// Fields of the file system's superblock, and a feature.
+/// Fields of the file system's superblock.
 const INCOMPAT: usize = 0x60;
 const RO_COMPAT: usize = 0x64;
-const METADATA_CSUM: u32 = 0x400;
 
 /// Fields of the journal's superblock.
 const LOG_SEQUENCE: usize = 0x18;
