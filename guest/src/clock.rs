@@ -35,9 +35,14 @@ const AHEAD_NS: i64 = 5_000_000_000;
 pub fn set_wall(unix_ns: i64) -> io::Result<bool> {
     let is_off = is_off(i64::try_from(wall_nanos()).unwrap_or(i64::MAX), unix_ns);
     if is_off {
-        clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::nanoseconds(unix_ns))?;
+        set_wall_exactly(unix_ns)?;
     }
     Ok(is_off)
+}
+
+/// Sets the time of day, in nanoseconds since 1970, however little it is off.
+pub fn set_wall_exactly(unix_ns: i64) -> io::Result<()> {
+    Ok(clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::nanoseconds(unix_ns))?)
 }
 
 fn is_off(ours: i64, theirs: i64) -> bool {

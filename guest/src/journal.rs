@@ -88,6 +88,11 @@ pub fn begin(level: Level) {
     with(|journal| journal.begin(level));
 }
 
+/// From now on entries wait again, until the next [`begin`].
+pub fn pause() {
+    with(|journal| journal.level = None);
+}
+
 /// Whether an entry of that level would be kept: to spare its making.
 pub fn wants(level: Level) -> bool {
     with(|journal| journal.wants(level)).unwrap_or(true)

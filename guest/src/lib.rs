@@ -13,7 +13,7 @@
 //! devices     what a container can use      masks    what it cannot see
 //! image       files that it brings          sysctl   kernel parameters
 //! journal     PID 1's own log               syslog   output, for a server of logs
-//! kernel_log  what the kernel has said
+//! kernel_log  what the kernel has said      fork     a machine that is a copy
 //! power       the only way out              vmware   VMware's GuestRPC
 //! toolbox     what vCenter asks of a guest   sys      the unsafe fence
 //! ```
@@ -25,6 +25,7 @@ pub mod devices;
 pub mod disks;
 pub mod events;
 pub mod filter;
+pub mod fork;
 pub mod guestinfo;
 pub mod hotplug;
 pub mod image;

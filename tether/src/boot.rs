@@ -14,7 +14,7 @@ use guest::mounts::{self, MountError};
 use guest::net::networks::Networks;
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
-use guest::{devices, journal, say};
+use guest::{devices, disks, journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
 use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
@@ -23,6 +23,7 @@ use wire::status::{Failure, FailureKind, MachineState, Status};
 use crate::line::Line;
 use crate::machine::{self, Hardware};
 use crate::status::publish_in;
+use crate::template::{self, TemplateError};
 use crate::{limits, network, root};
 
 /// A machine that is ready to run its process, or knows why it cannot.
@@ -53,6 +54,8 @@ pub(crate) enum BootError {
     #[error(transparent)]
     Guestinfo(#[from] StoreError),
     #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
     Pipe(#[from] PipeError),
@@ -66,7 +69,12 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     journal::open("tether");
     say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
     let mut store = guestinfo::open()?;
-    let spec = wire::guestinfo::read(&store.read()?).inspect_err(|error| {
+    let woken = template::pass(store.as_mut())?;
+    if woken.is_some() {
+        disks::rescan();
+    }
+    let keys = store.read()?;
+    let spec = wire::guestinfo::read(&keys).inspect_err(|error| {
         let failure = Some(failure(FailureKind::Spec, error));
         let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
         publish_in(store.as_mut(), &status.to_json());
@@ -89,6 +97,9 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     };
     let (mut cgroup, mut hardware) = Default::default();
     let mut network = network::none()?;
+    if woken.is_some() {
+        network::adopt(&wire::guestinfo::cards(&keys)?)?;
+    }
     let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware, &mut network)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),

@@ -29,6 +29,7 @@ mod sessions;
 mod status;
 mod stream;
 mod syslog;
+mod template;
 mod toolbox;
 mod volumes;
 

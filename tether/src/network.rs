@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use guest::net::firewall;
 use guest::net::networks::{HostName, Networks, NetworksError};
+use guest::net::stack::Stack;
+use guest::net::{card, firewall};
 use guest::{image, mounts};
 use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
@@ -18,6 +19,14 @@ const FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];
 /// None yet. Those that come are guarded as the spec says that they are trusted.
 pub(crate) fn none() -> io::Result<Networks> {
     Networks::new(Box::new(firewall::set))
+}
+
+/// Gives a clone's cards the hardware addresses that are its own.
+pub(crate) fn adopt(addresses: &[([u8; 6], [u8; 6])]) -> io::Result<()> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    Ok(card::adopt(&mut Stack::open()?, addresses)?)
 }
 
 /// Takes the interfaces up, and writes who is who.

@@ -21,7 +21,7 @@ pub use client::{
 pub use listen::ListenArgs;
 pub use machine::{KernelLogArgs, RebootArgs, ReloadArgs, StatusArgs, TrimArgs};
 pub use ova::OvaArgs;
-pub use run::{BootKind, ContainerArgs, DiskForm, LinkKind, RunArgs};
+pub use run::{BootKind, CloneWish, ContainerArgs, DiskForm, LinkKind, RunArgs};
 pub use serve::{Hypervisor, Network, ServeArgs};
 pub use vmx::{EsxiArgs, LinkUri, VmdkForm, VmxArgs};
 

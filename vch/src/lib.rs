@@ -70,6 +70,7 @@ pub mod state;
 mod status_page;
 pub mod streams;
 mod switch;
+pub mod template;
 pub mod terminal;
 pub mod timestamp;
 pub mod verdict;

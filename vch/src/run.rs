@@ -18,6 +18,7 @@ use wire::link::Tuning;
 use wire::spec::{LinkDevice, Spec};
 
 mod assemble;
+mod cloned;
 mod elsewhere;
 
 use self::assemble::{Parts, RootDisks};
@@ -206,14 +207,16 @@ async fn attend(
         Some(vsock) => vsock.start().await?,
         None => None,
     };
-    let mut process = qemu::Process::start(qemu, machine)?;
     let (machine_is_on, off) = oneshot::channel::<()>();
-    let pipe = match &machine.vsock {
+    let (mut process, pipe) = match &machine.vsock {
         // the guest connects, once it has booted
-        Some(vsock) => pipe::awaited(guest(listener, vsock.clone(), off)),
-        None => match connected(&mut listener, &mut process, start_by).await? {
-            Some(pipe) => pipe.split(),
-            None => {
+        Some(vsock) => {
+            let process = qemu::Process::start(qemu, machine)?;
+            (process, pipe::awaited(guest(listener, vsock.clone(), off)))
+        }
+        None => match cloned::start(args.clone, qemu, machine, &mut listener, start_by).await? {
+            (process, Some(pipe)) => (process, pipe.split()),
+            (process, None) => {
                 let complaint = process.complaint().await;
                 bail!("QEMU ended at once: {}", complaint.as_deref().unwrap_or("it did not say why"));
             }

@@ -70,6 +70,12 @@ pub fn random() -> Result<[u8; 32]> {
     Ok(bytes)
 }
 
+/// Writes a file that only its owner may read: a spec holds secrets.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    opened.and_then(|mut file| file.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// The directory of one container. Dropped, it disappears if that was asked for.
 #[derive(Debug)]
 pub struct Container {

@@ -7,6 +7,7 @@
 mod about;
 pub(crate) mod amount;
 pub mod base64;
+mod clone;
 mod disks;
 #[cfg(test)]
 pub(crate) mod document;
@@ -22,6 +23,7 @@ mod signal;
 use std::collections::BTreeMap;
 
 pub use about::{ABOUT, about, write_about};
+pub use clone::{ENTROPY, GENERATION, Generation, cards, generation, generation_keys, write_cards, write_generation};
 pub use keyless::{read_with_key, without_key};
 pub use rights::{capability_name, limit_name};
 pub use signal::signal_number;

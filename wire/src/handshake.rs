@@ -16,6 +16,7 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState, StatelessTransportState};
 
 pub use self::keys::{LinkKey, MasterKey};
+pub(crate) use self::keys::{read_hex, write_hex};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 /// Bytes that sealing adds: the Poly1305 tag.

@@ -58,6 +58,14 @@ pub fn find(ids: &[DiskId], bound: Duration) -> Result<Vec<Disk>, DiskError> {
     }
 }
 
+/// Has the kernel ask the controllers for disks that have come without a word. Those that it finds appear later on, as others do.
+pub fn rescan() {
+    for controller in fs::read_dir("sys/class/scsi_host").into_iter().flatten().flatten() {
+        // channel, target, and every unit: all disks of ours are units of the first target. One that is told of nothing is missed later on
+        let _asked = fs::write(controller.path().join("scan"), "0 0 -");
+    }
+}
+
 /// Every id's disk; or, within, the first that is missing, which may still come.
 fn choose(ids: &[DiskId], disks: &[Disk], waited: Duration) -> Result<Result<Vec<Disk>, DiskError>, DiskError> {
     let mut chosen = Vec::new();

@@ -46,6 +46,10 @@ impl Store for FileStore {
         let place = self.name();
         self.replace(&keys.to_string()).map_err(|source| StoreError::Unwritable { key: key.into(), place, source })
     }
+
+    fn freeze(&mut self) -> Result<Dictionary, StoreError> {
+        Err(StoreError::NoClones("a file of keys"))
+    }
 }
 
 #[cfg(test)]

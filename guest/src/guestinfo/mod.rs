@@ -7,7 +7,7 @@ mod vmware;
 use std::fmt;
 use std::io;
 
-use wire::guestinfo::Keys;
+use wire::guestinfo::{Generation, Keys};
 use wire::vmx::{Dictionary, SyntaxError};
 
 pub use file::FileStore;
@@ -30,6 +30,9 @@ pub trait Store: fmt::Debug {
 
     /// Sets a key, at once and whole: nobody reads half of a value.
     fn set(&mut self, key: &str, value: &str) -> Result<(), StoreError>;
+
+    /// Waits until this machine goes on as a copy of itself, and gives the keys of [`wire::guestinfo::generation`] as they are then.
+    fn freeze(&mut self) -> Result<Dictionary, StoreError>;
 }
 
 /// Why there are no keys, or why one could not be set.
@@ -55,6 +58,10 @@ pub enum StoreError {
     Unset { key: String, source: RpcError },
     #[error("guestinfo {key} is not text in UTF-8")]
     NoText { key: String },
+    #[error("{0} cannot have this machine wait for being cloned")]
+    NoClones(&'static str),
+    #[error("VMware cannot have this machine wait for being cloned")]
+    Unfrozen(#[source] RpcError),
     #[error("guestinfo has more keys, or longer values, than any spec needs")]
     Endless,
 }
@@ -64,8 +71,11 @@ pub type Walk = fn(&dyn Keys);
 
 /// The store that the hypervisor has for this machine. It stays open: whatever the container mounts over its place, it is still the hypervisor's.
 pub fn open() -> Result<Box<dyn Store>, StoreError> {
-    // what is wrong with the spec is found again by whoever reads the dictionary
-    open_for(|keys| drop(wire::guestinfo::read(keys)))
+    // what is wrong with it is found again by whoever reads the dictionary
+    open_for(|keys| match wire::guestinfo::generation(keys) {
+        Ok(Some(Generation::Template { .. })) | Err(_) => {}
+        Ok(_) => drop(wire::guestinfo::read(keys)),
+    })
 }
 
 /// The same for keys that are not a containerVM's.

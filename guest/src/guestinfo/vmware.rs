@@ -77,6 +77,23 @@ impl Store for VmwareStore {
             Err(source) => Err(StoreError::Unset { key: key.into(), source }),
         }
     }
+
+    /// vSphere's Instant Clone: the request is answered in each clone, whose keys are its own (Broadcom, "Instant Clone", `instantclone.freeze`). The channel is
+    /// made anew by whoever asks next: VMX of a clone knows nothing of the one that was open.
+    fn freeze(&mut self) -> Result<Dictionary, StoreError> {
+        match self.rpci.get_mut().call(b"instantclone.freeze") {
+            // what VMX had to say it said to the template
+            Ok(_) | Err(RpcError::Closed | RpcError::Lost(_)) => {}
+            Err(source) => return Err(StoreError::Unfrozen(source)),
+        }
+        let mut keys = Dictionary::default();
+        for key in wire::guestinfo::generation_keys() {
+            if let Some(value) = self.ask(&key)? {
+                keys.set(&key, value);
+            }
+        }
+        Ok(keys)
+    }
 }
 
 /// The keys of one reading.

@@ -55,6 +55,17 @@ pub fn find(stack: &mut Stack, nic: Nic) -> Result<Option<Link>, NetlinkError> {
     Ok(links.iter().position(wanted).map(|at| links.swap_remove(at)))
 }
 
+/// Gives cards the hardware addresses that they are to have. One that is not there is no failure: it is missed by whoever looks for it.
+pub fn adopt(stack: &mut Stack, addresses: &[([u8; 6], [u8; 6])]) -> Result<(), NetlinkError> {
+    let links = stack.links()?;
+    for (from, to) in addresses {
+        if let Some(link) = links.iter().find(|link| link.mac == *from) {
+            stack.set_mac(link.index, *to)?;
+        }
+    }
+    Ok(())
+}
+
 /// The first card of the machine, by the kernel's count, for who was told of none. Waits for one to appear, until `deadline` at most.
 pub fn first(stack: &mut Stack, deadline: Duration) -> Result<Option<Link>, CardError> {
     let look = |stack: &mut Stack| -> Result<Option<Link>, NetlinkError> {

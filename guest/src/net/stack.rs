@@ -66,6 +66,13 @@ impl Stack {
         self.0.send(request)
     }
 
+    /// Gives another hardware address to an interface that is not up.
+    pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<(), NetlinkError> {
+        let mut request = Request::new(libc::RTM_NEWLINK, 0, &link_header(index, false));
+        request.put(libc::IFLA_ADDRESS, &mac);
+        self.0.send(request)
+    }
+
     /// Takes a name from an interface that is not up and happens to have it: the kernel counts cards in whatever order they come.
     pub fn free_name(&mut self, name: &str) -> Result<(), NetlinkError> {
         let holder = self.links()?.into_iter().find(|link| link.name == name && !link.is_up);

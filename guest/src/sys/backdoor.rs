@@ -63,6 +63,32 @@ impl Backdoor {
         self.access(Registers { ebx: !MAGIC, ecx: GET_VERSION | 0xffff_0000, ..Registers::default() }).ebx == MAGIC
     }
 
+    /// QEMU's likeness of it, on the processor of a machine of QEMU's. There the port is one like others: a process needs leave for it (ioperm(2)), and where the
+    /// machine has no such device, or one that knows less, nothing is harmed and nobody answers.
+    pub fn of_qemu() -> Option<Backdoor> {
+        let vendor = is_guest(&__cpuid).then(|| vendor(&__cpuid).1)?;
+        // "TCGTCGTCGTCG" and "KVMKVMKVM"
+        let is_qemu = vendor == [0x5447_4354, 0x4354_4743, 0x4743_5447] || vendor == [0x4b4d_564b, 0x564b_4d56, 0x4d];
+        if !is_qemu {
+            return None;
+        }
+        // JUSTIFICATION: no safe library has it.
+        // SAFETY: it touches no memory, and opens no ports but the four bytes that an access at `PORT` reads.
+        if unsafe { libc::ioperm(PORT.into(), 4, 1) } != 0 {
+            return None;
+        }
+        Some(Backdoor { instruction: Instruction::Port, is_encrypted: false }).filter(|backdoor| backdoor.answers())
+    }
+
+    /// The host's clock, in nanoseconds since 1970: open-vm-tools, lib/include/backdoor_def.h, `BDOOR_CMD_GETTIMEFULL`. None if the host does not tell.
+    pub fn time(self) -> Option<u64> {
+        const GET_TIME_FULL: u32 = 46;
+        let told = self.access(Registers { ebx: u32::MAX, ecx: GET_TIME_FULL, ..Registers::default() });
+        let (seconds, micros) = (u64::from(told.esi) << 32 | u64::from(told.edx), u64::from(told.ebx));
+        let is_sensible = micros < 1_000_000 && seconds > 0;
+        is_sensible.then(|| seconds.checked_mul(1_000_000_000)?.checked_add(1000 * micros)).flatten()
+    }
+
     /// Low bandwidth: registers alone.
     pub fn access(self, asked: Registers) -> Registers {
         match self.instruction {
@@ -90,9 +116,25 @@ impl Backdoor {
     }
 }
 
-fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
+const VENDOR: u32 = 0x4000_0000;
+
+/// The CPU says that it is a machine's.
+fn is_guest(cpuid: &impl Fn(u32) -> CpuidResult) -> bool {
     const HYPERVISOR: u32 = 1 << 31;
-    const VENDOR: u32 = 0x4000_0000;
+    cpuid(1).ecx & HYPERVISOR != 0
+}
+
+/// Whose machine it is, and the last leaf that says more of it.
+fn vendor(cpuid: &impl Fn(u32) -> CpuidResult) -> (u32, [u32; 3]) {
+    name(cpuid, VENDOR)
+}
+
+fn name(cpuid: &impl Fn(u32) -> CpuidResult, leaf: u32) -> (u32, [u32; 3]) {
+    let CpuidResult { eax, ebx, ecx, edx } = cpuid(leaf);
+    (eax, [ebx, ecx, edx])
+}
+
+fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
     const FEATURES: u32 = VENDOR + 0x10;
     const HAS_VMMCALL: u32 = 1;
     const HAS_VMCALL: u32 = 2;
@@ -100,14 +142,10 @@ fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
     const SEV: u32 = 2;
     const TDX: u32 = 0x21;
 
-    let name = |leaf: u32| {
-        let CpuidResult { eax, ebx, ecx, edx } = cpuid(leaf);
-        (eax, [ebx, ecx, edx])
-    };
-    if cpuid(1).ecx & HYPERVISOR == 0 {
+    if !is_guest(&cpuid) {
         return None;
     }
-    let (last, vendor) = name(VENDOR);
+    let (last, vendor) = vendor(&cpuid);
     if vendor != [0x6177_4d56, 0x4d56_6572, 0x6572_6177] {
         return None;
     }
@@ -120,7 +158,7 @@ fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
     // a machine shows these to a guest whose memory is encrypted
     let is_sev = cpuid(0x8000_0000).eax >= ENCRYPTION && cpuid(ENCRYPTION).eax & SEV != 0;
     // "Intel", "TDX " and spaces: EBX, EDX, ECX
-    let is_tdx = cpuid(0).eax >= TDX && name(TDX).1 == [0x6574_6e49, 0x2020_2020, 0x5844_546c];
+    let is_tdx = cpuid(0).eax >= TDX && name(&cpuid, TDX).1 == [0x6574_6e49, 0x2020_2020, 0x5844_546c];
     Some(Backdoor { instruction, is_encrypted: is_sev || is_tdx })
 }
 

@@ -58,6 +58,11 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = BootKind::Kernel)]
     pub boot: BootKind,
 
+    /// Have the machine go on where a template of its kind waits, in place of booting it: `auto` boots it where that cannot be done, and says why. The first one makes the
+    /// template, which is kept in memory until nobody has used it for ten minutes
+    #[arg(long, value_enum, env = "VCH_CLONE", default_value_t = CloneWish::Never)]
+    pub clone: CloneWish,
+
     /// Where kernel, initramfs and bootstrap.iso lie [default: dist/ beside the program, /usr/share/tether]
     #[arg(long, value_name = "DIR", env = "VCH_ASSETS")]
     pub assets: Option<PathBuf>,
@@ -80,6 +85,14 @@ impl RunArgs {
     pub fn link(&self) -> LinkKind {
         if self.vch.is_some() { LinkKind::Serial } else { self.link }
     }
+}
+
+/// Whether a machine is cloned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CloneWish {
+    Auto,
+    Never,
+    Always,
 }
 
 /// A container, wherever its machine runs.

@@ -141,7 +141,7 @@ impl Maker {
     pub(super) fn admit(&self, card: &Card) -> Result<()> {
         match &card.end {
             CardEnd::Switch { switch, .. } => self.hypervisor.admit(switch),
-            CardEnd::User(_) | CardEnd::Tap(_) => Ok(()),
+            CardEnd::User(_) | CardEnd::Tap(_) | CardEnd::Nowhere => Ok(()),
         }
     }
 

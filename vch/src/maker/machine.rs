@@ -3,7 +3,6 @@
 //! It decides where a container's files are. It blocks: disks are written.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
 use std::path::Path;
 
@@ -17,8 +16,8 @@ use crate::containers::Container;
 use crate::image_store::StoredImage;
 use crate::networks::Joined;
 use crate::plan::{self, Asked, Plan, TOP_SERIAL};
-use crate::vm::{Accel, Card, Disk, Format, LinkEnd, Machine, qemu};
-use crate::volumes;
+use crate::vm::{Accel, Begins, Card, Disk, Format, LinkEnd, Machine, qemu};
+use crate::{state, volumes};
 
 impl Maker {
     /// What the container's guest is told: its plan, and the text of its spec without the link's key.
@@ -94,7 +93,7 @@ impl Maker {
             disks.push(volumes::held(volume, &self.volumes.store)?);
         }
         let guestinfo = dir.join(GUESTINFO);
-        write_private(&guestinfo, planned.keys().to_string().as_bytes())?;
+        state::write_private(&guestinfo, planned.keys().to_string().as_bytes())?;
         let Planned { args, plan, .. } = planned;
         Ok(Machine {
             boot: self.boot.clone(),
@@ -113,6 +112,7 @@ impl Maker {
             disks,
             cards,
             orders: None,
+            begins: Begins::Boot,
         })
     }
 }
@@ -134,12 +134,6 @@ impl Planned {
         wire::guestinfo::write_about(&self.about, &mut keys);
         keys
     }
-}
-
-/// Writes a file that only its owner may read: a spec holds secrets.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    let opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.and_then(|mut file| file.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Copies a disk that is mostly holes, and keeps them. The two may lie on file systems of different kinds, between which the kernel copies nothing.

@@ -12,7 +12,7 @@ use crate::cli::run::disks::Backing;
 use crate::plan::{Plan, TOP_SERIAL, Volume};
 use crate::state::{About, Container};
 use crate::vm::vsock::Vsock;
-use crate::vm::{Accel, Boot, Card, CardEnd, Disk, Format, LinkEnd, Machine, overlay, ports, qemu};
+use crate::vm::{Accel, Begins, Boot, Card, CardEnd, Disk, Format, LinkEnd, Machine, overlay, ports, qemu};
 use crate::volumes::{self, Attached};
 
 /// The disks that an image's files are on.
@@ -85,6 +85,7 @@ impl Parts<'_> {
             disks,
             cards: card.into_iter().collect(),
             orders: self.orders,
+            begins: Begins::Boot,
         };
         for file in [Some(&machine.console), machine.log.as_ref()].into_iter().flatten() {
             container.create_file(file, |_| Ok(()))?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, sleep};
 use wire::spec::LinkDevice;
 
-use super::{Accel, Boot, LinkEnd, Machine, qemu};
+use super::{Accel, Begins, Boot, LinkEnd, Machine, qemu};
 
 /// What can be told at once; none if a machine has to show it first.
 pub fn known(program: &Path, cache: &Path) -> Result<Option<Accel>> {
@@ -90,6 +90,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         disks: Vec::new(),
         cards: Vec::new(),
         orders: None,
+        begins: Begins::Boot,
     };
     let mut process = qemu::Process::start(program, &machine)?;
     let give_up = Instant::now() + PROBE_TIME;

@@ -1,5 +1,5 @@
 //! What a containerVM needs of a hypervisor. [`qemu`] is the one there is; [`accel`] decides how it computes, [`overlay`] writes its disk, [`orders`] speaks to it,
-//! [`ports`] finds those of the host that lead to it, [`vsock`] finds the other end of its vsock device.
+//! [`ports`] finds those of the host that lead to it, [`vsock`] finds the other end of its vsock device, [`fork`] has one go on where another was saved.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,7 @@ use wire::spec::LinkDevice;
 pub use crate::assets::Boot;
 
 pub mod accel;
+pub mod fork;
 pub mod orders;
 pub mod overlay;
 pub mod ports;
@@ -52,6 +53,26 @@ pub struct Machine {
     pub cards: Vec<Card>,
     /// The unix socket at which QEMU takes orders, and tells why it ends: QMP.
     pub orders: Option<PathBuf>,
+    pub begins: Begins,
+}
+
+impl Machine {
+    /// Memory, processors and cards may come while it runs: a host's own does.
+    pub(crate) fn grows(&self) -> bool {
+        matches!(self.link_end, LinkEnd::Host(_) | LinkEnd::Nobody { grows: true })
+    }
+}
+
+/// How a machine begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Begins {
+    /// Its kernel boots.
+    #[default]
+    Boot,
+    /// Its kernel boots, and its guest waits for being cloned. Its memory is the file that is QEMU's standard output.
+    Template,
+    /// Where a template was saved: with the state on QEMU's standard input, and a private map of the memory on its standard output.
+    Clone,
 }
 
 /// What the link's device is connected to.
@@ -61,6 +82,8 @@ pub enum LinkEnd {
     Own(PathBuf),
     /// A host's own socket, which waits there also after the host has been started again. The machine ends when it would boot again: its host decides on that.
     Host(PathBuf),
+    /// Nobody: a template's. What is made of it may have a host's own socket.
+    Nobody { grows: bool },
     /// A VCH elsewhere, at a unix socket or by TCP, which may come and go while the machine runs.
     Elsewhere(Address),
 }
@@ -101,4 +124,6 @@ pub enum CardEnd {
     Switch { switch: PathBuf, machine: PathBuf },
     /// A device of the host's kernel.
     Tap(String),
+    /// No other card: a template's.
+    Nowhere,
 }

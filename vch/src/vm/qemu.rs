@@ -3,6 +3,7 @@
 //! Which machine type and flags, and what each is worth, was measured; the figures are in the comments. The guest's needs are in `kernel-config/`.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -14,7 +15,7 @@ use tokio::task::JoinHandle;
 use wire::spec::{LOG_PORT, LinkDevice, VIRTIO_PORT};
 
 use super::ports::{self, Forward};
-use super::{Accel, Boot, Card, CardEnd, Disk, Format, LinkEnd, Machine, Vsock};
+use super::{Accel, Begins, Boot, Card, CardEnd, Disk, Format, LinkEnd, Machine, Vsock};
 use crate::pipe::Address;
 
 /// The program, as the user names it or as it is found in `PATH`.
@@ -35,7 +36,7 @@ pub fn quick_firmware() -> Option<PathBuf> {
 pub fn arguments(machine: &Machine) -> Vec<OsString> {
     let mut line = Line(Vec::new());
     line.words("-nodefaults -no-user-config -display none -vga none -nic none -monitor none");
-    if let LinkEnd::Own(_) | LinkEnd::Host(_) = machine.link_end {
+    if let LinkEnd::Own(_) | LinkEnd::Host(_) | LinkEnd::Nobody { .. } = machine.link_end {
         line.words("-no-reboot");
     }
     if let Some(orders) = &machine.orders {
@@ -47,17 +48,26 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         Accel::Tcg => EMULATED,
         Accel::Kvm => "-accel kvm -cpu host",
     });
-    let grows = matches!(machine.link_end, LinkEnd::Host(_));
+    let grows = machine.grows();
     line.words(&size(machine, grows));
+    let forks = machine.begins != Begins::Boot;
+    if forks {
+        line.words(&memory(machine));
+    }
     match &machine.boot {
         Boot::Kernel { kernel, initramfs } => {
             line.words(DIRECT_MACHINE);
-            if let Some(firmware) = &machine.firmware {
+            // the quick firmware stops where it is to tell the device of generations where its memory is
+            if let Some(firmware) = machine.firmware.as_ref().filter(|_| !forks) {
                 line.pair("-bios", firmware);
             }
-            line.pair("-kernel", kernel);
-            line.pair("-initrd", initramfs);
-            line.pair("-append", COMMAND_LINE);
+            if machine.begins == Begins::Clone {
+                line.words(IN_PLACE_OF_A_KERNEL);
+            } else {
+                line.pair("-kernel", kernel);
+                line.pair("-initrd", initramfs);
+                line.pair("-append", COMMAND_LINE);
+            }
         }
         Boot::Iso(iso) => {
             line.words("-machine q35 -boot d");
@@ -65,7 +75,7 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         }
     }
     line.option("-fw_cfg", "name=opt/guestinfo,file=", &machine.guestinfo);
-    if machine.link == LinkDevice::Virtio || machine.log.is_some() {
+    if machine.link == LinkDevice::Virtio || machine.log.is_some() || forks {
         // its port 0 is for consoles
         line.words("-device virtio-serial-pci,max_ports=3");
     }
@@ -81,7 +91,9 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
         // the device below
         LinkDevice::Vsock => {}
     }
-    if let Some(log) = &machine.log {
+    // a template does not know who is to have a log
+    let no_log = forks.then_some(Path::new("/dev/null"));
+    if let Some(log) = machine.log.as_deref().or(no_log) {
         line.option("-chardev", "file,id=log,path=", log);
         line.words(&format!("-device virtserialport,chardev=log,name={LOG_PORT}"));
     }
@@ -96,14 +108,16 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     }
     line.option("-chardev", "file,id=console,path=", &machine.console);
     line.words("-device isa-serial,index=1,chardev=console");
-    if let Some(disk) = &machine.root {
+    // a template has no disks, and its kernel has places only for those of a controller
+    let (alone, first) = if forks { (None, machine.root.as_ref()) } else { (machine.root.as_ref(), None) };
+    if let Some(disk) = alone {
         line.drive("root", disk);
         line.words(&format!("-device virtio-blk-pci,drive=root{}", serial(disk)));
     }
-    if grows || !machine.disks.is_empty() {
+    if grows || forks || !machine.disks.is_empty() {
         line.words("-device virtio-scsi-pci,id=scsi");
     }
-    for (number, disk) in machine.disks.iter().enumerate() {
+    for (number, disk) in first.into_iter().chain(&machine.disks).enumerate() {
         // units of one target: the guest asks once for all of them
         let name = format!("disk{number}");
         line.drive(&name, disk);
@@ -116,8 +130,12 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     for (number, card) in machine.cards.iter().enumerate() {
         line.card(card, Some(port_name(number)).filter(|_| grows));
     }
-    // what the guest does not use goes back to the host
-    line.words("-device virtio-balloon-pci,free-page-reporting=on");
+    line.words(match machine.begins {
+        // what the guest does not use goes back to the host
+        Begins::Boot => "-device virtio-balloon-pci,free-page-reporting=on",
+        // QEMU would take it out of the template's file, where it is not to be written
+        Begins::Template | Begins::Clone => "-device virtio-balloon-pci -device vmgenid,guid=auto",
+    });
     line.words("-object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng");
     line.0
 }
@@ -138,6 +156,18 @@ fn size(machine: &Machine, grows: bool) -> String {
     size
 }
 
+/// Where the memory of a machine is that forks.
+fn memory(machine: &Machine) -> String {
+    let (share, begins) = match machine.begins {
+        Begins::Clone => ("off", " -incoming defer"),
+        Begins::Boot | Begins::Template => ("on", ""),
+    };
+    let size = machine.memory_mib;
+    format!(
+        "-object memory-backend-file,id=mem,share={share},size={size}M,mem-path=/proc/self/fd/1 -machine memory-backend=mem{begins}"
+    )
+}
+
 /// What a card, and its other end, is called. The name is the same when it is plugged in later.
 pub(crate) fn card_name(mac: [u8; 6]) -> String {
     format!("card-{}", mac.map(|byte| format!("{byte:02x}")).concat())
@@ -152,6 +182,23 @@ fn serial(disk: &Disk) -> String {
     disk.serial.as_ref().map(|serial| format!(",serial={serial}")).unwrap_or_default()
 }
 
+/// The files of a machine that forks: see [`Begins`].
+#[derive(Debug, Default)]
+pub struct Files {
+    pub state: Option<File>,
+    pub memory: Option<File>,
+}
+
+impl Files {
+    pub(crate) fn stdin(&mut self) -> Stdio {
+        self.state.take().map_or_else(Stdio::null, Stdio::from)
+    }
+
+    pub(crate) fn stdout(&mut self) -> Stdio {
+        self.memory.take().map_or_else(Stdio::null, Stdio::from)
+    }
+}
+
 /// A running QEMU. It ends with vch, even when vch is killed.
 #[derive(Debug)]
 pub struct Process {
@@ -161,8 +208,13 @@ pub struct Process {
 
 impl Process {
     pub fn start(program: &Path, machine: &Machine) -> Result<Process> {
+        Process::start_with(program, machine, Files::default())
+    }
+
+    /// Starts a machine that forks.
+    pub fn start_with(program: &Path, machine: &Machine, mut files: Files) -> Result<Process> {
         let mut command = tethered(program);
-        command.args(arguments(machine)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(arguments(machine)).stdin(files.stdin()).stdout(files.stdout()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let Some(stderr) = child.stderr.take() else { bail!("{} has no stderr", program.display()) };
         let complaint = tokio::spawn(last_line(stderr));
@@ -236,6 +288,8 @@ impl Line {
             LinkEnd::Host(path) | LinkEnd::Elsewhere(Address::Unix(path)) => {
                 self.option("-chardev", "socket,id=link,reconnect=1,path=", path);
             }
+            // it takes what is written, so that a guest finds its port connected: in a clone it is
+            LinkEnd::Nobody { .. } => self.words("-chardev file,id=link,path=/dev/null"),
             // QEMU connects to nothing else; the options take no such address
             LinkEnd::Elsewhere(Address::Serial { .. } | Address::Vsock { .. } | Address::Vspc(_)) => {
                 self.words("-chardev null,id=link");
@@ -266,6 +320,8 @@ impl Line {
             CardEnd::Tap(device) => {
                 self.words(&format!("-netdev tap,id={name},ifname={device},script=no,downscript=no"))
             }
+            // it has no state, which another kind of network would not know
+            CardEnd::Nowhere => self.words(&format!("-netdev hubport,id={name},hubid={}", card.mac[5])),
         }
         let mac = card.mac.map(|byte| format!("{byte:02x}")).join(":");
         let bus = port.map(|port| format!(",bus={port}")).unwrap_or_default();
@@ -318,6 +374,9 @@ const QBOOT: [&str; 2] = ["/usr/share/qemu/qboot.rom", "/usr/share/qemu-kvm/qboo
 /// Start to first byte of output on a busy host, the least of nine: `pc` 1.19 s (its kernel waits for IDE ports that nobody uses), q35 without what we
 /// do not use 0.82 s, with qboot 0.7 s. `i8042=off` would take another 0.06 s, and QEMU before 7.0 does not know it.
 const DIRECT_MACHINE: &str = "-machine q35,sata=off,smbus=off,hpet=off";
+/// QEMU puts this into a machine that boots a kernel. A clone's kernel is in its memory already, and need not be read: but what a guest finds by number, the files of
+/// fw_cfg, must be as many as they were.
+const IN_PLACE_OF_A_KERNEL: &str = "-option-rom linuxboot_dma.bin";
 /// Without `erms` and `fsrm` the kernel, and C libraries, copy eight bytes at a time: TCG takes as long for one that `rep movsb` moves. A pipe is 2.6 times as
 /// fast then, a file that is in memory 5 times.
 const EMULATED: &str = "-accel tcg -cpu max,-erms,-fsrm";

@@ -4,7 +4,7 @@
 
 #[cfg(test)]
 mod tests;
-mod text;
+pub(super) mod text;
 pub(crate) mod vic;
 
 use core::net::{IpAddr, Ipv4Addr};

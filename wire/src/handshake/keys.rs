@@ -31,7 +31,7 @@ impl LinkKey {
 
     /// Whether a text is this key in hexadecimal digits. How long it takes tells nothing about the key: every byte is looked at, wherever they differ.
     pub fn is_hex(&self, text: &str) -> bool {
-        let Some(other) = read_hex(text) else { return false };
+        let Some(other) = read_hex::<32>(text) else { return false };
         let differing = self.0.iter().zip(other).fold(0, |bits, (own, theirs)| bits | own ^ theirs);
         std::hint::black_box(differing) == 0
     }
@@ -85,17 +85,18 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-fn read_hex(text: &str) -> Option<[u8; 32]> {
+/// Two digits a byte, and no other character.
+pub(crate) fn read_hex<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {
     let digits: Vec<u8> =
         text.chars().map(|char| char.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    match text.len() {
-        64 => bytes.try_into().ok(),
-        _ => None,
+    match digits.len() == 2 * LENGTH {
+        true => bytes.try_into().ok(),
+        false => None,
     }
 }
 
-fn write_hex(bytes: &[u8]) -> String {
+pub(crate) fn write_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -177,6 +177,7 @@ fn network(end: &CardEnd, name: &str) -> Value {
         }),
         // QEMU was handed the open one
         CardEnd::Tap(_) => json!({ "type": "tap", "id": name, "fd": name }),
+        CardEnd::Nowhere => json!({ "type": "hubport", "id": name, "hubid": 0 }),
     }
 }
 

@@ -3,7 +3,7 @@
 use wire::spec::Protocol;
 
 use super::*;
-use crate::vm::{Card, Vsock};
+use crate::vm::{Begins, Card, Vsock};
 
 pub(crate) fn machine() -> Machine {
     Machine {
@@ -22,6 +22,7 @@ pub(crate) fn machine() -> Machine {
         disks: Vec::new(),
         cards: Vec::new(),
         orders: None,
+        begins: Begins::Boot,
     }
 }
 

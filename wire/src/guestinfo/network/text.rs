@@ -22,7 +22,7 @@ pub(super) fn trust_name(trust: Trust) -> &'static str {
 }
 
 /// Six bytes of a single card's: the lowest bit of the first is a group's.
-pub(super) fn hardware(text: &str) -> Option<[u8; 6]> {
+pub(in crate::guestinfo) fn hardware(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut digits = text.split([':', '-']);
     for byte in &mut mac {
@@ -32,7 +32,7 @@ pub(super) fn hardware(text: &str) -> Option<[u8; 6]> {
     (digits.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
 }
 
-pub(super) fn hardware_text(mac: [u8; 6]) -> String {
+pub(in crate::guestinfo) fn hardware_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

@@ -1,0 +1,83 @@
+//! How a machine begins: as a clone where that is wished for and can be had, else by booting.
+//!
+//! Whatever is wrong with a template, or with what was made of it, is told in a sentence, and the machine boots; only who wants nothing but a clone gets an error. Once a
+//! clone runs it is a machine like any other: what its guest says then is not the template's fault.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::time::Instant;
+
+use super::connected;
+use crate::cli::CloneWish;
+use crate::pipe::{Listener, Pipe};
+use crate::template;
+use crate::vm::qemu::Process;
+use crate::vm::{Machine, fork};
+
+/// Starts a machine whose guest speaks at once: its process, and QEMU's end of the link; no pipe if the machine has ended instead.
+pub(super) async fn start(
+    wish: CloneWish,
+    qemu: &Path,
+    machine: &Machine,
+    listener: &mut Listener,
+    start_by: Instant,
+) -> Result<(Process, Option<Pipe>)> {
+    match wish {
+        CloneWish::Never => {}
+        CloneWish::Auto | CloneWish::Always => match clone(qemu, machine, listener, start_by).await {
+            Ok((process, pipe)) => return Ok((process, Some(pipe))),
+            Err(error) if wish == CloneWish::Always => return Err(error.context("--clone always")),
+            Err(error) => eprintln!("vch: the machine boots, as it cannot be cloned: {error:#}"),
+        },
+    }
+    let mut process = Process::start(qemu, machine)?;
+    let pipe = connected(listener, &mut process, start_by).await?;
+    Ok((process, pipe))
+}
+
+async fn clone(qemu: &Path, machine: &Machine, listener: &mut Listener, start_by: Instant) -> Result<(Process, Pipe)> {
+    let template = template::have(qemu, machine).await?;
+    // beside the spec, as secret, and gone when it is read
+    let (keys, socket) = (machine.guestinfo.with_extension("clone"), machine.console.with_file_name("orders"));
+    let told = fork::clone_of(machine, &keys).map(|clone| Machine { orders: Some(socket.clone()), ..clone });
+    let begun = match told {
+        Ok(clone) => go_on(qemu, &clone, &template, &socket, listener, start_by).await,
+        Err(error) => Err(error),
+    };
+    for file in [keys, socket] {
+        // the container's directory is its own: what is left there harms nobody
+        let _gone = fs::remove_file(file);
+    }
+    begun
+}
+
+async fn go_on(
+    qemu: &Path,
+    clone: &Machine,
+    template: &template::kept::Template,
+    socket: &Path,
+    listener: &mut Listener,
+    start_by: Instant,
+) -> Result<(Process, Pipe)> {
+    let mut process = Process::start_with(qemu, clone, template.files()?)?;
+    let begun = match connected(listener, &mut process, start_by).await? {
+        Some(pipe) => tokio::select! {
+            runs = fork::resume(socket) => runs.map(|()| pipe),
+            _ = process.wait() => Err(anyhow!("QEMU ended")),
+        },
+        None => Err(anyhow!("QEMU ended at once")),
+    };
+    match begun {
+        Ok(pipe) => Ok((process, pipe)),
+        Err(error) => {
+            process.kill().await;
+            match process.complaint().await {
+                Some(said) => Err(error.context(said)),
+                None => Err(error),
+            }
+        }
+    }
+    .context("QEMU does not go on with the template")
+}

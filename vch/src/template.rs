@@ -1,0 +1,85 @@
+//! Templates: which one a machine needs, and where it comes from. A template is a machine that has booted to where all machines of its kind are alike, saved; a clone goes on there.
+//!
+//! How a template is saved, and a clone made: [`crate::vm::fork`]. What it is while it is kept, and what makes it unfit: [`kept`]. Who keeps it: [`keeper`].
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
+
+use crate::state;
+use crate::vm::fork::{self, Unclonable};
+use crate::vm::qemu::{self, Files};
+use crate::vm::{Boot, Machine};
+
+pub mod keeper;
+pub mod kept;
+
+use self::kept::Template;
+
+/// A template that fits the machine: the one that is kept, else a new one, which is kept from then on.
+pub async fn have(program: &Path, machine: &Machine) -> Result<Template> {
+    let kind = kind(program, machine)?;
+    let dir = keeper::dir()?;
+    if let Some(template) = take(&dir, &kind).await? {
+        return Ok(template);
+    }
+    // of several that want one, the first makes it
+    let lock = {
+        let (dir, kind) = (dir.clone(), kind.clone());
+        tokio::task::spawn_blocking(move || keeper::lock(&dir, &kind)).await.context("cannot wait for a template")??
+    };
+    if let Some(template) = take(&dir, &kind).await? {
+        return Ok(template);
+    }
+    let template = make(program, machine, &kind).await?;
+    let template = {
+        let (dir, template) = (dir.clone(), template);
+        let start = move || keeper::start(&template, &dir).map(|()| template);
+        tokio::task::spawn_blocking(start).await.context("cannot keep the template")??
+    };
+    drop(lock);
+    Ok(template)
+}
+
+async fn take(dir: &Path, kind: &str) -> Result<Option<Template>> {
+    let (dir, name) = (dir.to_owned(), kind.to_owned());
+    let taken =
+        tokio::task::spawn_blocking(move || keeper::take(&dir, &name)).await.context("cannot ask for a template")??;
+    if let Some(template) = &taken {
+        template.check(kind)?;
+    }
+    Ok(taken)
+}
+
+async fn make(program: &Path, machine: &Machine, kind: &str) -> Result<Template> {
+    let dir = state::socket_dir()?;
+    let machine = fork::template_of(machine, dir.path())?;
+    let memory = Template::new_memory(machine.memory_mib << 20)?;
+    let state = Template::new_state()?;
+    let files = Files { memory: Some(memory.try_clone()?), state: Some(state.try_clone()?) };
+    let saved = fork::save(program, &machine, &files).await?;
+    drop(files);
+    Template::seal(memory, state, kind, &saved.number)
+}
+
+/// What has to be the same: QEMU, what it boots, and the machine. A name of 64 hexadecimal digits.
+pub fn kind(program: &Path, machine: &Machine) -> Result<String> {
+    let template = fork::template_of(machine, Path::new(""))?;
+    let Boot::Kernel { kernel, initramfs } = &template.boot else { return Err(Unclonable::Iso.into()) };
+    let mut digest = Sha256::new();
+    for file in [program, kernel, initramfs] {
+        let meta = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let what =
+            (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+        digest.update(format!("{what:?}\n"));
+    }
+    for word in qemu::arguments(&template) {
+        digest.update(word.as_bytes());
+        digest.update([0]);
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,191 @@
+//! A machine that goes on where another one was saved: what the other must be like, how it is saved, and what the new one is told.
+//!
+//! The template is the machine less all that is a container's own: disks, cables, logs, the host's end of the link. So what a clone's kernel knows of its devices
+//! fits, and what differs is found by the guest after it has woken. Templates are kept, checked and dropped by [`crate::template`].
+//! Source: QEMU, docs/devel/migration.rst, `x-ignore-shared`.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+use wire::guestinfo::Generation;
+use wire::spec::LinkDevice;
+
+use super::orders::Orders;
+use super::qemu::{Files, Process};
+use super::{Begins, Boot, Card, CardEnd, LinkEnd, Machine};
+use crate::console;
+use crate::state;
+
+/// Why a machine has no template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unclonable {
+    #[error("a machine that boots from an ISO is not cloned: use --boot kernel")]
+    Iso,
+    #[error(
+        "a machine whose link is a vsock is not cloned, as its address is in its memory: use --link virtio or --link serial"
+    )]
+    Vsock,
+    #[error("its spec is larger than the {} KiB that a template keeps free for one", SPEC_SIZE >> 10)]
+    Spec,
+}
+
+/// The machine that `machine` can be a clone of, with its files in `dir`.
+pub fn template_of(machine: &Machine, dir: &Path) -> Result<Machine, Unclonable> {
+    if let Boot::Iso(_) = machine.boot {
+        return Err(Unclonable::Iso);
+    }
+    if machine.link == LinkDevice::Vsock || machine.vsock.is_some() {
+        return Err(Unclonable::Vsock);
+    }
+    let card = |number: usize| Card { mac: template_mac(number), end: CardEnd::Nowhere };
+    Ok(Machine {
+        link_end: LinkEnd::Nobody { grows: machine.grows() },
+        console: dir.join("console.log"),
+        log: None,
+        guestinfo: dir.join("guestinfo"),
+        root: None,
+        disks: Vec::new(),
+        cards: (0..machine.cards.len()).map(card).collect(),
+        orders: Some(dir.join("orders")),
+        begins: Begins::Template,
+        ..machine.clone()
+    })
+}
+
+/// What a card is called by until its machine is a clone: locally administered, and nobody's.
+fn template_mac(number: usize) -> [u8; 6] {
+    let number = u8::try_from(number + 1).unwrap_or(u8::MAX);
+    [0x02, b't', b'm', b'p', b'l', number]
+}
+
+/// A template's machine, booted and saved.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its generation.
+    pub number: [u8; 16],
+}
+
+/// Boots a template, and saves its device state into a file; its memory stays in the other. Both files are empty before, and nobody else writes them.
+pub async fn save(program: &Path, machine: &Machine, files: &Files) -> Result<Saved> {
+    let (Some(memory), Some(state)) = (&files.memory, &files.state) else { bail!("a template needs two files") };
+    let number = number()?;
+    let keys = wire::guestinfo::write_generation(&Generation::Template { number });
+    write_keys(&machine.guestinfo, &keys.to_string())?;
+    fs::write(&machine.console, "").with_context(|| format!("cannot write {}", machine.console.display()))?;
+    let started = Files { memory: Some(memory.try_clone()?), state: None };
+    let mut process = Process::start_with(program, machine, started)?;
+    let saved = tokio::select! {
+        saved = timeout(BOOT_TIME, save_running(machine, state.try_clone()?.into())) => match saved {
+            Ok(saved) => saved,
+            Err(_) => Err(anyhow::anyhow!("it was not ready within {} s", BOOT_TIME.as_secs())),
+        },
+        _ = process.wait() => Err(anyhow::anyhow!("it ended before it was ready")),
+    };
+    process.kill().await;
+    match (saved, process.complaint().await) {
+        (Ok(()), _) => Ok(Saved { number }),
+        (Err(error), said) => {
+            let said = said.or_else(|| console::telling_line(&machine.console));
+            Err(error
+                .context(said.unwrap_or_else(|| "its guest said nothing".into()))
+                .context("the template did not boot"))
+        }
+    }
+}
+
+async fn save_running(machine: &Machine, state: std::os::fd::OwnedFd) -> Result<()> {
+    let Some(socket) = &machine.orders else { bail!("it takes no orders") };
+    let orders = Orders::connect(socket).await?;
+    // what is saved is a guest that does nothing but look whether it is a clone
+    while !fs::read(&machine.console).is_ok_and(|text| text.windows(READY.len()).any(|window| window == READY)) {
+        sleep(LOOK).await;
+    }
+    leave_memory(&orders).await?;
+    orders.execute_with("getfd", json!({ "fdname": "state" }), Some(state)).await?;
+    orders.execute("migrate", json!({ "uri": "fd:state" })).await?;
+    loop {
+        let told = orders.execute("query-migrate", json!({})).await?;
+        match told["status"].as_str() {
+            Some("completed") => return Ok(()),
+            Some("failed" | "cancelled") => {
+                bail!("QEMU cannot save it: {}", told["error-desc"].as_str().unwrap_or("it does not say why"))
+            }
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+/// Memory is in a file of its own, and not a part of the state.
+async fn leave_memory(orders: &Orders) -> Result<()> {
+    let capabilities = json!([{ "capability": "x-ignore-shared", "state": true }]);
+    orders.execute("migrate-set-capabilities", json!({ "capabilities": capabilities })).await.map(drop)
+}
+
+/// The machine as a clone: its guest's keys are in `keys`, which is written here, and holds secrets.
+pub fn clone_of(machine: &Machine, keys: &Path) -> Result<Machine> {
+    let mut text = told(machine)?;
+    text += &fs::read_to_string(&machine.guestinfo)
+        .with_context(|| format!("cannot read {}", machine.guestinfo.display()))?;
+    write_keys(keys, &text)?;
+    Ok(Machine { begins: Begins::Clone, guestinfo: keys.to_owned(), ..machine.clone() })
+}
+
+/// The keys that come first.
+fn told(machine: &Machine) -> Result<String> {
+    let (first, second) = (state::random()?, state::random()?);
+    let mut entropy = Box::new([0; 64]);
+    entropy[..32].copy_from_slice(&first);
+    entropy[32..].copy_from_slice(&second);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let generation = Generation::Clone { number: number()?, entropy, unix_ns: i64::try_from(now.as_nanos()).ok() };
+    let mut text = wire::guestinfo::write_generation(&generation).to_string();
+    let cards: Vec<_> =
+        machine.cards.iter().enumerate().map(|(number, card)| (template_mac(number), card.mac)).collect();
+    let mut keys = wire::vmx::Dictionary::default();
+    wire::guestinfo::write_cards(&cards, &mut keys);
+    text += &keys.to_string();
+    Ok(text)
+}
+
+fn number() -> Result<[u8; 16]> {
+    let mut number = [0; 16];
+    number.copy_from_slice(&state::random()?[..16]);
+    Ok(number)
+}
+
+/// Writes keys into a file of the one size that a guest's kernel has seen: what it does not hold is zeros.
+fn write_keys(path: &Path, text: &str) -> Result<()> {
+    let mut bytes = text.as_bytes().to_vec();
+    if bytes.len() >= SPEC_SIZE {
+        return Err(Unclonable::Spec.into());
+    }
+    bytes.resize(SPEC_SIZE, 0);
+    state::write_private(path, &bytes)
+}
+
+/// Has a clone read the state on its standard input, and waits until it runs; an error says why it does not.
+pub async fn resume(socket: &Path) -> Result<()> {
+    let orders = Orders::connect(socket).await?;
+    leave_memory(&orders).await?;
+    orders.execute("migrate-incoming", json!({ "uri": "fd:0" })).await?;
+    loop {
+        let told = orders.execute("query-status", json!({})).await?;
+        match told["status"].as_str() {
+            Some("running") => return Ok(()),
+            Some("inmigrate" | "paused" | "prelaunch") => sleep(LOOK).await,
+            other => bail!("QEMU does not go on with it: it is {}", other.unwrap_or("in no state")),
+        }
+    }
+}
+
+/// What a template says when it is ready.
+const READY: &[u8] = b"Waiting for a spec";
+/// Bytes of guestinfo that a template has.
+pub const SPEC_SIZE: usize = 64 << 10;
+/// A busy host takes long to boot a machine.
+const BOOT_TIME: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(2);
