@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod certs;
 mod client;
+mod keep_template;
 mod listen;
 mod machine;
 mod ova;
@@ -18,6 +19,7 @@ pub use client::{
     AttachArgs, Control, CpArgs, ExecArgs, KillArgs, LogsArgs, PsArgs, StartArgs, StatsArgs, StopArgs, TopArgs,
     WaitArgs,
 };
+pub use keep_template::KeepTemplateArgs;
 pub use listen::ListenArgs;
 pub use machine::{KernelLogArgs, RebootArgs, ReloadArgs, StatusArgs, TrimArgs};
 pub use ova::OvaArgs;
@@ -61,4 +63,6 @@ pub enum Command {
     Vmx(Box<VmxArgs>),
     Ova(OvaArgs),
     Certs(CertsArgs),
+    #[command(hide = true)]
+    KeepTemplate(KeepTemplateArgs),
 }

@@ -23,6 +23,8 @@
 //! networks  which networks there are, and who is on them      switch    what carries their frames, and out of them
 //! bridge    the same with root, by the host's kernel
 //!
+//! template  what machines are forked from, and who keeps it
+//!
 //! vmx       `vch vmx`: a containerVM for ESXi      ova         `vch ova`: the appliance for ESXi
 //! master_key  what the keys of links follow from      ids       ids and names of containers, volumes and networks
 //! whole     files that are there whole or not at all

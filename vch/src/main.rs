@@ -10,6 +10,7 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use vch::cli::run::refused;
 use vch::cli::{Cli, Command};
+use vch::template::keeper;
 use vch::{certs, client, logs, ova, run, serve, vmx};
 
 /// What docker says when it, and not the container, failed.
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Vmx(args) => vmx::run(args),
         Command::Ova(args) => ova::run(args),
         Command::Certs(args) => certs::run(args),
+        Command::KeepTemplate(args) => keeper::run(args),
         command => client::run(command),
     };
     match result {

@@ -232,9 +232,9 @@ pub(crate) fn lasting_socket_dir(state: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Where directories of sockets are made. A socket's path has at most 107 bytes; such a directory has at most 17 of them, its sockets less than 30.
+/// Where directories of sockets are made. A socket's path has at most 107 bytes; such a directory has at most 17 of them, its sockets less than 33.
 fn short_dir() -> PathBuf {
-    let short = |path: &PathBuf| path.is_dir() && path.as_os_str().len() < 60;
+    let short = |path: &PathBuf| path.is_dir() && path.as_os_str().len() < 59;
     std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(short).unwrap_or("/tmp".into())
 }
 

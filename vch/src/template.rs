@@ -1,6 +1,6 @@
 //! Templates: which one a machine needs, and where it comes from. A template is a machine that has booted to where all machines of its kind are alike, saved; a clone goes on there.
 //!
-//! How a template is saved, and a clone made: [`crate::vm::fork`]. What it is while it is kept, and what makes it unfit: [`kept`]. Who keeps it: [`keeper`].
+//! How a template is saved, and a clone made: [`crate::vm::fork`]. What it is while it is kept, and what makes it unfit: [`kept`]. Who keeps it, and until when: [`keeper`], `pressure`.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,6 +17,7 @@ use crate::vm::{Boot, Machine};
 
 pub mod keeper;
 pub mod kept;
+mod pressure;
 
 use self::kept::Template;
 
@@ -24,35 +25,17 @@ use self::kept::Template;
 pub async fn have(program: &Path, machine: &Machine) -> Result<Template> {
     let kind = kind(program, machine)?;
     let dir = keeper::dir()?;
-    if let Some(template) = take(&dir, &kind).await? {
+    if let Some(template) = keeper::take(&dir, &kind).await? {
         return Ok(template);
     }
     // of several that want one, the first makes it
-    let lock = {
-        let (dir, kind) = (dir.clone(), kind.clone());
-        tokio::task::spawn_blocking(move || keeper::lock(&dir, &kind)).await.context("cannot wait for a template")??
-    };
-    if let Some(template) = take(&dir, &kind).await? {
+    let _lock = keeper::lock(&dir, &kind).await?;
+    if let Some(template) = keeper::take(&dir, &kind).await? {
         return Ok(template);
     }
     let template = make(program, machine, &kind).await?;
-    let template = {
-        let (dir, template) = (dir.clone(), template);
-        let start = move || keeper::start(&template, &dir).map(|()| template);
-        tokio::task::spawn_blocking(start).await.context("cannot keep the template")??
-    };
-    drop(lock);
+    keeper::start(&template, &dir).await?;
     Ok(template)
-}
-
-async fn take(dir: &Path, kind: &str) -> Result<Option<Template>> {
-    let (dir, name) = (dir.to_owned(), kind.to_owned());
-    let taken =
-        tokio::task::spawn_blocking(move || keeper::take(&dir, &name)).await.context("cannot ask for a template")??;
-    if let Some(template) = &taken {
-        template.check(kind)?;
-    }
-    Ok(taken)
 }
 
 async fn make(program: &Path, machine: &Machine, kind: &str) -> Result<Template> {
@@ -61,9 +44,10 @@ async fn make(program: &Path, machine: &Machine, kind: &str) -> Result<Template>
     let memory = Template::new_memory(machine.memory_mib << 20)?;
     let state = Template::new_state()?;
     let files = Files { memory: Some(memory.try_clone()?), state: Some(state.try_clone()?) };
-    let saved = fork::save(program, &machine, &files).await?;
+    fork::save(program, &machine, &files).await?;
+    // it is sealed when nobody has it but us
     drop(files);
-    Template::seal(memory, state, kind, &saved.number)
+    Template::seal(memory, state, kind)
 }
 
 /// What has to be the same: QEMU, what it boots, and the machine. A name of 64 hexadecimal digits.

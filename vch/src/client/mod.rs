@@ -52,7 +52,8 @@ pub fn run(command: &Command) -> Result<u8> {
             | Command::Logs(_)
             | Command::Vmx(_)
             | Command::Ova(_)
-            | Command::Certs(_) => {
+            | Command::Certs(_)
+            | Command::KeepTemplate(_) => {
                 bail!("this command needs no serve")
             }
         }

@@ -6,15 +6,15 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use tokio::time::Instant;
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::time::{Instant, timeout_at};
 
 use super::connected;
 use crate::cli::CloneWish;
 use crate::pipe::{Listener, Pipe};
 use crate::template;
 use crate::vm::qemu::Process;
-use crate::vm::{Machine, fork};
+use crate::vm::{LinkEnd, Machine, fork};
 
 /// Starts a machine whose guest speaks at once: its process, and QEMU's end of the link; no pipe if the machine has ended instead.
 pub(super) async fn start(
@@ -40,7 +40,10 @@ pub(super) async fn start(
 async fn clone(qemu: &Path, machine: &Machine, listener: &mut Listener, start_by: Instant) -> Result<(Process, Pipe)> {
     let template = template::have(qemu, machine).await?;
     // beside the spec, as secret, and gone when it is read
-    let (keys, socket) = (machine.guestinfo.with_extension("clone"), machine.console.with_file_name("orders"));
+    let keys = machine.guestinfo.with_extension("clone");
+    let LinkEnd::Own(link) = &machine.link_end else { bail!("its link leads elsewhere") };
+    // where paths are short
+    let socket = link.with_file_name("orders");
     let told = fork::clone_of(machine, &keys).map(|clone| Machine { orders: Some(socket.clone()), ..clone });
     let begun = match told {
         Ok(clone) => go_on(qemu, &clone, &template, &socket, listener, start_by).await,
@@ -64,7 +67,10 @@ async fn go_on(
     let mut process = Process::start_with(qemu, clone, template.files()?)?;
     let begun = match connected(listener, &mut process, start_by).await? {
         Some(pipe) => tokio::select! {
-            runs = fork::resume(socket) => runs.map(|()| pipe),
+            runs = timeout_at(start_by, fork::resume(socket)) => match runs {
+                Ok(runs) => runs.map(|()| pipe),
+                Err(_) => Err(anyhow!("it does not run in time")),
+            },
             _ = process.wait() => Err(anyhow!("QEMU ended")),
         },
         None => Err(anyhow!("QEMU ended at once")),

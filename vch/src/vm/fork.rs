@@ -62,15 +62,8 @@ fn template_mac(number: usize) -> [u8; 6] {
     [0x02, b't', b'm', b'p', b'l', number]
 }
 
-/// A template's machine, booted and saved.
-#[derive(Debug)]
-pub struct Saved {
-    /// Its generation.
-    pub number: [u8; 16],
-}
-
 /// Boots a template, and saves its device state into a file; its memory stays in the other. Both files are empty before, and nobody else writes them.
-pub async fn save(program: &Path, machine: &Machine, files: &Files) -> Result<Saved> {
+pub async fn save(program: &Path, machine: &Machine, files: &Files) -> Result<()> {
     let (Some(memory), Some(state)) = (&files.memory, &files.state) else { bail!("a template needs two files") };
     let number = number()?;
     let keys = wire::guestinfo::write_generation(&Generation::Template { number });
@@ -87,7 +80,7 @@ pub async fn save(program: &Path, machine: &Machine, files: &Files) -> Result<Sa
     };
     process.kill().await;
     match (saved, process.complaint().await) {
-        (Ok(()), _) => Ok(Saved { number }),
+        (Ok(()), _) => Ok(()),
         (Err(error), said) => {
             let said = said.or_else(|| console::telling_line(&machine.console));
             Err(error
