@@ -49,6 +49,8 @@ pub(crate) struct Machine {
 pub(crate) enum BootError {
     #[error("cannot wait for events")]
     Events(#[from] io::Error),
+    #[error("cannot give this clone's network cards hardware addresses of its own")]
+    Cards(#[source] io::Error),
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
@@ -98,7 +100,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let (mut cgroup, mut hardware) = Default::default();
     let mut network = network::none()?;
     if woken.is_some() {
-        network::adopt(&wire::guestinfo::cards(&keys)?)?;
+        network::adopt(&wire::guestinfo::cards(&keys)?).map_err(BootError::Cards)?;
     }
     let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware, &mut network)).map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),

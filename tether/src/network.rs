@@ -7,7 +7,7 @@ use std::path::Path;
 use guest::net::networks::{HostName, Networks, NetworksError};
 use guest::net::stack::Stack;
 use guest::net::{card, firewall};
-use guest::{image, mounts};
+use guest::{image, mounts, vmware};
 use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
 
@@ -21,8 +21,11 @@ pub(crate) fn none() -> io::Result<Networks> {
     Networks::new(Box::new(firewall::set))
 }
 
-/// Gives a clone's cards the hardware addresses that are its own.
+/// Gives a clone's cards the hardware addresses that are its own. VMware's have them, and are to say so.
 pub(crate) fn adopt(addresses: &[([u8; 6], [u8; 6])]) -> io::Result<()> {
+    if vmware::is_here() {
+        card::renew()?;
+    }
     if addresses.is_empty() {
         return Ok(());
     }

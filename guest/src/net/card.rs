@@ -1,7 +1,10 @@
 //! A network card by what its spec says of it: its hardware address, or vSphere's number of its PCI slot.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wire::spec::Nic;
@@ -62,6 +65,24 @@ pub fn adopt(stack: &mut Stack, addresses: &[([u8; 6], [u8; 6])]) -> Result<(), 
         if let Some(link) = links.iter().find(|link| link.mac == *from) {
             stack.set_mac(link.index, *to)?;
         }
+    }
+    Ok(())
+}
+
+/// Takes each card from its driver, and gives it back: a driver asks a card for its hardware address only then, and a clone of VMware's has cards with addresses of
+/// its own, of which the kernel that it has from its template knows nothing. They are down afterwards, and may be called otherwise.
+pub fn renew() -> io::Result<()> {
+    renew_in(Path::new("/sys/class/net"))
+}
+
+/// sysfs-rules(7); Documentation/ABI/testing/sysfs-bus-pci, `bind` and `unbind`: a device's own name is written.
+fn renew_in(interfaces: &Path) -> io::Result<()> {
+    let device = |interface: fs::DirEntry| fs::canonicalize(interface.path().join("device")).ok();
+    // `lo` is no device's, and one device may have more than one interface; all are known before the first is gone
+    let devices: BTreeSet<PathBuf> = fs::read_dir(interfaces)?.flatten().filter_map(device).collect();
+    for device in devices {
+        let (Some(name), Ok(driver)) = (device.file_name(), fs::canonicalize(device.join("driver"))) else { continue };
+        ["unbind", "bind"].iter().try_for_each(|file| fs::write(driver.join(file), name.as_bytes()))?;
     }
     Ok(())
 }
@@ -164,6 +185,25 @@ mod tests {
         check("../../devices/virtual/net/lo", &[]);
         check("../../devices/pci0000:00/0000:00:03.0/net/eth0", &[3]);
         check("../../devices/pci0000:00/0000:00:11.0/0000:02:04.0/net/eth0", &[(1 << 5) | 4]);
+    }
+
+    #[test]
+    fn each_device_of_an_interface_is_taken_from_its_driver_and_given_back() {
+        let sys = std::env::temp_dir().join(format!("guest-card-{}", std::process::id()));
+        let path = |path: &str| sys.join(path);
+        for folder in ["net/eth0", "net/lo", "net/tap0", "devices/0000:0b:00.0", "devices/virtual", "drivers/vmxnet3"] {
+            fs::create_dir_all(path(folder)).unwrap();
+        }
+        let link = |to: &str, from: &str| std::os::unix::fs::symlink(path(to), path(from)).unwrap();
+        link("devices/0000:0b:00.0", "net/eth0/device");
+        link("drivers/vmxnet3", "devices/0000:0b:00.0/driver");
+        // one that has no driver
+        link("devices/virtual", "net/tap0/device");
+        renew_in(&path("net")).unwrap();
+        for file in ["unbind", "bind"] {
+            assert_eq!(fs::read_to_string(path("drivers/vmxnet3").join(file)).unwrap(), "0000:0b:00.0");
+        }
+        fs::remove_dir_all(&sys).unwrap();
     }
 
     #[test]
