@@ -14,7 +14,7 @@ use guest::mounts::{self, MountError};
 use guest::net::networks::Networks;
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
-use guest::{devices, disks, journal, say};
+use guest::{devices, journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
 use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
@@ -69,10 +69,9 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     journal::open("tether");
     say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
     let mut store = guestinfo::open()?;
+    // what no spec decides: a clone finds it done
+    let early = Early::make();
     let woken = template::pass(store.as_mut())?;
-    if woken.is_some() {
-        disks::rescan();
-    }
     let keys = store.read()?;
     let spec = wire::guestinfo::read(&keys).inspect_err(|error| {
         let failure = Some(failure(FailureKind::Spec, error));
@@ -85,7 +84,6 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     if spec.link.device == LinkDevice::Serial {
         machine::keep_port(line.pipe());
     }
-    let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
     say!(Debug, "the link's device is open");
     // the hello travels while the disk is mounted
@@ -95,12 +93,19 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         Ok(log) => (log, Ok(())),
         Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
     };
-    let (mut cgroup, mut hardware) = Default::default();
     let mut network = network::none()?;
-    if woken.is_some() {
-        network::adopt(&wire::guestinfo::cards(&keys)?)?;
-    }
-    let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware, &mut network)).map(|()| Ready {
+    let (button, early) = early;
+    let (cgroup, mut hardware, failed) = match early {
+        Ok(Early { cgroup, hardware }) => (cgroup, hardware, Ok(())),
+        Err(failure) => (Cgroup::default(), Hardware::default(), Err(failure)),
+    };
+    let root = opened.and(failed).and_then(|()| {
+        if woken.is_some() {
+            template::adopt(&keys)?;
+        }
+        prepare(&spec, &cgroup, &mut hardware, &mut network)
+    });
+    let root = root.map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
@@ -113,10 +118,26 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     Ok(Machine { signals, spec, store, line, log, button, cgroup, network, hardware, root })
 }
 
+/// What every container needs of its machine, whoever it is.
+struct Early {
+    cgroup: Cgroup,
+    hardware: Hardware,
+}
+
+impl Early {
+    fn make() -> (Option<PowerButton>, Result<Early, Failure>) {
+        let make = || {
+            let cgroup =
+                Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
+            Ok(Early { cgroup, hardware: Hardware::open()? })
+        };
+        (PowerButton::open(), make())
+    }
+}
+
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &mut Networks) -> Result<(), Failure> {
-    *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
-    *hardware = Hardware::open(spec)?;
+fn prepare(spec: &Spec, cgroup: &Cgroup, hardware: &mut Hardware, network: &mut Networks) -> Result<(), Failure> {
+    hardware.suit(spec);
     // who may do everything may open everything
     if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
         devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;

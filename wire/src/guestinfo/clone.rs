@@ -16,6 +16,7 @@ const NUMBER: &str = "clone/generation";
 const RANDOMNESS: &str = "clone/entropy";
 const TIME: &str = "clone/time";
 const CARDS: &str = "clone/cards";
+const DISKS: &str = "clone/disks";
 
 /// A hardware address.
 type Hardware = [u8; 6];
@@ -97,6 +98,17 @@ pub fn cards(keys: &dyn Keys) -> Result<Vec<(Hardware, Hardware)>, SpecError> {
     let pairs =
         names.iter().map(|name| pair(name).ok_or_else(|| root.invalid(CARDS, name, "two hardware addresses with `=`")));
     pairs.collect()
+}
+
+/// Whether a clone's controller has disks that the template's had not.
+pub fn has_more_disks(keys: &dyn Keys) -> bool {
+    let root = Node { keys, path: format!("{BASE}/") };
+    root.flag(DISKS, true).unwrap_or(true)
+}
+
+/// Writes it.
+pub fn write_more_disks(has: bool, keys: &mut Dictionary) {
+    Writer::new(keys).flag(DISKS, has);
 }
 
 /// Writes them.
