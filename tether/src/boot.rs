@@ -78,7 +78,10 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
         publish_in(store.as_mut(), &status.to_json());
     })?;
-    journal::begin(spec.diagnostics.level);
+    // the console is slow: a clone has no time for it yet
+    if woken.is_none() {
+        journal::begin(spec.diagnostics.level);
+    }
     say!(Debug, "the spec is read"; id = spec.id, sessions = 1 + spec.others.len());
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
     if spec.link.device == LinkDevice::Serial {
@@ -115,6 +118,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     if root.is_ok() {
         say!(Debug, "the machine is ready");
     }
+    journal::begin(spec.diagnostics.level);
     Ok(Machine { signals, spec, store, line, log, button, cgroup, network, hardware, root })
 }
 
