@@ -74,12 +74,13 @@ pub fn open() -> Result<Box<dyn Store>, StoreError> {
     open_for(walk)
 }
 
-/// A template has no spec to ask for, and only a clone has cards that are called otherwise. What is wrong is found again by whoever reads the dictionary.
+/// A template has no spec to ask for, and only a clone has devices that its template had not. What is wrong is found again by whoever reads the dictionary.
 fn walk(keys: &dyn Keys) {
     match wire::guestinfo::generation(keys) {
         Ok(Some(Generation::Template { .. })) | Err(_) => {}
         Ok(Some(Generation::Clone { .. })) => {
             drop(wire::guestinfo::cards(keys));
+            wire::guestinfo::has_more_disks(keys);
             drop(wire::guestinfo::read(keys));
         }
         Ok(None) => drop(wire::guestinfo::read(keys)),

@@ -326,21 +326,21 @@ mod tests {
         store.walk = super::super::walk;
         let keys = store.read().unwrap();
         assert_eq!(wire::guestinfo::generation(&keys), Ok(Some(Generation::Template { number: [1; 16] })));
-        assert_eq!(asked(&host), ["clone/generation", "clone/wait"]);
+        assert_eq!(asked(&host), ["clone/wait", "clone/generation"]);
         // one that says nothing of itself is looked at no further
         host.0.borrow_mut().keys.set("guestinfo.vice./clone/wait", "true");
         store.read().unwrap();
-        assert_eq!(asked(&host), ["clone/generation", "clone/wait"]);
+        assert_eq!(asked(&host), ["clone/wait", "clone/generation"]);
     }
 
     #[test]
-    fn a_clone_is_asked_for_its_cards_and_its_spec() {
+    fn a_clone_is_asked_for_its_devices_and_its_spec() {
         let (mut store, host) = store(clone());
         store.walk = super::super::walk;
         assert_eq!(wire::guestinfo::read(&store.read().unwrap()).unwrap(), spec());
         let asked = asked(&host);
-        assert_eq!(asked[..4], ["clone/generation", "clone/wait", "clone/entropy", "clone/time"]);
-        assert!(asked.iter().any(|key| key == "clone/cards"), "{asked:?}");
+        assert_eq!(asked[..4], ["clone/wait", "clone/generation", "clone/entropy", "clone/time"]);
+        assert!(["clone/cards", "clone/disks"].iter().all(|key| asked.iter().any(|asked| asked == key)), "{asked:?}");
     }
 
     #[test]
