@@ -72,8 +72,11 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let mut store = guestinfo::open()?;
     // what no spec decides: a clone finds it done
     let early = Early::make();
-    let woken = template::pass(store.as_mut())?;
-    let keys = store.read()?;
+    let mut keys = store.read()?;
+    let woken = template::pass(store.as_mut(), &keys)?;
+    if woken.is_some() {
+        keys = store.read()?;
+    }
     let spec = wire::guestinfo::read(&keys).inspect_err(|error| {
         let failure = Some(failure(FailureKind::Spec, error));
         let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };

@@ -23,13 +23,15 @@ pub(crate) fn none() -> io::Result<Networks> {
 
 /// Gives a clone's cards the hardware addresses that are its own. VMware's have them, and are to say so.
 pub(crate) fn adopt(addresses: &[([u8; 6], [u8; 6])]) -> io::Result<()> {
-    if vmware::is_here() {
-        card::renew()?;
-    }
-    if addresses.is_empty() {
+    let is_vmware = vmware::is_here();
+    if addresses.is_empty() && !is_vmware {
         return Ok(());
     }
-    Ok(card::adopt(&mut Stack::open()?, addresses)?)
+    let mut stack = Stack::open()?;
+    if is_vmware {
+        card::renew(&mut stack)?;
+    }
+    Ok(card::adopt(&mut stack, addresses)?)
 }
 
 /// Takes the interfaces up, and writes who is who.

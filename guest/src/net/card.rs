@@ -1,10 +1,8 @@
 //! A network card by what its spec says of it: its hardware address, or vSphere's number of its PCI slot.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wire::spec::Nic;
@@ -71,20 +69,20 @@ pub fn adopt(stack: &mut Stack, addresses: &[([u8; 6], [u8; 6])]) -> Result<(), 
 
 /// Takes each card from its driver, and gives it back: a driver asks a card for its hardware address only then, and a clone of VMware's has cards with addresses of
 /// its own, of which the kernel that it has from its template knows nothing. They are down afterwards, and may be called otherwise.
-pub fn renew() -> io::Result<()> {
-    renew_in(Path::new("/sys/class/net"))
+pub fn renew(stack: &mut Stack) -> io::Result<()> {
+    stack.links()?.iter().try_for_each(|link| renew_at(&format!("/sys/class/net/{}/device", link.name)))
 }
 
-/// sysfs-rules(7); Documentation/ABI/testing/sysfs-bus-pci, `bind` and `unbind`: a device's own name is written.
-fn renew_in(interfaces: &Path) -> io::Result<()> {
-    let device = |interface: fs::DirEntry| fs::canonicalize(interface.path().join("device")).ok();
-    // `lo` is no device's, and one device may have more than one interface; all are known before the first is gone
-    let devices: BTreeSet<PathBuf> = fs::read_dir(interfaces)?.flatten().filter_map(device).collect();
-    for device in devices {
-        let (Some(name), Ok(driver)) = (device.file_name(), fs::canonicalize(device.join("driver"))) else { continue };
-        ["unbind", "bind"].iter().try_for_each(|file| fs::write(driver.join(file), name.as_bytes()))?;
-    }
-    Ok(())
+/// Documentation/ABI/testing/sysfs-bus-pci, `bind` and `unbind`: the device's own name is written. What has no driver has nothing to renew.
+fn renew_at(device: &str) -> io::Result<()> {
+    let open = |file| File::options().write(true).open(format!("{device}/driver/{file}"));
+    // both while the way there leads to the driver
+    let (Ok(mut unbind), Ok(mut bind), Ok(target)) = (open("unbind"), open("bind"), fs::read_link(device)) else {
+        return Ok(());
+    };
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    unbind.write_all(name)?;
+    bind.write_all(name)
 }
 
 /// The first card of the machine, by the kernel's count, for who was told of none. Waits for one to appear, until `deadline` at most.
@@ -188,21 +186,21 @@ mod tests {
     }
 
     #[test]
-    fn each_device_of_an_interface_is_taken_from_its_driver_and_given_back() {
+    fn the_device_of_an_interface_is_taken_from_its_driver_and_given_back() {
         let sys = std::env::temp_dir().join(format!("guest-card-{}", std::process::id()));
         let path = |path: &str| sys.join(path);
-        for folder in ["net/eth0", "net/lo", "net/tap0", "devices/0000:0b:00.0", "devices/virtual", "drivers/vmxnet3"] {
+        for folder in ["net/eth0", "devices/0000:0b:00.0", "drivers/vmxnet3"] {
             fs::create_dir_all(path(folder)).unwrap();
         }
         let link = |to: &str, from: &str| std::os::unix::fs::symlink(path(to), path(from)).unwrap();
         link("devices/0000:0b:00.0", "net/eth0/device");
         link("drivers/vmxnet3", "devices/0000:0b:00.0/driver");
-        // one that has no driver
-        link("devices/virtual", "net/tap0/device");
-        renew_in(&path("net")).unwrap();
-        for file in ["unbind", "bind"] {
-            assert_eq!(fs::read_to_string(path("drivers/vmxnet3").join(file)).unwrap(), "0000:0b:00.0");
+        let files = ["unbind", "bind"].map(|file| path("drivers/vmxnet3").join(file));
+        files.iter().for_each(|file| fs::write(file, "").unwrap());
+        for device in ["net/eth0/device", "net/lo/device"] {
+            renew_at(path(device).to_str().unwrap()).unwrap();
         }
+        assert_eq!(files.map(|file| fs::read_to_string(file).unwrap()), ["0000:0b:00.0"; 2]);
         fs::remove_dir_all(&sys).unwrap();
     }
 

@@ -41,11 +41,13 @@ impl Rpci for Ways {
     }
 
     fn call_once(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError> {
-        let second = self.second.as_deref_mut();
-        let mut ways: Vec<&mut dyn Exchange> = [Some(self.first.as_mut()), second].into_iter().flatten().collect();
-        let reply = ways.iter_mut().find_map(|way| way.exchange_once(request)).unwrap_or(Err(RpcError::Open));
-        ways.into_iter().for_each(Exchange::forget);
-        reply.and_then(meaning)
+        let mut reply = self.first.exchange_once(request);
+        self.first.forget();
+        if let Some(second) = &mut self.second {
+            reply = reply.or_else(|| second.exchange_once(request));
+            second.forget();
+        }
+        reply.unwrap_or(Err(RpcError::Open)).and_then(meaning)
     }
 }
 
