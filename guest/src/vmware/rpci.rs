@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_stops_the_machine_goes_through_the_backdoor_and_once() {
-        let forgotten = ["backdoor", "forgotten", "forgotten"];
+        let forgotten = ["forgotten", "backdoor", "forgotten"];
         for reply in ["1 ", "0 Unknown command"] {
             let (mut both, asked) = ways(Some("1 a"), Some(reply));
             assert_eq!(both.call_once(b"x").is_ok(), reply == "1 ");
