@@ -126,7 +126,9 @@ fn obey(order: &[u8], vmx: &Shared, kmsg: Option<&mut File>) {
         }
         (b"clone", _) => {
             // one that cannot be written is missed by who reads it
-            kmsg.map(|kmsg| kmsg.write_all(NOTICED).ok());
+            if let Some(kmsg) = kmsg {
+                kmsg.write_all(NOTICED).ok();
+            }
             lock(vmx).clone_guest();
         }
         _ => eprintln!("vmx-double: no such order: {}", order.escape_ascii()),
