@@ -17,6 +17,7 @@ fn driver(script: &str) -> (tempfile::TempDir, Qemu, PathBuf) {
     let qemu = Qemu {
         program,
         confinement: Confinement::none(),
+        templates: Templates::default(),
         accel: std::future::ready(Accel::Tcg).boxed().shared(),
         left: Mutex::default(),
         _lock: lock(&sockets).unwrap(),
