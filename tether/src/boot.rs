@@ -7,6 +7,7 @@ use std::io;
 
 use guest::cgroup::Cgroup;
 use guest::clock::{self, Utc};
+use guest::devices::Fence;
 use guest::events::Signals;
 use guest::guestinfo::{self, Store, StoreError};
 use guest::log::Log;
@@ -14,7 +15,7 @@ use guest::mounts::{self, MountError};
 use guest::net::networks::Networks;
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
-use guest::{devices, journal, say};
+use guest::{journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
 use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
@@ -98,15 +99,15 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     };
     let mut network = network::none()?;
     let (button, early) = early;
-    let (cgroup, mut hardware, failed) = match early {
-        Ok(Early { cgroup, hardware }) => (cgroup, hardware, Ok(())),
+    let (cgroup, mut hardware, fence) = match early {
+        Ok(Early { cgroup, hardware, fence }) => (cgroup, hardware, Ok(fence)),
         Err(failure) => (Cgroup::default(), Hardware::default(), Err(failure)),
     };
-    let root = opened.and(failed).and_then(|()| {
+    let root = opened.and(fence).and_then(|fence| {
         if woken.is_some() {
             template::adopt(&keys)?;
         }
-        prepare(&spec, &cgroup, &mut hardware, &mut network)
+        prepare(&spec, &cgroup, fence.as_ref(), &mut hardware, &mut network)
     });
     let root = root.map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -126,6 +127,7 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
 struct Early {
     cgroup: Cgroup,
     hardware: Hardware,
+    fence: Option<Fence>,
 }
 
 impl Early {
@@ -133,18 +135,25 @@ impl Early {
         let make = || {
             let cgroup =
                 Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
-            Ok(Early { cgroup, hardware: Hardware::open()? })
+            let hardware = Hardware::open()?;
+            Ok(Early { cgroup, hardware, fence: Fence::load().map_err(|error| unfenced(&error))? })
         };
         (PowerButton::open(), make())
     }
 }
 
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &Cgroup, hardware: &mut Hardware, network: &mut Networks) -> Result<(), Failure> {
+fn prepare(
+    spec: &Spec,
+    cgroup: &Cgroup,
+    fence: Option<&Fence>,
+    hardware: &mut Hardware,
+    network: &mut Networks,
+) -> Result<(), Failure> {
     hardware.suit(spec);
     // who may do everything may open everything
     if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
-        devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
+        fence.map_or(Ok(()), Fence::close).map_err(|error| unfenced(&error))?;
     }
     root::assemble(spec)?;
     network::set_up(network, spec)?;
@@ -153,6 +162,10 @@ fn prepare(spec: &Spec, cgroup: &Cgroup, hardware: &mut Hardware, network: &mut 
     limits::set(spec, cgroup)?;
     machine::lock()?;
     root::enter()
+}
+
+fn unfenced(error: &io::Error) -> Failure {
+    machine("cannot keep the container from the machine's devices", error)
 }
 
 /// 16 bytes that the kernel drew for this boot: random(4).

@@ -58,16 +58,22 @@ pub fn generation_keys() -> impl Iterator<Item = String> {
 /// Reads which one this is; none for a machine that has nothing to do with clones.
 pub fn generation(keys: &dyn Keys) -> Result<Option<Generation>, SpecError> {
     let root = Node { keys, path: format!("{BASE}/") };
-    let number = root.parsed(NUMBER, "32 hexadecimal digits", read_hex)?;
-    if root.flag(WAIT, false)? {
-        let number = number.ok_or_else(|| root.missing(NUMBER))?;
+    let waits = root.flag(WAIT, false)?;
+    if !waits && root.filled(NUMBER).is_none() {
+        return Ok(None);
+    }
+    let number = digits(&root, NUMBER, "32 hexadecimal digits")?;
+    if waits {
         return Ok(Some(Generation::Template { number }));
     }
-    let Some(number) = number else { return Ok(None) };
-    let entropy = root.parsed(RANDOMNESS, "128 hexadecimal digits", read_hex)?;
-    let entropy = entropy.ok_or_else(|| root.missing(RANDOMNESS)).map(Box::new)?;
+    let entropy = Box::new(digits(&root, RANDOMNESS, "128 hexadecimal digits")?);
     let unix_ns = root.parsed(TIME, "nanoseconds since 1970", |text| text.parse().ok())?;
     Ok(Some(Generation::Clone { number, entropy, unix_ns }))
+}
+
+fn digits<const LENGTH: usize>(root: &Node<'_>, key: &str, expected: &'static str) -> Result<[u8; LENGTH], SpecError> {
+    let text = root.filled(key).ok_or_else(|| root.missing(key))?;
+    read_hex(&text).ok_or_else(|| root.invalid(key, &text, expected))
 }
 
 /// Writes it.
