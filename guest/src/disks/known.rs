@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
+use nix::libc;
 use wire::spec::DiskId;
 
 /// A block device.
@@ -55,16 +56,17 @@ impl Disk {
     }
 }
 
-/// Asks a device.
-pub(super) fn look(name: String) -> Disk {
+/// Asks a device. None for one that the kernel shows already, and cannot open yet: it announces it when it can.
+pub(super) fn look(name: String) -> Option<Disk> {
     let mut block = [0; SUPERBLOCK];
     let read = File::open(format!("dev/{name}")).and_then(|file| file.read_exact_at(&mut block, OFFSET));
     let (kind, label, uuid) = match read {
         Ok(()) => superblock(&block),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO)) => return None,
         // no medium, or too small
         Err(_) => (None, String::new(), String::new()),
     };
-    Disk { serial: serial(&name), name, kind, label, uuid }
+    Some(Disk { serial: serial(&name), name, kind, label, uuid })
 }
 
 /// Both have it at the same place.
