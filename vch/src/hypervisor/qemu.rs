@@ -367,7 +367,7 @@ async fn power_off(running: &Running, orders: &Orders) {
 fn complaint(said: &Path) -> Option<String> {
     let text = fs::read(said).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let last = text.lines().rfind(|line| !line.trim().is_empty())?;
+    let last = text.lines().rfind(|line| !line.trim().is_empty() && !line.contains(KEPT))?;
     // its own name tells nobody anything
     Some(last.split_once(": ").filter(|(name, _)| name.contains("qemu")).map_or(last, |(_, rest)| rest).to_owned())
 }
@@ -376,6 +376,8 @@ fn complaint(said: &Path) -> Option<String> {
 const UNHEARD: &str = "QEMU did not do as it was told, and was killed";
 /// What QEMU itself says: in the container's directory.
 const SAID: &str = "qemu.log";
+/// It says so for each page that the balloon of a clone takes: the template's memory stays as it is.
+const KEPT: &str = "ram_block_discard_range: Failed to fallocate";
 /// In the directory of sockets.
 const LOCK: &str = "lock";
 /// From its start until QEMU takes orders; a busy host takes some seconds.
