@@ -102,6 +102,7 @@ impl Maker {
         clone: CloneWish,
     ) -> Result<Maker> {
         let cache = state::cache_dir()?;
+        state::make_dir(&cache)?;
         let sockets = state::lasting_socket_dir(state)?;
         let qemu = Qemu::find(sockets.clone(), &boot, &cache)?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
