@@ -56,13 +56,16 @@ impl Disk {
     }
 }
 
-/// Asks a device. None for one that the kernel shows already, and cannot open yet: it announces it when it can.
+/// Asks a device. None for one that the kernel is about to add: it is listed before it can be opened.
 pub(super) fn look(name: String) -> Option<Disk> {
     let mut block = [0; SUPERBLOCK];
-    let read = File::open(format!("dev/{name}")).and_then(|file| file.read_exact_at(&mut block, OFFSET));
+    let opened = File::open(format!("dev/{name}"));
+    if opened.as_ref().is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO))) {
+        return None;
+    }
+    let read = opened.and_then(|file| file.read_exact_at(&mut block, OFFSET));
     let (kind, label, uuid) = match read {
         Ok(()) => superblock(&block),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO)) => return None,
         // no medium, or too small
         Err(_) => (None, String::new(), String::new()),
     };
