@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ pub struct Serve {
     hypervisor: &'static str,
     /// The network namespace that it is started in, unless that is the test's own.
     network: Option<Network>,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// A network namespace of a test's own, for as long as something runs in it.
@@ -76,17 +77,25 @@ impl Serve {
 
     /// With more options; `STATE` in them is its directory of what must last.
     pub fn start_with(options: &[&str]) -> Serve {
-        Serve::begin("none", options, None)
+        Serve::begin("none", options, None, &[])
     }
 
     /// One that makes machines, with QEMU, and keeps the image `busybox`.
     pub fn with_qemu(options: &[&str]) -> Serve {
-        Serve::begin("qemu", options, None).with_busybox()
+        Serve::begin("qemu", options, None, &[]).with_busybox()
+    }
+
+    /// The same, whose machines are clones where they can be; its templates are its own. `qemu` is the program that makes its machines, if that is not the usual one.
+    pub fn that_clones(wish: &str, qemu: Option<&Path>) -> Serve {
+        let mut environment = vec![("VCH_TEMPLATE_IDLE", "20".into())];
+        environment.extend(qemu.map(|program| ("VCH_QEMU", program.to_owned())));
+        let serve = Serve::begin("qemu", &["--clone", wish], None, &environment);
+        serve.with_busybox()
     }
 
     /// The same in a network namespace, which lasts as long as it.
     pub fn with_qemu_in(network: Network, options: &[&str]) -> Serve {
-        Serve::begin("qemu", options, Some(network)).with_busybox()
+        Serve::begin("qemu", options, Some(network), &[]).with_busybox()
     }
 
     fn with_busybox(self) -> Serve {
@@ -106,27 +115,51 @@ impl Serve {
         }
     }
 
-    /// The processes of its machines: those whose command line names its directory.
+    /// The processes of its machines.
     pub fn machines(&self) -> Vec<Pid> {
+        self.processes(|words| words.split('\0').next().is_some_and(|program| program.contains("qemu-system")))
+    }
+
+    /// The processes that keep templates of its own.
+    pub fn keepers(&self) -> Vec<Pid> {
+        self.processes(|words| words.split('\0').nth(1) == Some("keep-template"))
+    }
+
+    /// Those of a kind whose command line names its directory.
+    fn processes(&self, is_one: impl Fn(&str) -> bool) -> Vec<Pid> {
         let own = self.dir.path().display().to_string();
         let processes = fs::read_dir("/proc").expect("proc").flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let is_machine = |pid: &i32| {
+        let is_ours = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
-            line.split('\0').next().is_some_and(|program| program.contains("qemu-system")) && line.contains(&own)
+            is_one(&line) && line.contains(&own)
         };
-        pids.filter(is_machine).map(Pid::from_raw).collect()
+        pids.filter(is_ours).map(Pid::from_raw).collect()
     }
 
-    fn begin(hypervisor: &'static str, options: &[&str], network: Option<Network>) -> Serve {
+    fn begin(
+        hypervisor: &'static str,
+        options: &[&str],
+        network: Option<Network>,
+        environment: &[(&'static str, PathBuf)],
+    ) -> Serve {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let key = dir.path().join("master.key");
         fs::write(&key, format!("{MASTER_KEY}\n")).expect("a file");
         fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a file of ours");
         let state = dir.path().join("state").display().to_string();
         let options = options.iter().map(|option| option.replace("STATE", &state)).collect();
-        let mut serve = Serve { dir, child: None, options, hypervisor, network };
+        let mut environment = environment.to_vec();
+        if !environment.is_empty() {
+            // its sockets, and its keepers', are its own; machines, which are other users, reach theirs
+            for (variable, name) in [("XDG_RUNTIME_DIR", "run"), ("XDG_CACHE_HOME", "cache")] {
+                fs::create_dir(dir.path().join(name)).expect("a folder of ours");
+                environment.push((variable, dir.path().join(name)));
+            }
+            fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).expect("a folder of ours");
+        }
+        let mut serve = Serve { dir, child: None, options, hypervisor, network, environment };
         serve.start_again();
         serve
     }
@@ -248,6 +281,7 @@ impl Serve {
             .arg(self.path("state"))
             .args(["--host", &self.docker_host()])
             .args(&self.options)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -354,9 +388,9 @@ impl Drop for Serve {
         }
         self.kill();
         // its machines outlive it, as they are to
-        for machine in self.machines() {
+        for process in self.machines().into_iter().chain(self.keepers()) {
             // one that has ended meanwhile is gone, too
-            let _gone = kill(machine, Signal::SIGKILL);
+            let _gone = kill(process, Signal::SIGKILL);
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! It decides which files a container has and when its machine is on. How the container lives is [`crate::containers`]'s, as that of any other VM.
 
+mod begins;
 mod boots;
 mod cards;
 mod console;
@@ -37,7 +38,7 @@ pub(crate) use self::names::name;
 pub(crate) use self::sizes::Sizes;
 pub(crate) use self::wishes::{RUNTIME, Refusal};
 use crate::bridge::{self, Kernel};
-use crate::cli::Network;
+use crate::cli::{CloneWish, Network};
 use crate::containers::{Container, Containers};
 use crate::hypervisor::{Hypervisor, Qemu};
 use crate::image_store::{ImageStore, User};
@@ -59,6 +60,7 @@ pub(crate) struct Maker {
     boots: Boots,
     key: MasterKey,
     boot: Boot,
+    clone: CloneWish,
     /// Where its machines' links connect.
     links: PathBuf,
 }
@@ -97,8 +99,10 @@ impl Maker {
         state: &Path,
         boot: Boot,
         network: Network,
+        clone: CloneWish,
     ) -> Result<Maker> {
         let cache = state::cache_dir()?;
+        state::make_dir(&cache)?;
         let sockets = state::lasting_socket_dir(state)?;
         let qemu = Qemu::find(sockets.clone(), &boot, &cache)?;
         let images = ImageStore::open(&state.join(IMAGES), &cache)?;
@@ -114,7 +118,7 @@ impl Maker {
         };
         let networks = Networks::open(&state.join(NETWORKS), carriers, containers.clone())?;
         let (hypervisor, boots) = (Box::new(qemu), Boots::of_this_host());
-        Ok(Maker { hypervisor, containers, images, volumes, networks, boots, key, boot, links })
+        Ok(Maker { hypervisor, containers, images, volumes, networks, boots, key, boot, clone, links })
     }
 
     /// Where its machines' links connect.

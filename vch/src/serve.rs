@@ -23,7 +23,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use crate::api::{self, Api};
-use crate::cli::{Hypervisor, Network, ServeArgs};
+use crate::cli::{CloneWish, Hypervisor, Network, ServeArgs};
 use crate::containers::Containers;
 use crate::execs::Execs;
 use crate::listen::Listeners;
@@ -49,6 +49,9 @@ pub fn run(args: &ServeArgs) -> Result<u8> {
             "--network kernel is about the networks of machines that serve makes: say --hypervisor qemu, or leave it out"
         );
     }
+    if args.hypervisor == Hypervisor::None && args.clone != CloneWish::Never {
+        bail!("--clone, or VCH_CLONE, is about machines that serve makes: say --hypervisor qemu, or leave it out");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let result = LocalSet::new().block_on(&runtime, serve(args));
     runtime.shutdown_background();
@@ -72,7 +75,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         Hypervisor::None => None,
         Hypervisor::Qemu => {
             let boot = assets::find(args.boot, args.assets.as_deref(), &std::env::current_exe()?)?;
-            Some(Arc::new(Maker::open(containers.clone(), key.clone(), &state, boot, args.network).await?))
+            Some(Arc::new(Maker::open(containers.clone(), key.clone(), &state, boot, args.network, args.clone).await?))
         }
     };
     let vms = Arc::new(Vms::new(key, containers.clone()));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{BootKind, Control, ListenArgs};
+use super::{BootKind, CloneWish, Control, ListenArgs};
 use crate::listen::StatusHost;
 use crate::pipe::Address;
 use crate::size;
@@ -37,6 +37,11 @@ pub struct ServeArgs {
     /// Boot its machines' kernel directly, or bootstrap.iso through the firmware
     #[arg(long, value_enum, default_value_t = BootKind::Kernel)]
     pub boot: BootKind,
+
+    /// Have its machines go on where a template of their kind waits, in place of booting them: `auto` boots one where that cannot be done, and says why; `always` fails its
+    /// start. The first machine of a kind makes the template, which is kept in memory until nobody has used it for ten minutes
+    #[arg(long, value_enum, env = "VCH_CLONE", default_value_t = CloneWish::Never)]
+    pub clone: CloneWish,
 
     /// Where kernel, initramfs and bootstrap.iso lie [default: dist/ beside the program, /usr/share/tether]
     #[arg(long, value_name = "DIR", env = "VCH_ASSETS")]

@@ -1,7 +1,8 @@
 //! QEMU as a hypervisor: a process for each machine, which outlives this program and is found again by its command line and the socket at which it takes orders.
 //!
-//! It decides how a process is started, watched and ended. Its command line: [`crate::vm::qemu`]; what it is kept from: [`confine`]; what orders become: [`obey`].
+//! It decides how a process is started, watched and ended. Its command line: [`crate::vm::qemu`]; what it is kept from: [`confine`]; what a clone needs: [`clone`]; what orders become: [`obey`].
 
+mod clone;
 mod confine;
 mod obey;
 mod process;
@@ -11,7 +12,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use self::clone::{Keys, Templates};
 use self::confine::Confinement;
 use self::process::{ENDING, Process, Unfinished};
 use super::{Hypervisor, Off, Order, Powered, Reins};
@@ -32,7 +33,8 @@ use crate::ids;
 use crate::lock::locked;
 use crate::serve::say;
 use crate::vm::orders::Orders;
-use crate::vm::{Accel, Boot, Machine, accel, qemu};
+use crate::vm::qemu::Files;
+use crate::vm::{Accel, Begins, Boot, Machine, accel, fork, qemu};
 use crate::whole::if_there;
 
 /// QEMU, as it is installed.
@@ -42,6 +44,7 @@ pub(crate) struct Qemu {
     /// Where its machines take orders: the paths of sockets are short.
     sockets: PathBuf,
     confinement: Confinement,
+    templates: Templates,
     /// How its machines compute. The first ones may have to wait until another has shown it.
     accel: Shared<BoxFuture<'static, Accel>>,
     /// The machines that were on when this program began, and are not asked for yet.
@@ -79,7 +82,7 @@ impl Qemu {
         };
         let confinement = Confinement::find(&program, &sockets)?;
         let left = Mutex::new(process::running(&sockets)?);
-        Ok(Qemu { program, sockets, confinement, accel, left, _lock: lock })
+        Ok(Qemu { program, sockets, confinement, templates: Templates::default(), accel, left, _lock: lock })
     }
 
     /// What its sockets are called by.
@@ -93,31 +96,61 @@ impl Qemu {
     }
 
     async fn start(&self, dir: &Path, machine: &Machine) -> Result<Powered> {
-        let (socket, said) = (self.orders(dir), dir.join(SAID));
         // nobody is taken for the one that is started
         self.forget(dir)?;
         let accel = self.accel.clone().await;
-        let machine = Machine { accel, orders: Some(socket.clone()), ..machine.clone() };
+        let machine = Machine { accel, orders: Some(self.orders(dir)), ..machine.clone() };
         self.confinement.prepare(&machine)?;
+        match machine.begins {
+            Begins::Clone => {
+                let template = self.templates.have(&self.program, &machine).await?;
+                let keys = Keys::of(dir);
+                let clone = fork::clone_of(&machine, keys.path())?;
+                let begun = self.launch(dir, &clone, template.files()?).await;
+                begun.context("QEMU does not go on with the template")
+            }
+            Begins::Boot | Begins::Template => self.launch(dir, &machine, Files::default()).await,
+        }
+    }
+
+    /// Starts a machine's process. Where that fails, it is gone, and what it had is free.
+    async fn launch(&self, dir: &Path, machine: &Machine, mut files: Files) -> Result<Powered> {
+        let (socket, said) = (self.orders(dir), dir.join(SAID));
         let out = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
         let mut command = Command::new(&self.program);
-        command.args(qemu::arguments(&machine)).args(self.confinement.arguments(&Qemu::name(dir)));
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(out);
+        command.args(qemu::arguments(machine)).args(self.confinement.arguments(&Qemu::name(dir)));
+        command.process_group(0).stdin(files.stdin()).stdout(files.stdout()).stderr(out);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("QEMU has ended already")?;
         let process = Process::hold(pid).context("cannot watch QEMU: pidfd_open needs Linux 5.3")?;
         process.limit();
         let unfinished = Unfinished::new(process);
-        let orders = tokio::select! {
-            orders = timeout(START_TIME, connect(&socket, pid)) => orders,
+        let begun = async {
+            let orders = connect(&socket, pid).await;
+            match machine.begins {
+                Begins::Clone => fork::resume_by(&orders).await.map(|()| orders),
+                Begins::Boot | Begins::Template => Ok(orders),
+            }
+        };
+        let begun = tokio::select! {
+            begun = timeout(START_TIME, begun) => begun.unwrap_or_else(|_| {
+                bail!("QEMU has taken no orders for {} s, and was ended", START_TIME.as_secs())
+            }),
             ended = child.wait() => {
                 let how = process::ending(ended.ok());
                 bail!("{}", complaint(&said).unwrap_or(how));
             }
         };
-        let orders = match orders {
+        let orders = match begun {
             Ok(orders) => orders,
-            Err(_) => bail!("QEMU has taken no orders for {} s, and was ended", START_TIME.as_secs()),
+            Err(error) => {
+                drop(unfinished);
+                let _ended = child.wait().await;
+                return Err(match complaint(&said) {
+                    Some(said) => error.context(said),
+                    None => error,
+                });
+            }
         };
         let process = unfinished.finish().context("QEMU is gone")?;
         let (powered, reins) = Powered::new();
@@ -169,6 +202,7 @@ impl Hypervisor for Qemu {
     fn forget(&self, dir: &Path) -> Result<()> {
         let socket = self.orders(dir);
         if_there(fs::remove_file(&socket)).with_context(|| format!("cannot remove {}", socket.display()))?;
+        drop(Keys::of(dir));
         Ok(())
     }
 }
@@ -253,7 +287,16 @@ async fn connect(socket: &Path, pid: Pid) -> Orders {
 
 /// Speaks to a machine that somebody else has started, as soon as it takes orders; none if it ends before.
 async fn reach(running: &Running, reins: &mut Reins) -> Option<Orders> {
-    let mut connecting = std::pin::pin!(connect(&running.socket, running.process.pid));
+    let mut connecting = std::pin::pin!(async {
+        let orders = connect(&running.socket, running.process.pid).await;
+        // the program that started it may have ended before the machine ran
+        if let Err(error) = fork::finish_resume(&orders).await {
+            let machine = running.socket.file_stem().unwrap_or_default().display();
+            say(&format!("{machine}: QEMU does not go on with the template: {error:#}"));
+            running.kill();
+        }
+        orders
+    });
     loop {
         tokio::select! {
             orders = &mut connecting => return Some(orders),
@@ -324,7 +367,7 @@ async fn power_off(running: &Running, orders: &Orders) {
 fn complaint(said: &Path) -> Option<String> {
     let text = fs::read(said).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let last = text.lines().rfind(|line| !line.trim().is_empty())?;
+    let last = text.lines().rfind(|line| !line.trim().is_empty() && !line.contains(KEPT))?;
     // its own name tells nobody anything
     Some(last.split_once(": ").filter(|(name, _)| name.contains("qemu")).map_or(last, |(_, rest)| rest).to_owned())
 }
@@ -333,6 +376,8 @@ fn complaint(said: &Path) -> Option<String> {
 const UNHEARD: &str = "QEMU did not do as it was told, and was killed";
 /// What QEMU itself says: in the container's directory.
 const SAID: &str = "qemu.log";
+/// It says so for each page that the balloon of a clone takes: the template's memory stays as it is.
+const KEPT: &str = "ram_block_discard_range: Failed to fallocate";
 /// In the directory of sockets.
 const LOCK: &str = "lock";
 /// From its start until QEMU takes orders; a busy host takes some seconds.

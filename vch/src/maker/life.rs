@@ -166,7 +166,7 @@ impl Maker {
         let machine = tokio::task::spawn_blocking(move || maker.assemble(&of, &made, cards));
         let powered = async {
             let machine = machine.await.map_err(anyhow::Error::from)??;
-            Ok::<_, MakeError>(self.hypervisor.power_on(container.dir(), &machine).await?)
+            Ok::<_, MakeError>(self.begin(container, machine).await?)
         };
         let powered = powered.await.inspect_err(|_| self.networks.leave(container, turn))?;
         Ok((powered, held, turn))

@@ -163,14 +163,33 @@ fn write_keys(path: &Path, text: &str) -> Result<()> {
 
 /// Has a clone read the state on its standard input, and waits until it runs; an error says why it does not.
 pub async fn resume(socket: &Path) -> Result<()> {
-    let orders = Orders::connect(socket).await?;
-    leave_memory(&orders).await?;
+    resume_by(&Orders::connect(socket).await?).await
+}
+
+/// The same, for who gives it orders already.
+pub async fn resume_by(orders: &Orders) -> Result<()> {
+    leave_memory(orders).await?;
     orders.execute("migrate-incoming", json!({ "uri": "fd:0" })).await?;
+    until_it_runs(orders).await
+}
+
+/// Has a machine go on whose host may have ended at any moment of that. One that has booted, or goes on already, is let be.
+pub(crate) async fn finish_resume(orders: &Orders) -> Result<()> {
+    if orders.execute("query-status", json!({})).await?["status"] != "inmigrate" {
+        return Ok(());
+    }
+    match orders.execute("query-migrate", json!({})).await?["status"].as_str() {
+        None | Some("none") => resume_by(orders).await,
+        Some(_) => until_it_runs(orders).await,
+    }
+}
+
+async fn until_it_runs(orders: &Orders) -> Result<()> {
     loop {
         let told = orders.execute("query-status", json!({})).await?;
         match told["status"].as_str() {
-            Some("running") => return tell_size(&orders).await,
-            Some("inmigrate" | "paused" | "prelaunch") => sleep(LOOK).await,
+            Some("running") => return tell_size(orders).await,
+            Some("inmigrate" | "prelaunch") => sleep(LOOK).await,
             other => bail!("QEMU does not go on with it: it is {}", other.unwrap_or("in no state")),
         }
     }

@@ -344,7 +344,8 @@ impl Line {
         let access = if disk.read_only {
             "readonly=on,rerror=report"
         } else {
-            "discard=unmap,detect-zeroes=unmap,werror=report,rerror=report"
+            // a clone's would be opened for writing when it runs, and QEMU be another user by then
+            "discard=unmap,detect-zeroes=unmap,werror=report,rerror=report,file.auto-read-only=off"
         };
         self.option("-drive", &format!("if=none,id={name},format={format},cache={cache},{access},file="), &disk.file);
     }

@@ -17,6 +17,7 @@ fn driver(script: &str) -> (tempfile::TempDir, Qemu, PathBuf) {
     let qemu = Qemu {
         program,
         confinement: Confinement::none(),
+        templates: Templates::default(),
         accel: std::future::ready(Accel::Tcg).boxed().shared(),
         left: Mutex::default(),
         _lock: lock(&sockets).unwrap(),
@@ -101,7 +102,8 @@ async fn how_one_was_killed_is_told_with_what_it_said() {
     let (double, orders) = Double::greeted().await;
     let (powered, reins) = Powered::new();
     let running = idle(dir.path());
-    fs::write(&running.said, "qemu-system-x86_64: cannot write: no space\n\n").unwrap();
+    let kept = "qemu-system-x86_64: ram_block_discard_range: Failed to fallocate mem:c7bf000 +1000 (-1)";
+    fs::write(&running.said, format!("qemu-system-x86_64: cannot write: no space\n\n{kept}\n")).unwrap();
     running.process.kill();
     drop(double);
     drive(running, Some(orders), reins).await;
