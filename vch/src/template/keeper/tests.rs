@@ -1,3 +1,5 @@
+//! Keepers in this process, asked over real sockets: who gets a template, who does not, and when it is given up.
+
 use std::future::{pending, ready};
 use std::os::unix::fs::FileExt;
 
