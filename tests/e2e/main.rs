@@ -6,6 +6,7 @@ mod appliance_services;
 mod astray;
 mod boot;
 mod changes;
+mod clone;
 mod commands;
 mod compose;
 mod compose_calls;
