@@ -8,7 +8,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use crate::mounts::own_root;
-use crate::sys::devices;
+use crate::sys::devices::Confinement;
 
 /// The container's control group, which [`crate::cgroup`] makes.
 const GROUP: &str = "/sys/fs/cgroup/container";
@@ -21,11 +21,24 @@ pub fn null() -> io::Result<File> {
     }
 }
 
-/// Keeps the container's processes from every other device. To be called once their group is there; a kernel without control groups is no failure.
-pub fn confine() -> io::Result<()> {
-    match File::open(GROUP) {
-        Ok(group) => devices::confine(group.as_fd()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+/// What keeps the container's processes from every other device. To be loaded once their group is there; none for a kernel without control groups.
+#[derive(Debug)]
+pub struct Fence {
+    group: File,
+    confinement: Confinement,
+}
+
+impl Fence {
+    pub fn load() -> io::Result<Option<Fence>> {
+        match File::open(GROUP) {
+            Ok(group) => Ok(Some(Fence { group, confinement: Confinement::load()? })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// From now on nobody gets past it.
+    pub fn close(&self) -> io::Result<()> {
+        self.confinement.confine(self.group.as_fd())
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 
 use guest::cgroup::Cgroup;
 use guest::clock::{self, Utc};
+use guest::devices::Fence;
 use guest::events::Signals;
 use guest::guestinfo::{self, Store, StoreError};
 use guest::log::Log;
@@ -14,7 +15,7 @@ use guest::mounts::{self, MountError};
 use guest::net::networks::Networks;
 use guest::pipe::{Pipe, PipeError};
 use guest::power_button::PowerButton;
-use guest::{devices, disks, journal, say};
+use guest::{journal, say};
 use wire::guestinfo::SpecError;
 use wire::message::Ready;
 use wire::spec::{ALL_CAPABILITIES, LinkDevice, Spec};
@@ -69,23 +70,24 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     journal::open("tether");
     say!(Info, "{} {} boots", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"); time = Utc(clock::wall_nanos()));
     let mut store = guestinfo::open()?;
+    // what no spec decides: a clone finds it done
+    let early = Early::make();
     let woken = template::pass(store.as_mut())?;
-    if woken.is_some() {
-        disks::rescan();
-    }
     let keys = store.read()?;
     let spec = wire::guestinfo::read(&keys).inspect_err(|error| {
         let failure = Some(failure(FailureKind::Spec, error));
         let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
         publish_in(store.as_mut(), &status.to_json());
     })?;
-    journal::begin(spec.diagnostics.level);
+    // the console is slow: a clone has no time for it yet
+    if woken.is_none() {
+        journal::begin(spec.diagnostics.level);
+    }
     say!(Debug, "the spec is read"; id = spec.id, sessions = 1 + spec.others.len());
     let mut line = Line::new(&spec, Pipe::open(spec.link.device, spec.link.speed)?, boot_id()?, seed()?);
     if spec.link.device == LinkDevice::Serial {
         machine::keep_port(line.pipe());
     }
-    let button = PowerButton::open();
     let link_us = clock::micros(clock::now());
     say!(Debug, "the link's device is open");
     // the hello travels while the disk is mounted
@@ -95,12 +97,19 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         Ok(log) => (log, Ok(())),
         Err(error) => (None, Err(failure(FailureKind::Machine, &error))),
     };
-    let (mut cgroup, mut hardware) = Default::default();
     let mut network = network::none()?;
-    if woken.is_some() {
-        network::adopt(&wire::guestinfo::cards(&keys)?)?;
-    }
-    let root = opened.and_then(|()| prepare(&spec, &mut cgroup, &mut hardware, &mut network)).map(|()| Ready {
+    let (button, early) = early;
+    let (cgroup, mut hardware, fence) = match early {
+        Ok(Early { cgroup, hardware, fence }) => (cgroup, hardware, Ok(fence)),
+        Err(failure) => (Cgroup::default(), Hardware::default(), Err(failure)),
+    };
+    let root = opened.and(fence).and_then(|fence| {
+        if woken.is_some() {
+            template::adopt(&keys)?;
+        }
+        prepare(&spec, &cgroup, fence.as_ref(), &mut hardware, &mut network)
+    });
+    let root = root.map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
         init_us,
@@ -110,16 +119,41 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     if root.is_ok() {
         say!(Debug, "the machine is ready");
     }
+    journal::begin(spec.diagnostics.level);
     Ok(Machine { signals, spec, store, line, log, button, cgroup, network, hardware, root })
 }
 
+/// What every container needs of its machine, whoever it is.
+struct Early {
+    cgroup: Cgroup,
+    hardware: Hardware,
+    fence: Option<Fence>,
+}
+
+impl Early {
+    fn make() -> (Option<PowerButton>, Result<Early, Failure>) {
+        let make = || {
+            let cgroup =
+                Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
+            let hardware = Hardware::open()?;
+            Ok(Early { cgroup, hardware, fence: Fence::load().map_err(|error| unfenced(&error))? })
+        };
+        (PowerButton::open(), make())
+    }
+}
+
 /// The steps of a boot, in their order.
-fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &mut Networks) -> Result<(), Failure> {
-    *cgroup = Cgroup::create().map_err(|error| machine("cannot make the container's control group", &error))?;
-    *hardware = Hardware::open(spec)?;
+fn prepare(
+    spec: &Spec,
+    cgroup: &Cgroup,
+    fence: Option<&Fence>,
+    hardware: &mut Hardware,
+    network: &mut Networks,
+) -> Result<(), Failure> {
+    hardware.suit(spec);
     // who may do everything may open everything
     if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
-        devices::confine().map_err(|error| machine("cannot keep the container from the machine's devices", &error))?;
+        fence.map_or(Ok(()), Fence::close).map_err(|error| unfenced(&error))?;
     }
     root::assemble(spec)?;
     network::set_up(network, spec)?;
@@ -128,6 +162,10 @@ fn prepare(spec: &Spec, cgroup: &mut Cgroup, hardware: &mut Hardware, network: &
     limits::set(spec, cgroup)?;
     machine::lock()?;
     root::enter()
+}
+
+fn unfenced(error: &io::Error) -> Failure {
+    machine("cannot keep the container from the machine's devices", error)
 }
 
 /// 16 bytes that the kernel drew for this boot: random(4).

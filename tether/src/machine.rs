@@ -33,9 +33,9 @@ pub(crate) struct Hardware {
 
 impl Hardware {
     /// Sets PID 1 apart from the container, and takes into use what was plugged in before anybody listened.
-    pub(crate) fn open(spec: &Spec) -> Result<Hardware, Failure> {
+    pub(crate) fn open() -> Result<Hardware, Failure> {
         // before its files belong to the container
-        let reclaim = spec.machine.reclaim.then(Reclaim::open).flatten();
+        let reclaim = Reclaim::open();
         protection::set_apart().map_err(|error| machine("cannot keep PID 1 apart from its container", &error))?;
         let hardware = Hardware {
             uevents: warned("devices that come are not noticed", Uevents::open()),
@@ -46,6 +46,11 @@ impl Hardware {
         };
         hardware.use_processors();
         Ok(hardware)
+    }
+
+    /// Lets go of what the spec does not want.
+    pub(crate) fn suit(&mut self, spec: &Spec) {
+        self.reclaim.take_if(|_| !spec.machine.reclaim);
     }
 
     pub(crate) fn watch(&self, poller: &Poller, uevents: u64, pressure: u64) -> io::Result<()> {

@@ -13,9 +13,14 @@ use std::time::Duration;
 use guest::clock;
 use guest::fork::{Fork, ForkError};
 use guest::guestinfo::{Store, StoreError};
-use guest::{journal, say};
-use wire::guestinfo::{Generation, SpecError, generation};
+use guest::{disks, journal, say};
+use wire::guestinfo::{Generation, SpecError, cards, generation, has_more_disks};
 use wire::spec::Level;
+use wire::status::{Failure, FailureKind};
+use wire::vmx::Dictionary;
+
+use crate::boot::{failure, machine};
+use crate::network;
 
 /// Why a machine is no template, or a clone does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -64,4 +69,14 @@ pub(crate) fn pass(store: &mut dyn Store) -> Result<Option<Woken>, TemplateError
     fork.confirm()?;
     say!(Info, "goes on as a clone"; seeded_us = (done - at).as_micros(), confirmed_us = (clock::now() - at).as_micros());
     Ok(Some(Woken { at }))
+}
+
+/// Gives a clone the devices that are its own, which its host has named.
+pub(crate) fn adopt(keys: &Dictionary) -> Result<(), Failure> {
+    let cards = cards(keys).map_err(|error| failure(FailureKind::Spec, &error))?;
+    network::adopt(&cards).map_err(|error| machine("cannot give the network cards their addresses", &error))?;
+    if has_more_disks(keys) {
+        disks::rescan();
+    }
+    Ok(())
 }

@@ -23,7 +23,10 @@ mod signal;
 use std::collections::BTreeMap;
 
 pub use about::{ABOUT, about, write_about};
-pub use clone::{ENTROPY, GENERATION, Generation, cards, generation, generation_keys, write_cards, write_generation};
+pub use clone::{
+    ENTROPY, GENERATION, Generation, cards, generation, generation_keys, has_more_disks, write_cards, write_generation,
+    write_more_disks,
+};
 pub use keyless::{read_with_key, without_key};
 pub use rights::{capability_name, limit_name};
 pub use signal::signal_number;

@@ -7,30 +7,40 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
-/// Lets the group's processes, and those of groups below, open no device but those that every container has, as docker does; they may still make nodes of others.
-///
-/// Root in a container can make device nodes: without this it could read its disks raw, and write to PID 1's serial ports.
-pub fn confine(group: BorrowedFd<'_>) -> io::Result<()> {
-    let load = Load {
-        program: BPF_PROG_TYPE_CGROUP_DEVICE,
-        count: LENGTH,
-        instructions: &raw const FILTER as u64,
-        license: c"Apache-2.0".as_ptr() as u64,
-        ..Load::default()
-    };
-    // SAFETY: `load` is what BPF_PROG_LOAD takes, zero where nothing is asked for; its pointers lead to constants of those lengths, which the kernel only reads.
-    let program = unsafe { bpf(BPF_PROG_LOAD, &load) }?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
-    let program = unsafe { OwnedFd::from_raw_fd(program) };
-    let attach = Attach {
-        target: group.as_raw_fd(),
-        program: program.as_raw_fd(),
-        kind: BPF_CGROUP_DEVICE,
-        // what runs in the container may confine its own groups further
-        flags: BPF_F_ALLOW_MULTI,
-    };
-    // SAFETY: `attach` is what BPF_PROG_ATTACH takes, and holds no pointer.
-    unsafe { bpf(BPF_PROG_ATTACH, &attach) }.map(drop)
+/// The filter, in the kernel and without a group yet: to check it takes the kernel longer than to use it.
+#[derive(Debug)]
+pub struct Confinement(OwnedFd);
+
+impl Confinement {
+    /// Has the kernel check it.
+    pub fn load() -> io::Result<Confinement> {
+        let load = Load {
+            program: BPF_PROG_TYPE_CGROUP_DEVICE,
+            count: LENGTH,
+            instructions: &raw const FILTER as u64,
+            license: c"Apache-2.0".as_ptr() as u64,
+            ..Load::default()
+        };
+        // SAFETY: `load` is what BPF_PROG_LOAD takes, zero where nothing is asked for; its pointers lead to constants of those lengths, which the kernel only reads.
+        let program = unsafe { bpf(BPF_PROG_LOAD, &load) }?;
+        // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+        Ok(Confinement(unsafe { OwnedFd::from_raw_fd(program) }))
+    }
+
+    /// Lets the group's processes, and those of groups below, open no device but those that every container has, as docker does; they may still make nodes of others.
+    ///
+    /// Root in a container can make device nodes: without this it could read its disks raw, and write to PID 1's serial ports.
+    pub fn confine(&self, group: BorrowedFd<'_>) -> io::Result<()> {
+        let attach = Attach {
+            target: group.as_raw_fd(),
+            program: self.0.as_raw_fd(),
+            kind: BPF_CGROUP_DEVICE,
+            // what runs in the container may confine its own groups further
+            flags: BPF_F_ALLOW_MULTI,
+        };
+        // SAFETY: `attach` is what BPF_PROG_ATTACH takes, and holds no pointer.
+        unsafe { bpf(BPF_PROG_ATTACH, &attach) }.map(drop)
+    }
 }
 
 /// The part of `union bpf_attr` that BPF_PROG_LOAD reads, up to where all is zero.

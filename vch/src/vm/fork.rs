@@ -140,6 +140,7 @@ fn told(machine: &Machine) -> Result<String> {
         machine.cards.iter().enumerate().map(|(number, card)| (template_mac(number), card.mac)).collect();
     let mut keys = wire::vmx::Dictionary::default();
     wire::guestinfo::write_cards(&cards, &mut keys);
+    wire::guestinfo::write_more_disks(!machine.disks.is_empty(), &mut keys);
     text += &keys.to_string();
     Ok(text)
 }
@@ -168,11 +169,19 @@ pub async fn resume(socket: &Path) -> Result<()> {
     loop {
         let told = orders.execute("query-status", json!({})).await?;
         match told["status"].as_str() {
-            Some("running") => return Ok(()),
+            Some("running") => return tell_size(&orders).await,
             Some("inmigrate" | "paused" | "prelaunch") => sleep(LOOK).await,
             other => bail!("QEMU does not go on with it: it is {}", other.unwrap_or("in no state")),
         }
     }
+}
+
+/// Has the guest of a clone look how large its root's disk is: the template's was another.
+async fn tell_size(orders: &Orders) -> Result<()> {
+    let told = orders.execute("query-block", json!({})).await?;
+    let root = told.as_array().into_iter().flatten().find(|drive| drive["device"] == "root");
+    let Some(size) = root.and_then(|root| root["inserted"]["image"]["virtual-size"].as_u64()) else { return Ok(()) };
+    orders.execute("block_resize", json!({ "device": "root", "size": size })).await.map(drop)
 }
 
 /// What a template says when it is ready.

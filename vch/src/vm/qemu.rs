@@ -108,16 +108,20 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     }
     line.option("-chardev", "file,id=console,path=", &machine.console);
     line.words("-device isa-serial,index=1,chardev=console");
-    // a template has no disks, and its kernel has places only for those of a controller
-    let (alone, first) = if forks { (None, machine.root.as_ref()) } else { (machine.root.as_ref(), None) };
-    if let Some(disk) = alone {
-        line.drive("root", disk);
-        line.words(&format!("-device virtio-blk-pci,drive=root{}", serial(disk)));
+    match &machine.root {
+        Some(disk) => line.drive("root", disk),
+        // a template's guest knows the device, and asks anew how large the disk is when it has become a clone's
+        None if forks => line.words("-blockdev driver=null-co,node-name=root,read-zeroes=on,size=65536"),
+        None => {}
+    }
+    if forks || machine.root.is_some() {
+        let serial = machine.root.as_ref().map(serial).unwrap_or_default();
+        line.words(&format!("-device virtio-blk-pci,drive=root{serial}"));
     }
     if grows || forks || !machine.disks.is_empty() {
         line.words("-device virtio-scsi-pci,id=scsi");
     }
-    for (number, disk) in first.into_iter().chain(&machine.disks).enumerate() {
+    for (number, disk) in machine.disks.iter().enumerate() {
         // units of one target: the guest asks once for all of them
         let name = format!("disk{number}");
         line.drive(&name, disk);

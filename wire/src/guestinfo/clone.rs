@@ -16,6 +16,7 @@ const NUMBER: &str = "clone/generation";
 const RANDOMNESS: &str = "clone/entropy";
 const TIME: &str = "clone/time";
 const CARDS: &str = "clone/cards";
+const DISKS: &str = "clone/disks";
 
 /// A hardware address.
 type Hardware = [u8; 6];
@@ -57,16 +58,22 @@ pub fn generation_keys() -> impl Iterator<Item = String> {
 /// Reads which one this is; none for a machine that has nothing to do with clones.
 pub fn generation(keys: &dyn Keys) -> Result<Option<Generation>, SpecError> {
     let root = Node { keys, path: format!("{BASE}/") };
-    let number = root.parsed(NUMBER, "32 hexadecimal digits", read_hex)?;
-    if root.flag(WAIT, false)? {
-        let number = number.ok_or_else(|| root.missing(NUMBER))?;
+    let waits = root.flag(WAIT, false)?;
+    if !waits && root.filled(NUMBER).is_none() {
+        return Ok(None);
+    }
+    let number = digits(&root, NUMBER, "32 hexadecimal digits")?;
+    if waits {
         return Ok(Some(Generation::Template { number }));
     }
-    let Some(number) = number else { return Ok(None) };
-    let entropy = root.parsed(RANDOMNESS, "128 hexadecimal digits", read_hex)?;
-    let entropy = entropy.ok_or_else(|| root.missing(RANDOMNESS)).map(Box::new)?;
+    let entropy = Box::new(digits(&root, RANDOMNESS, "128 hexadecimal digits")?);
     let unix_ns = root.parsed(TIME, "nanoseconds since 1970", |text| text.parse().ok())?;
     Ok(Some(Generation::Clone { number, entropy, unix_ns }))
+}
+
+fn digits<const LENGTH: usize>(root: &Node<'_>, key: &str, expected: &'static str) -> Result<[u8; LENGTH], SpecError> {
+    let text = root.filled(key).ok_or_else(|| root.missing(key))?;
+    read_hex(&text).ok_or_else(|| root.invalid(key, &text, expected))
 }
 
 /// Writes it.
@@ -97,6 +104,17 @@ pub fn cards(keys: &dyn Keys) -> Result<Vec<(Hardware, Hardware)>, SpecError> {
     let pairs =
         names.iter().map(|name| pair(name).ok_or_else(|| root.invalid(CARDS, name, "two hardware addresses with `=`")));
     pairs.collect()
+}
+
+/// Whether a clone's controller has disks that the template's had not.
+pub fn has_more_disks(keys: &dyn Keys) -> bool {
+    let root = Node { keys, path: format!("{BASE}/") };
+    root.flag(DISKS, true).unwrap_or(true)
+}
+
+/// Writes it.
+pub fn write_more_disks(has: bool, keys: &mut Dictionary) {
+    Writer::new(keys).flag(DISKS, has);
 }
 
 /// Writes them.

@@ -87,13 +87,15 @@ impl fmt::Debug for MasterKey {
 
 /// Two digits a byte, and no other character.
 pub(crate) fn read_hex<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {
+    read_digits(text)?.try_into().ok()
+}
+
+// one for all lengths: it is PID 1's, too
+#[inline(never)]
+fn read_digits(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> =
         text.chars().map(|char| char.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    match digits.len() == 2 * LENGTH {
-        true => bytes.try_into().ok(),
-        false => None,
-    }
+    (digits.len() % 2 == 0).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 pub(crate) fn write_hex(bytes: &[u8]) -> String {
