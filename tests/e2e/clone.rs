@@ -7,6 +7,7 @@ mod bent;
 mod distinct;
 mod faults;
 mod generation;
+mod many;
 mod memory;
 mod python;
 

@@ -20,8 +20,20 @@ const CLONES: usize = 20;
 const CLOCK: Duration = Duration::from_millis(100);
 /// What the probe tells of a machine and no other one may tell, too.
 const OWN: [&str; 14] = [
-    "urandom", "getrandom", "at_random", "canary", "program", "stack", "map", "uuid", "boot_id", "mac", "host", "tls",
-    "id", "link_key",
+    "urandom",
+    "getrandom",
+    "at_random",
+    "canary",
+    "program",
+    "stack",
+    "map",
+    "uuid",
+    "boot_id",
+    "mac",
+    "host",
+    "tls",
+    "id",
+    "link_key",
 ];
 
 type Facts = BTreeMap<String, String>;
@@ -30,7 +42,8 @@ type Facts = BTreeMap<String, String>;
 fn twenty_clones_have_nothing_in_common_that_is_a_machines_own() {
     let clones = Clones::new();
     let (_dir, image) = probe();
-    let script = "echo tls $(openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | grep -v -e ---); exec /probe";
+    let script =
+        "echo tls $(openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | grep -v -e ---); exec /probe";
     let start = || {
         let options = ["--rm", "-i", "--privileged", "--clone", "always", "--start-timeout", "300"];
         clones.run(&options, &image, &["sh", "-c", script]).talk()

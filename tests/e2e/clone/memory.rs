@@ -6,7 +6,8 @@ use rig::clones::{Clones, is_in, is_in_guest, machine_of};
 use rig::images;
 
 /// 1 MiB of a line that is in no image and no spec: a container makes it.
-const FILL: &str = "line=$(echo one clone | sha256sum | cut -c 1-63); for i in $(seq 128); do echo $line; done >/dev/shm/part
+const FILL: &str =
+    "line=$(echo one clone | sha256sum | cut -c 1-63); for i in $(seq 128); do echo $line; done >/dev/shm/part
     for i in $(seq 128); do cat /dev/shm/part; done >/dev/shm/marker; wc -c </dev/shm/marker; read _";
 
 #[test]
