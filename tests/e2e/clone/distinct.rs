@@ -92,7 +92,7 @@ fn facts(mut clone: Talk) -> Facts {
     let told: i128 = clone.line().parse().expect("nanoseconds");
     let after = unix_ns();
     let limit = CLOCK.as_nanos().cast_signed();
-    assert!(before - limit <= told && told <= after + limit, "{before} <= {told} <= {after}");
+    assert!(before - limit <= told && told <= after + limit, "{before} <= {told} <= {after}: {facts:#?}");
     let off = (told - after).max(0) + (told - before).min(0);
     facts.insert("clock".into(), (off / 1000).to_string());
 

@@ -92,6 +92,7 @@ int main(void) {
     line("boot_id", "/proc/sys/kernel/random/boot_id");
     line("machine_id", "/etc/machine-id");
     line("mac", "/sys/class/net/eth0/address");
+    line("clocksource", "/sys/devices/system/clocksource/clocksource0/current_clocksource");
     line("host", "/proc/sys/kernel/hostname");
     sequence("sequence1", 40001);
     sequence("sequence2", 40003);

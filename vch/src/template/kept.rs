@@ -203,14 +203,14 @@ pub(super) mod tests {
         template.state.seek(io::SeekFrom::Start(4)).unwrap();
         for _ in 0..2 {
             let mut text = String::new();
-            template.reopen_state().unwrap().read_to_string(&mut text).unwrap();
+            template.files().unwrap().state.unwrap().read_to_string(&mut text).unwrap();
             assert_eq!(text, "the state of its devices");
         }
         let mut page = [0; 6];
-        template.reopen_memory().unwrap().read_exact_at(&mut page, 4096).unwrap();
+        template.files().unwrap().memory.unwrap().read_exact_at(&mut page, 4096).unwrap();
         assert_eq!((&page, template.state.stream_position().unwrap()), (b"a page", 4));
         // who only reads maps it as its own: the seals are no obstacle to that, and show from there, too
-        assert_eq!(fcntl_get_seals(template.reopen_memory().unwrap()).unwrap(), SEALS);
+        assert_eq!(fcntl_get_seals(template.files().unwrap().memory.unwrap()).unwrap(), SEALS);
     }
 
     #[test]
