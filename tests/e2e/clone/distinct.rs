@@ -1,7 +1,7 @@
 //! Twenty clones of one template have nothing in common that is to be a machine's own, and know the time.
 //!
-//! The image has no `/etc/machine-id`, so that a container has to see none: what a program makes one of, the boot id, is compared. A program that is
-//! not C's has the hash seed of its own: see `python`.
+//! The image has no `/etc/machine-id`, so that a container has to see none: what a program makes one of, the boot id, is compared. The seed of Python's hashes
+//! is compared in `python`.
 
 use std::collections::BTreeMap;
 use std::fs;

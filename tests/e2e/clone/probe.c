@@ -67,7 +67,9 @@ static void noticed(void) {
         if (count < 0) fail("klogctl");
         log[count] = 0;
         if (strstr(log, "crng reseeded due to virtual machine fork")) {
-            printf("noticed %d\n", tries * 100);
+            /* a clock that is wrong may have been measured wrong, in the template */
+            char *tsc = strstr(log, "tsc: Detected");
+            printf("noticed %d\ntsc %.*s\n", tries * 100, tsc ? (int)strcspn(tsc, "\n") : 4, tsc ? tsc : "none");
             return;
         }
         usleep(100000);
