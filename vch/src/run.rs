@@ -22,7 +22,7 @@ mod cloned;
 mod elsewhere;
 
 use self::assemble::{Parts, RootDisks};
-use crate::cli::{DiskForm, RunArgs};
+use crate::cli::{CloneWish, DiskForm, RunArgs};
 use crate::guest_link::{self, Command, Ends, Outcome, Report};
 use crate::hub::Identity;
 use crate::images::{self, Unfinished};
@@ -41,6 +41,9 @@ use crate::{assets, master_key, plan, terminal, timestamp};
 pub fn run(args: &RunArgs) -> Result<u8> {
     if args.vch.is_none() && args.container.tty && args.container.interactive && !io::stdin().is_terminal() {
         bail!("the input device is not a TTY: leave out -t, or give a terminal on standard input");
+    }
+    if args.vch.is_some() && args.clone == CloneWish::Always {
+        bail!("--clone always: a machine whose link leads to a VCH elsewhere is not cloned: leave out --clone");
     }
     // One thread drives everything: QEMU is told to die with the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;

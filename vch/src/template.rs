@@ -85,3 +85,47 @@ pub fn kind(program: &Path, machine: &Machine) -> Result<String> {
 
 /// Between two looks for a template that another one makes.
 const LOOK: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::qemu::tests::machine;
+    use crate::vm::{Card, CardEnd, LinkEnd};
+
+    #[test]
+    fn a_kind_is_what_clones_have_in_common() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, name).unwrap();
+            path
+        };
+        let (qemu, kernel, initramfs) = (file("qemu"), file("kernel"), file("initramfs"));
+        let boot = |kernel: &Path| Boot::Kernel { kernel: kernel.to_owned(), initramfs: initramfs.clone() };
+        let first = Machine { boot: boot(&kernel), ..machine() };
+        let of = |machine: &Machine| kind(&qemu, machine).unwrap();
+        let same = Machine {
+            link_end: LinkEnd::Own("/another/link".into()),
+            console: "/another/console".into(),
+            guestinfo: "/another/guestinfo".into(),
+            root: None,
+            ..first.clone()
+        };
+        let before = of(&first);
+        assert_eq!(before, of(&same));
+        assert_eq!(before.len(), 64);
+        let card = Card { mac: [2, 0, 0, 0, 0, 1], end: CardEnd::Nowhere };
+        for other in [
+            Machine { memory_mib: 1024, ..first.clone() },
+            Machine { cpus: 3, ..first.clone() },
+            Machine { cards: vec![card], ..first.clone() },
+            Machine { link_end: LinkEnd::Host("/l".into()), ..first.clone() },
+            Machine { boot: boot(&file("another kernel")), ..first.clone() },
+        ] {
+            assert_ne!(of(&first), of(&other), "{other:?}");
+        }
+        assert_ne!(of(&first), kind(&file("another QEMU"), &first).unwrap());
+        fs::write(&kernel, "a newer one").unwrap();
+        assert_ne!(before, of(&first), "the file is another one");
+    }
+}

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
+use nix::libc;
 use wire::spec::DiskId;
 
 /// A block device.
@@ -55,16 +56,20 @@ impl Disk {
     }
 }
 
-/// Asks a device.
-pub(super) fn look(name: String) -> Disk {
+/// Asks a device. None for one that the kernel is about to add: it is listed before it can be opened.
+pub(super) fn look(name: String) -> Option<Disk> {
     let mut block = [0; SUPERBLOCK];
-    let read = File::open(format!("dev/{name}")).and_then(|file| file.read_exact_at(&mut block, OFFSET));
+    let opened = File::open(format!("dev/{name}"));
+    if opened.as_ref().is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO))) {
+        return None;
+    }
+    let read = opened.and_then(|file| file.read_exact_at(&mut block, OFFSET));
     let (kind, label, uuid) = match read {
         Ok(()) => superblock(&block),
         // no medium, or too small
         Err(_) => (None, String::new(), String::new()),
     };
-    Disk { serial: serial(&name), name, kind, label, uuid }
+    Some(Disk { serial: serial(&name), name, kind, label, uuid })
 }
 
 /// Both have it at the same place.

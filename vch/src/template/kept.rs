@@ -207,10 +207,11 @@ pub(super) mod tests {
             assert_eq!(text, "the state of its devices");
         }
         let mut page = [0; 6];
-        template.files().unwrap().memory.unwrap().read_exact_at(&mut page, 4096).unwrap();
+        let memory = template.files().unwrap().memory.unwrap();
+        memory.read_exact_at(&mut page, 4096).unwrap();
         assert_eq!((&page, template.state.stream_position().unwrap()), (b"a page", 4));
         // who only reads maps it as its own: the seals are no obstacle to that, and show from there, too
-        assert_eq!(fcntl_get_seals(template.files().unwrap().memory.unwrap()).unwrap(), SEALS);
+        assert_eq!(fcntl_get_seals(memory).unwrap(), SEALS);
     }
 
     #[test]

@@ -191,3 +191,104 @@ pub const SPEC_SIZE: usize = 64 << 10;
 /// A busy host takes long to boot a machine.
 const BOOT_TIME: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::qemu::tests::machine;
+    use crate::vm::{Disk, Format, Vsock};
+
+    fn line(machine: &Machine) -> String {
+        let words = super::super::qemu::arguments(machine);
+        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_template_has_nothing_of_its_clones() {
+        let card = Card { mac: [0x52, 0x54, 0, 0, 0, 7], end: CardEnd::User(Vec::new()) };
+        let disk = Disk {
+            file: "/c/layer".into(),
+            format: Format::Raw,
+            serial: Some("layer".into()),
+            read_only: true,
+            transient: false,
+        };
+        let own = Machine { cards: vec![card], disks: vec![disk], log: Some("/c/output.log".into()), ..machine() };
+        let template = line(&template_of(&own, Path::new("/t")).unwrap());
+        for of_the_container in ["/c/", "/s/link", "52:54:00:00:00:07", "netdev user", "layer"] {
+            assert!(!template.contains(of_the_container), "{of_the_container} is in {template}");
+        }
+        for part in [
+            "share=on,size=512M,mem-path=/proc/self/fd/1 -machine memory-backend=mem",
+            "-kernel /k -initrd /i",
+            "-chardev file,id=link,path=/dev/null -device virtserialport,chardev=link",
+            "driver=null-co,node-name=root",
+            "-device virtio-scsi-pci,id=scsi",
+            "-netdev hubport,",
+            "mac=02:74:6d:70:6c:01",
+            "-device virtio-balloon-pci -device vmgenid,guid=auto",
+        ] {
+            assert!(template.contains(part), "{part} is not in {template}");
+        }
+        let clone = line(&Machine { begins: Begins::Clone, ..own });
+        for part in ["share=off,", "-incoming defer", "linuxboot_dma", "file=/c/disk.qcow2", "chardev socket,id=link"] {
+            assert!(clone.contains(part), "{part} is not in {clone}");
+        }
+        for part in ["-kernel", "-initrd", "free-page-reporting", "/q.rom"] {
+            assert!(!clone.contains(part), "{part} is in {clone}");
+        }
+        // what the guest knows of is there in both, in the same order
+        let devices = |line: &str| -> Vec<String> {
+            let words: Vec<&str> = line.split(' ').collect();
+            let named = words.windows(2).filter(|pair| pair[0] == "-device").map(|pair| pair[1].split(',').next());
+            named.flatten().filter(|name| *name != "scsi-hd").map(str::to_owned).collect()
+        };
+        assert_eq!(devices(&template), devices(&clone));
+    }
+
+    #[test]
+    fn what_cannot_be_cloned_is_told() {
+        let of = |machine: Machine| template_of(&machine, Path::new("")).map(drop);
+        assert_eq!(of(machine()), Ok(()));
+        assert_eq!(of(Machine { boot: Boot::Iso("/b.iso".into()), ..machine() }), Err(Unclonable::Iso));
+        let vsock = Some(Vsock::Kernel { cid: 7 });
+        assert_eq!(of(Machine { link: LinkDevice::Vsock, vsock, ..machine() }), Err(Unclonable::Vsock));
+        let dir = tempfile::tempdir().unwrap();
+        let guestinfo = dir.path().join("guestinfo");
+        fs::write(&guestinfo, "x".repeat(SPEC_SIZE)).unwrap();
+        let large = clone_of(&Machine { guestinfo, ..machine() }, &dir.path().join("clone")).unwrap_err();
+        assert_eq!(large.to_string(), "its spec is larger than the 64 KiB that a template keeps free for one");
+    }
+
+    #[test]
+    fn a_clone_is_told_first_what_makes_it_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (guestinfo, keys) = (dir.path().join("guestinfo"), dir.path().join("clone"));
+        let key = "guestinfo.vice./common/id";
+        fs::write(&guestinfo, wire::vmx::line(key, "3f0c") + "\n").unwrap();
+        let card = Card { mac: [0x52, 0x54, 0, 0, 0, 7], end: CardEnd::User(Vec::new()) };
+        let own = Machine { guestinfo, cards: vec![card; 8], ..machine() };
+        let read = || {
+            assert_eq!(clone_of(&own, &keys).unwrap().begins, Begins::Clone);
+            let bytes = fs::read(&keys).unwrap();
+            assert_eq!(bytes.len(), SPEC_SIZE);
+            String::from_utf8(bytes).unwrap()
+        };
+        let (first, second) = (read(), read());
+        // the guest looks at so many bytes again and again, and at the whole lines in them
+        let parse = |text: &str| wire::vmx::Dictionary::parse(text).unwrap();
+        let head = parse(first[..512].rsplit_once('\n').unwrap().0);
+        let generation = |keys| wire::guestinfo::generation(keys).unwrap().unwrap();
+        assert!(matches!(generation(&head), Generation::Clone { unix_ns: Some(_), .. }));
+        let whole = parse(first.trim_end_matches('\0'));
+        assert_eq!(whole.get(key), Some("3f0c"));
+        assert_eq!(wire::guestinfo::cards(&whole).unwrap().len(), 8);
+        assert!(!wire::guestinfo::has_more_disks(&whole));
+        let (Generation::Clone { entropy: one, .. }, Generation::Clone { entropy: other, .. }) =
+            (generation(&head), generation(&parse(second.trim_end_matches('\0'))))
+        else {
+            panic!("both are clones");
+        };
+        assert!(one != other && one[..32] != one[32..]);
+    }
+}

@@ -25,9 +25,19 @@ type Hardware = [u8; 6];
 #[derive(Clone, PartialEq, Eq)]
 pub enum Generation {
     /// The template: it waits, and runs nothing.
-    Template { number: [u8; GENERATION] },
+    Template {
+        /// What no two machines have in common.
+        number: [u8; GENERATION],
+    },
     /// One that goes on where a template waited.
-    Clone { number: [u8; GENERATION], entropy: Box<[u8; ENTROPY]>, unix_ns: Option<i64> },
+    Clone {
+        /// What no two machines have in common.
+        number: [u8; GENERATION],
+        /// For the kernel's generator.
+        entropy: Box<[u8; ENTROPY]>,
+        /// The host's clock when it wrote this, in nanoseconds since 1970: for a machine that cannot ask.
+        unix_ns: Option<i64>,
+    },
 }
 
 impl Generation {
