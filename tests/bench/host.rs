@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Pid;
 use rig::serve::Serve;
 use rig::{artifacts, vch};
 
@@ -71,18 +72,14 @@ fn idle(serve: &Serve) -> Result<()> {
     println!("| disk of one more container of an image | {kib} KiB | limit | {DISK_LIMIT_KIB} KiB | {limit:.2} |");
     let mut held: Vec<Held> = Vec::new();
     for machine in serve.machines() {
-        held.push(Held::of(&fs::read_to_string(format!("/proc/{machine}/smaps"))?));
+        held.push(Held::of(machine, GUEST_MEMORY)?);
     }
-    held.sort_unstable_by_key(Held::sum);
-    let middle = held.get(held.len() / 2).context("they run")?;
-    let Held { guest, code, rest } = middle;
+    let middle = Held::middle(held)?;
     println!(
         "| an idle container's QEMU of 512 MiB, its share of the host's memory (PSS) | {} MiB | | | |",
         middle.sum() / 1024
     );
-    for (part, kib) in [("the guest's memory", guest), ("code that TCG has translated", code), ("QEMU itself", rest)] {
-        println!("| of that, {part} | {} MiB | | | |", kib / 1024);
-    }
+    middle.print_parts();
     let remove: Vec<&str> = ["rm", "-f"].into_iter().chain(ids.iter().map(String::as_str)).collect();
     serve.docker(&remove).output().success();
     Ok(())
@@ -90,7 +87,7 @@ fn idle(serve: &Serve) -> Result<()> {
 
 /// KiB that a QEMU holds, its share of what it has in common with others.
 #[derive(Default)]
-struct Held {
+pub(crate) struct Held {
     guest: u64,
     code: u64,
     rest: u64,
@@ -98,7 +95,8 @@ struct Held {
 
 impl Held {
     /// From /proc/PID/smaps: proc(5). The guest's memory is one mapping of just its size, as its block says; what can be run and belongs to no file is TCG's.
-    fn of(smaps: &str) -> Held {
+    pub(crate) fn of(machine: Pid, guest_memory: u64) -> Result<Held> {
+        let smaps = fs::read_to_string(format!("/proc/{machine}/smaps"))?;
         let (mut held, mut is_code, mut is_guest) = (Held::default(), false, false);
         for line in smaps.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -115,16 +113,31 @@ impl Held {
                 }
                 [range, rights, _, _, inode, ..] if range.contains('-') => {
                     let ends: Vec<u64> = range.split('-').flat_map(|end| u64::from_str_radix(end, 16)).collect();
-                    is_guest = matches!(ends[..], [from, to] if to - from == GUEST_MEMORY);
+                    is_guest = matches!(ends[..], [from, to] if to - from == guest_memory);
                     is_code = rights.contains('x') && inode == "0";
                 }
                 _ => {}
             }
         }
-        held
+        Ok(held)
     }
 
-    fn sum(&self) -> u64 {
+    /// That of a machine that half of them hold no more than.
+    pub(crate) fn middle(mut all: Vec<Held>) -> Result<Held> {
+        all.sort_unstable_by_key(Held::sum);
+        let middle = all.len() / 2;
+        all.into_iter().nth(middle).context("they run")
+    }
+
+    pub(crate) fn print_parts(&self) {
+        let Held { guest, code, rest } = self;
+        let parts = [("the guest's memory", guest), ("code that TCG has translated", code), ("QEMU itself", rest)];
+        for (part, kib) in parts {
+            println!("| of that, {part} | {} MiB | | | |", kib / 1024);
+        }
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
         self.guest + self.code + self.rest
     }
 }

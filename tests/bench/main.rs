@@ -1,8 +1,9 @@
 //! Every benchmark, as a table: medians of [`RUNS`] runs, and ratios against a floor or a peer in the same run.
 //!
-//! `bench boot` is the boot alone, `bench appliance` that of the appliance, `bench link` the part that measures the link, `bench docker` what the Docker API adds to it, `bench host` docker's own runs, `bench serve` what serve holds in memory, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
+//! `bench boot` is the boot alone, `bench appliance` that of the appliance, `bench clone` clones in place of boots, `bench link` the part that measures the link, `bench docker` what the Docker API adds to it, `bench host` docker's own runs, `bench serve` what serve holds in memory, `bench guest` the guest's own, and `bench images` the images, with a word behind it one kind of them. Runs of the two sides alternate, so that a machine that grows busier hurts both. Nothing here passes or fails.
 
 mod appliance;
+mod clone;
 mod docker;
 mod floor;
 mod guest;
@@ -35,6 +36,7 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("appliance") => return appliance::bench(scratch.path()),
         Some("boot") => return boot(scratch.path()),
+        Some("clone") => return clone::bench(),
         Some("docker") => return docker::bench(),
         Some("host") => return host::bench(),
         Some("guest") => return guest::bench(scratch.path()),
@@ -43,7 +45,7 @@ fn main() -> Result<()> {
         Some("images") => return images::bench(scratch.path(), std::env::args().nth(2).as_deref()),
         Some(other) => {
             bail!(
-                "no benchmark {other:?}: there are `appliance`, `boot`, `docker`, `guest`, `host`, `images`, `link` and `serve`, and all without an argument"
+                "no benchmark {other:?}: there are `appliance`, `boot`, `clone`, `docker`, `guest`, `host`, `images`, `link` and `serve`, and all without an argument"
             )
         }
         None => {}
@@ -58,6 +60,7 @@ fn main() -> Result<()> {
     link::bench(scratch.path())?;
     docker::bench()?;
     host::bench()?;
+    clone::bench()?;
     serve::bench()?;
     images::bench(scratch.path(), None)
 }

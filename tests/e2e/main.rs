@@ -6,6 +6,7 @@ mod appliance_services;
 mod astray;
 mod boot;
 mod changes;
+mod clone;
 mod clone_docker;
 mod commands;
 mod compose;

@@ -19,8 +19,8 @@ pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A `vch` to be.
 pub struct Run {
-    command: Command,
-    state: TempDir,
+    pub(crate) command: Command,
+    pub(crate) state: TempDir,
     stdin: Vec<u8>,
 }
 

@@ -32,6 +32,7 @@ use crate::plan::{Asked, Plan};
 use crate::signals::{self, Caught, SIGWINCH};
 use crate::state::{self, About, Container};
 use crate::verdict::Verdict;
+use crate::vm::fork::Unclonable;
 use crate::vm::vsock::Vsock;
 use crate::vm::{Accel, LinkEnd, Machine, accel, qemu};
 use crate::{assets, master_key, plan, terminal, timestamp};
@@ -214,6 +215,7 @@ async fn attend(
     let (mut process, pipe) = match &machine.vsock {
         // the guest connects, once it has booted
         Some(vsock) => {
+            cloned::boots(args.clone, Unclonable::Vsock)?;
             let process = qemu::Process::start(qemu, machine)?;
             (process, pipe::awaited(guest(listener, vsock.clone(), off)))
         }

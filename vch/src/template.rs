@@ -6,9 +6,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
 
 use crate::state;
 use crate::vm::fork::{self, Unclonable};
@@ -28,14 +30,27 @@ pub async fn have(program: &Path, machine: &Machine) -> Result<Template> {
     if let Some(template) = keeper::take(&dir, &kind).await? {
         return Ok(template);
     }
-    // of several that want one, the first makes it
-    let _lock = keeper::lock(&dir, &kind).await?;
+    // of several that want one, the first makes it, and the others have it as soon as it is kept
+    let _lock = tokio::select! {
+        kept = kept_by_another(&dir, &kind) => return kept,
+        lock = keeper::lock(&dir, &kind) => lock?,
+    };
     if let Some(template) = keeper::take(&dir, &kind).await? {
         return Ok(template);
     }
     let template = make(program, machine, &kind).await?;
     keeper::start(&template, &dir).await?;
     Ok(template)
+}
+
+/// Waits until somebody keeps one.
+async fn kept_by_another(dir: &Path, kind: &str) -> Result<Template> {
+    loop {
+        if let Some(template) = keeper::take(dir, kind).await? {
+            return Ok(template);
+        }
+        sleep(LOOK).await;
+    }
 }
 
 async fn make(program: &Path, machine: &Machine, kind: &str) -> Result<Template> {
@@ -67,6 +82,9 @@ pub fn kind(program: &Path, machine: &Machine) -> Result<String> {
     }
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+/// Between two looks for a template that another one makes.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

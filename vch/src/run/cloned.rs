@@ -28,13 +28,22 @@ pub(super) async fn start(
         CloneWish::Never => {}
         CloneWish::Auto | CloneWish::Always => match clone(qemu, machine, listener, start_by).await {
             Ok((process, pipe)) => return Ok((process, Some(pipe))),
-            Err(error) if wish == CloneWish::Always => return Err(error.context("--clone always")),
-            Err(error) => eprintln!("vch: the machine boots, as it cannot be cloned: {error:#}"),
+            Err(error) => boots(wish, error)?,
         },
     }
     let mut process = Process::start(qemu, machine)?;
     let pipe = connected(listener, &mut process, start_by).await?;
     Ok((process, pipe))
+}
+
+/// A machine that cannot be cloned boots, and says why; an error if that is not wished for.
+pub(super) fn boots(wish: CloneWish, why: impl Into<anyhow::Error>) -> Result<()> {
+    match wish {
+        CloneWish::Never => {}
+        CloneWish::Auto => eprintln!("vch: the machine boots, as it cannot be cloned: {:#}", why.into()),
+        CloneWish::Always => return Err(why.into().context("--clone always")),
+    }
+    Ok(())
 }
 
 async fn clone(qemu: &Path, machine: &Machine, listener: &mut Listener, start_by: Instant) -> Result<(Process, Pipe)> {
@@ -86,4 +95,19 @@ async fn go_on(
         }
     }
     .context("QEMU does not go on with the template")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::fork::Unclonable;
+
+    #[test]
+    fn only_who_wants_nothing_but_a_clone_gets_an_error() {
+        for wish in [CloneWish::Never, CloneWish::Auto] {
+            boots(wish, Unclonable::Vsock).unwrap();
+        }
+        let error = format!("{:#}", boots(CloneWish::Always, Unclonable::Vsock).unwrap_err());
+        assert_eq!(error, format!("--clone always: {}", Unclonable::Vsock));
+    }
 }
