@@ -21,7 +21,7 @@ fn no_bytes_of_one_clone_are_in_another_or_in_the_template() {
 
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("text"), "one clone\n").unwrap();
-    let marker = images::sha256(&dir.path().join("text"))[..63].as_bytes().to_owned();
+    let marker = images::sha256(&dir.path().join("text")).as_bytes()[..63].to_owned();
     let (first, second) = (machine_of(one.pid()), machine_of(other.pid()));
     assert!(is_in_guest(first, &marker), "what it wrote is in its memory");
     assert!(!is_in_guest(second, &marker), "another clone has it");
