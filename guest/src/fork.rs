@@ -60,7 +60,7 @@ impl Fork {
             true => Identifier::log().map_err(ForkError::NoIdentifier)?,
             false => Identifier::device().map_err(ForkError::NoIdentifier)?,
         };
-        let backdoor = if is_vmware { Backdoor::detect() } else { Backdoor::of_qemu() };
+        let backdoor = Backdoor::detect();
         Ok(Fork { random, identifier, backdoor })
     }
 
@@ -69,7 +69,7 @@ impl Fork {
         kernel::reseed(&self.random, entropy).map_err(ForkError::Reseed)
     }
 
-    /// Sets the time of day: to what the host says now, else to what it has `told` before.
+    /// Sets the time of day: to what VMware's host says now, else to what it has `told` before, which is as old as the clone's start.
     pub fn set_clock(&self, told: Option<i64>) -> Result<(), ForkError> {
         let now = self.backdoor.and_then(Backdoor::time).and_then(|time| i64::try_from(time).ok());
         let time = now.or(told).ok_or(ForkError::NoTime)?;

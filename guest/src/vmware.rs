@@ -27,6 +27,10 @@ use crate::sys::spawn::{Stdio, run_in_child};
 pub trait Rpci: fmt::Debug {
     /// One request, whole, and the data of its reply. Requests have [`MOST_SENT`] bytes at most, replies [`MOST_RECEIVED`].
     fn call(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError>;
+
+    /// A request that stops this machine, and whose reply only its copies have. It goes through the backdoor, where tools send theirs, and never a second time:
+    /// a copy that asked again would stop as well. Afterwards nothing is open, for VMX of a copy knows of no channel.
+    fn call_once(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError>;
 }
 
 /// The host asks: `ping`, `OS_Halt`, `Set_Option`.
@@ -103,6 +107,10 @@ trait Exchange: fmt::Debug {
     fn connect(&mut self) -> Result<(), RpcError>;
     /// One request and its reply, as they are. A connection that is lost is made once more.
     fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError>;
+    /// The same with nothing done twice. None for a transport that is not for such requests.
+    fn exchange_once(&mut self, request: &[u8]) -> Option<Result<Vec<u8>, RpcError>>;
+    /// What is open is so no more, and nobody is told.
+    fn forget(&mut self);
 }
 
 impl Access for Backdoor {

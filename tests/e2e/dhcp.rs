@@ -6,12 +6,13 @@ use rig::dhcp::{Asked, DISCOVER, RELEASE, REQUEST, SERVER, Server};
 use rig::host::Host;
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
+use rig::qmp::Qmp;
 use wire::link::Tuning;
 use wire::message::{Event, Request};
 use wire::spec::{Endpoint, LinkDevice, Spec};
 use wire::status::{Failure, FailureKind};
 
-use crate::network::{endpoint, ip, is_announcement, mac, on};
+use crate::network::{endpoint, ip, is_announcement, mac, on, prefix};
 
 const CARD: &str = "virtio-net-pci,mac=52:54:00:00:00:01";
 const HARDWARE: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
@@ -135,6 +136,29 @@ fn a_lease_is_renewed_changed_taken_back_and_given_back() {
         host.wait("a release", |_| wire.find(before, |frame| Asked::read(frame).filter(|asked| asked.kind == RELEASE)));
     assert_eq!((release.own, release.to, release.to_mac), (Ipv4Addr::new(10, 0, 0, 77), SERVER, renewal.to_mac));
     assert_eq!(release.option(54), Some(&SERVER.octets()[..]));
+}
+
+#[test]
+fn a_cable_that_comes_again_has_addresses_announced_and_a_lease_asked_for() {
+    let (_dir, disk) = busybox_disk();
+    let (wire, _server) = Server::new().serve();
+    let spec = on(vec![Endpoint { addresses: vec![prefix("10.9.0.2/24")], ..asking() }]);
+    let mut machine = Machine::new(&spec, Some(disk));
+    machine.extra.extend(wire.card("front", CARD));
+    let mut host = Host::boot(machine, &spec);
+    wait_for(&mut host, "ip addr show eth0", &["inet 10.9.0.2/24", "inet 10.0.0.50/24"]);
+    let set = |is_up| format!("{{\"name\":\"front\",\"up\":{is_up}}}");
+    let mut qmp = Qmp::connect(&host.machine.path("qmp"));
+    qmp.execute("set_link", &set(false));
+    wait_for(&mut host, "cat /sys/class/net/eth0/carrier", &["0\n"]);
+    let before = wire.count();
+    qmp.execute("set_link", &set(true));
+    let asked = asked(&wire, before, REQUEST);
+    assert_eq!(asked.own.octets(), [10, 0, 0, 50], "it says which address it has");
+    for address in [[10, 9, 0, 2], [10, 0, 0, 50]] {
+        wire.wait_for("an announcement", before, |frame| is_announcement(frame, HARDWARE, address).then_some(()));
+    }
+    wait_for(&mut host, "ip addr show eth0", &["inet 10.9.0.2/24", "inet 10.0.0.50/24"]);
 }
 
 /// Why a machine has not started that asks this server.

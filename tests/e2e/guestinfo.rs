@@ -45,7 +45,7 @@ fn a_spec_in_one_value_runs_from_every_store() {
         assert_eq!(host.stdout(MAIN).text(), "42\n");
         host.wait_off();
         let asked = vmware.lines().iter().filter(|line| line.starts_with("rpci info-get ")).count();
-        assert_eq!(asked, 2, "one value, one encoding: {:?}", vmware.lines());
+        assert_eq!(asked, 4, "whether it is a template, which clone; one value, one encoding: {:?}", vmware.lines());
     }
 }
 

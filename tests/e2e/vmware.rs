@@ -6,9 +6,12 @@ use rig::host::Host;
 use rig::images::busybox_disk;
 use rig::machine::{Machine, script};
 use rig::vmware::{Medium, Vmware};
+use wire::guestinfo::Generation;
 use wire::message::MAIN;
-use wire::spec::{LinkDevice, Spec};
+use wire::spec::{Endpoint, LinkDevice, Spec};
 use wire::status::{MachineState, Status};
+
+use crate::network::{endpoint, mac, prefix};
 
 const STATUS: &str = "rpci info-set guestinfo.vice..status ";
 
@@ -117,6 +120,64 @@ fn who_may_not_ask_through_the_backdoor_asks_over_vsock() {
     vmware.option(&["--vsock", "--authenticate"]);
     runs(&vmware, &spec, Medium::Initramfs);
     assert!(!statuses(&vmware).is_empty());
+}
+
+#[test]
+fn a_template_goes_on_as_a_clone() {
+    // it is 2033 there, which no clock of this machine says by itself
+    const NOW: u64 = 2_000_000_000;
+    let card = Endpoint { addresses: vec![prefix("10.1.0.2/24")], ..endpoint("net", mac(7)) };
+    let look = "cat /sys/class/net/eth0/address /sys/class/net/eth0/ifindex /proc/1/comm; date +%Y; hostname";
+    for options in [&[][..], &["--keep-channels"], &["--no-hb", "--no-cookies"]] {
+        let spec =
+            Spec { networks: vec![card.clone()], hostname: Some("web".into()), ..script(LinkDevice::Virtio, look) };
+        let mut vmware = Vmware::template(&Generation::Template { number: [1; 16] });
+        vmware.option(options);
+        let (_dir, disk) = busybox_disk();
+        let mut machine = vmware.machine(Machine::new(&spec, Some(disk)), Medium::Initramfs);
+        let words =
+            ["-netdev", "hubport,hubid=0,id=net", "-device", "vmxnet3,netdev=net,mac=52:54:00:00:00:07,romfile="];
+        machine.extra.extend(words.map(String::from));
+        let powered = machine.power_on();
+        let clone = Generation::Clone { number: [2; 16], entropy: Box::new([3; 64]), unix_ns: None };
+        let mut keys = wire::guestinfo::write(&spec);
+        wire::guestinfo::write_generation(&clone).iter().for_each(|(key, value)| keys.set(key, value));
+        vmware.clone(&keys, NOW);
+        let mut host = Host::on(powered, &spec);
+        assert_eq!(host.exit(MAIN).ending.code(), 0);
+        // the card is one that the kernel has found a second time
+        assert_eq!(host.stdout(MAIN).text(), "52:54:00:00:00:07\n3\ntether\n2033\nweb\n", "{options:?}");
+        host.wait_off();
+        let console = host.into_machine().console();
+        assert!(console.contains("Waiting for a spec") && console.contains("goes on as a clone"), "{console}");
+        let frozen = vmware.lines().iter().filter(|line| line.contains("instantclone")).count();
+        assert_eq!(frozen, 1);
+        let last = statuses(&vmware).pop().expect("a status");
+        assert_eq!(last.sessions["rig"].exit.as_ref().map(|exit| exit.ending.code()), Some(0), "{last:?}");
+    }
+}
+
+#[test]
+fn a_clone_that_is_told_nothing_of_its_own_runs_no_container() {
+    let template = Generation::Template { number: [1; 16] };
+    let clone = |number| Generation::Clone { number: [number; 16], entropy: Box::new([3; 64]), unix_ns: None };
+    let with_spec = |generation: &Generation| {
+        let mut keys = wire::guestinfo::write(&hello(LinkDevice::Serial));
+        wire::guestinfo::write_generation(generation).iter().for_each(|(key, value)| keys.set(key, value));
+        keys
+    };
+    for (keys, why) in [
+        (with_spec(&template), "a clone is no template"),
+        (with_spec(&clone(1)), "does not say which clone of it this is"),
+    ] {
+        let vmware = Vmware::template(&template);
+        let machine = vmware.machine(Machine::new(&hello(LinkDevice::Serial), None), Medium::Initramfs);
+        let mut powered = machine.power_on();
+        vmware.clone(&keys, 2_000_000_000);
+        powered.wait();
+        let console = powered.console();
+        assert!(console.contains(why), "{console}");
+    }
 }
 
 #[test]

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use double::trace::become_init;
 use tempfile::TempDir;
+use wire::guestinfo::Generation;
 use wire::spec::Spec;
+use wire::vmx::Dictionary;
 
 use crate::artifacts;
 use crate::images::run;
@@ -68,6 +70,27 @@ impl Vmware {
             vmware.option(&["--info", &format!("{key}={value}")]);
         }
         vmware
+    }
+
+    /// Its guestinfo makes it a template, which waits for [`Vmware::clone`].
+    pub fn template(generation: &Generation) -> Vmware {
+        let mut vmware = Vmware::empty();
+        for (key, value) in wire::guestinfo::write_generation(generation).iter() {
+            vmware.option(&["--info", &format!("{key}={value}")]);
+        }
+        vmware.option(&["--kmsg", "/.double/dev/kmsg"]);
+        vmware
+    }
+
+    /// Waits until the machine has frozen itself, and has it go on as a clone that finds these keys in the template's place, at this time.
+    pub fn clone(&self, keys: &Dictionary, unix: u64) {
+        self.wait_for("a template", |line| line == "rpci instantclone.freeze");
+        self.order("info guestinfo.vice./clone/wait=");
+        for (key, value) in keys.iter() {
+            self.order(&format!("info {}", format!("{key}={value}").as_bytes().escape_ascii()));
+        }
+        self.order(&format!("time {unix}"));
+        self.order("clone");
     }
 
     /// Its guestinfo holds nothing.
@@ -130,7 +153,7 @@ impl Vmware {
         }
     }
 
-    /// Has the double do something: `tclo TEXT`, `info KEY=VALUE`.
+    /// Has the double do something: `tclo TEXT`, `info KEY=VALUE`, `time SECONDS`, `clone`.
     pub fn order(&self, order: &str) {
         let heard = self.heard.lock().expect("no panic");
         let mut orders = heard.orders.as_ref().expect("the machine is on");

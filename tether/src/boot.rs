@@ -72,8 +72,11 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     let mut store = guestinfo::open()?;
     // what no spec decides: a clone finds it done
     let early = Early::make();
-    let woken = template::pass(store.as_mut())?;
-    let keys = store.read()?;
+    let mut keys = store.read()?;
+    let woken = template::pass(store.as_mut(), &keys)?;
+    if woken.is_some() {
+        keys = store.read()?;
+    }
     let spec = wire::guestinfo::read(&keys).inspect_err(|error| {
         let failure = Some(failure(FailureKind::Spec, error));
         let status = Status { generation: 1, state: MachineState::Failed, failure, ..Status::default() };
@@ -107,12 +110,14 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
         if woken.is_some() {
             template::adopt(&keys)?;
         }
-        prepare(&spec, &cgroup, fence.as_ref(), &mut hardware, &mut network)
+        hardware.suit(&spec, woken.is_some());
+        prepare(&spec, &cgroup, fence.as_ref(), &mut network)
     });
     let root = root.map(|()| Ready {
         version: env!("CARGO_PKG_VERSION").into(),
         boot: boot_id().unwrap_or_default(),
-        init_us,
+        // a clone began when it went on
+        init_us: woken.map_or(init_us, |woken| clock::micros(woken.at)),
         link_us,
         ready_us: clock::micros(clock::now()),
     });
@@ -143,14 +148,7 @@ impl Early {
 }
 
 /// The steps of a boot, in their order.
-fn prepare(
-    spec: &Spec,
-    cgroup: &Cgroup,
-    fence: Option<&Fence>,
-    hardware: &mut Hardware,
-    network: &mut Networks,
-) -> Result<(), Failure> {
-    hardware.suit(spec);
+fn prepare(spec: &Spec, cgroup: &Cgroup, fence: Option<&Fence>, network: &mut Networks) -> Result<(), Failure> {
     // who may do everything may open everything
     if spec.main.rights.capabilities.bounding != ALL_CAPABILITIES {
         fence.map_or(Ok(()), Fence::close).map_err(|error| unfenced(&error))?;

@@ -29,6 +29,8 @@ pub(crate) struct Hardware {
     processors: Option<Processors>,
     reclaim: Option<Reclaim>,
     clock: Option<HardwareClock>,
+    /// It went on where a template waited, and no host has told it the time by its link yet.
+    is_clone: bool,
 }
 
 impl Hardware {
@@ -43,13 +45,15 @@ impl Hardware {
             reclaim,
             // asked after a suspension, of which only VMware tells: no other boot pays for it
             clock: vmware::is_here().then(|| HardwareClock::open().ok()).flatten(),
+            is_clone: false,
         };
         hardware.use_processors();
         Ok(hardware)
     }
 
     /// Lets go of what the spec does not want.
-    pub(crate) fn suit(&mut self, spec: &Spec) {
+    pub(crate) fn suit(&mut self, spec: &Spec, is_clone: bool) {
+        self.is_clone = is_clone;
         self.reclaim.take_if(|_| !spec.machine.reclaim);
     }
 
@@ -119,8 +123,15 @@ pub(crate) fn lock() -> Result<(), Failure> {
 
 // -- what the host asks
 
-pub(crate) fn set_clock(unix_ns: i64) -> Result<Reply, String> {
-    clock::set_wall(unix_ns).map(|_| Reply::Done).map_err(|error| format!("cannot set the clock: {error}"))
+impl Hardware {
+    /// A clone was told the time when it began: the first host that it speaks to knows it better.
+    pub(crate) fn take_time(&mut self, unix_ns: i64) -> Result<Reply, String> {
+        let set = match std::mem::take(&mut self.is_clone) {
+            true => clock::set_wall_exactly(unix_ns),
+            false => clock::set_wall(unix_ns).map(drop),
+        };
+        set.map(|()| Reply::Done).map_err(|error| format!("cannot set the clock: {error}"))
+    }
 }
 
 pub(crate) fn kernel_log() -> Result<Reply, String> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use guest::net::networks::{HostName, Networks, NetworksError};
 use guest::net::stack::Stack;
 use guest::net::{card, firewall};
-use guest::{image, mounts};
+use guest::{image, mounts, vmware};
 use wire::spec::Spec;
 use wire::status::{Failure, FailureKind};
 
@@ -21,12 +21,17 @@ pub(crate) fn none() -> io::Result<Networks> {
     Networks::new(Box::new(firewall::set))
 }
 
-/// Gives a clone's cards the hardware addresses that are its own.
+/// Gives a clone's cards the hardware addresses that are its own. VMware's have them, and are to say so.
 pub(crate) fn adopt(addresses: &[([u8; 6], [u8; 6])]) -> io::Result<()> {
-    if addresses.is_empty() {
+    let is_vmware = vmware::is_here();
+    if addresses.is_empty() && !is_vmware {
         return Ok(());
     }
-    Ok(card::adopt(&mut Stack::open()?, addresses)?)
+    let mut stack = Stack::open()?;
+    if is_vmware {
+        card::renew(&mut stack)?;
+    }
+    Ok(card::adopt(&mut stack, addresses)?)
 }
 
 /// Takes the interfaces up, and writes who is who.

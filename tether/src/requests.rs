@@ -57,7 +57,7 @@ impl Agent {
             Request::Stats => return Ok(Reply::Stats(Box::new(guest::stats::read(&self.cgroup)))),
             Request::Inspect { path } => return self.inspect(&path),
             Request::Status => return Ok(Reply::Text(self.status())),
-            Request::SetClock { unix_ns } => return machine::set_clock(unix_ns),
+            Request::SetClock { unix_ns } => return self.hardware.take_time(unix_ns),
             Request::KernelLog => return machine::kernel_log(),
             Request::Reboot => {
                 self.ending = Ending::Reboot;

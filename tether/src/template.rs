@@ -46,9 +46,9 @@ pub(crate) struct Woken {
     pub(crate) at: Duration,
 }
 
-/// Waits if this machine is a template: whoever comes back is one of its clones. None for a machine that is not.
-pub(crate) fn pass(store: &mut dyn Store) -> Result<Option<Woken>, TemplateError> {
-    let Some(Generation::Template { number: ours }) = generation(&store.read()?)? else { return Ok(None) };
+/// Waits if this machine is a template, as its keys say: whoever comes back is one of its clones, with other keys. None for a machine that is not.
+pub(crate) fn pass(store: &mut dyn Store, keys: &Dictionary) -> Result<Option<Woken>, TemplateError> {
+    let Some(Generation::Template { number: ours }) = generation(keys)? else { return Ok(None) };
     let fork = Fork::open()?;
     journal::begin(Level::Info);
     say!(Info, "Waiting for a spec");

@@ -71,11 +71,20 @@ pub type Walk = fn(&dyn Keys);
 
 /// The store that the hypervisor has for this machine. It stays open: whatever the container mounts over its place, it is still the hypervisor's.
 pub fn open() -> Result<Box<dyn Store>, StoreError> {
-    // what is wrong with it is found again by whoever reads the dictionary
-    open_for(|keys| match wire::guestinfo::generation(keys) {
+    open_for(walk)
+}
+
+/// A template has no spec to ask for, and only a clone has devices that its template had not. What is wrong is found again by whoever reads the dictionary.
+fn walk(keys: &dyn Keys) {
+    match wire::guestinfo::generation(keys) {
         Ok(Some(Generation::Template { .. })) | Err(_) => {}
-        Ok(_) => drop(wire::guestinfo::read(keys)),
-    })
+        Ok(Some(Generation::Clone { .. })) => {
+            drop(wire::guestinfo::cards(keys));
+            wire::guestinfo::has_more_disks(keys);
+            drop(wire::guestinfo::read(keys));
+        }
+        Ok(None) => drop(wire::guestinfo::read(keys)),
+    }
 }
 
 /// The same for keys that are not a containerVM's.

@@ -3,6 +3,8 @@
 //! A spec is read as whoever understands it asks for it, on one channel, and what came is kept as a dictionary. How a request travels: [`crate::vmware`].
 
 use std::cell::{Cell, RefCell};
+use std::thread;
+use std::time::Duration;
 
 use wire::guestinfo::Keys;
 use wire::vmx::Dictionary;
@@ -14,6 +16,10 @@ use crate::vmware::{self, RpcError, Rpci};
 const MOST_KEYS: usize = 16_384;
 /// So many bytes of values are taken in one reading. VMware's own limit is 1 MiB, unless the administrator sets another (`tools.setInfo.sizeLimit`).
 const MOST_BYTES: usize = 4 << 20;
+
+/// How long a template may run on after it has asked to be stopped.
+const LOOKS: u32 = if cfg!(test) { 20 } else { 5000 };
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Keys behind RPCI.
 #[derive(Debug)]
@@ -78,13 +84,22 @@ impl Store for VmwareStore {
         }
     }
 
-    /// vSphere's Instant Clone: the request is answered in each clone, whose keys are its own (Broadcom, "Instant Clone", `instantclone.freeze`). The channel is
-    /// made anew by whoever asks next: VMX of a clone knows nothing of the one that was open.
+    /// vSphere's Instant Clone: whatever runs behind the request runs in a clone, whose keys are its own (Broadcom, "Freezing the Source Virtual Machine for an
+    /// Instant Clone Operation"). What becomes of the reply no document says, so that it is not believed: whoever finds the template's own generation is not cloned
+    /// yet, and looks again.
     fn freeze(&mut self) -> Result<Dictionary, StoreError> {
-        match self.rpci.get_mut().call(b"instantclone.freeze") {
-            // what VMX had to say it said to the template
-            Ok(_) | Err(RpcError::Closed | RpcError::Lost(_)) => {}
+        let generation = || self.ask(&wire::guestinfo::generation_keys().next().unwrap_or_default());
+        let before = generation()?;
+        match self.rpci.borrow_mut().call_once(b"instantclone.freeze") {
+            // it was said to the template, or is lost with its channel
+            Ok(_) | Err(RpcError::Closed | RpcError::Silent | RpcError::Interrupted | RpcError::Protocol(_)) => {}
             Err(source) => return Err(StoreError::Unfrozen(source)),
+        }
+        for _ in 0..LOOKS {
+            if generation()? != before {
+                break;
+            }
+            thread::sleep(LOOK_AGAIN);
         }
         let mut keys = Dictionary::default();
         for key in wire::guestinfo::generation_keys() {
@@ -148,6 +163,7 @@ impl Keys for Reading<'_> {
 mod tests {
     use std::rc::Rc;
 
+    use wire::guestinfo::Generation;
     use wire::handshake::LinkKey;
     use wire::spec::{LinkDevice, LinkSpec, Process, SPEED, Spec};
 
@@ -161,6 +177,10 @@ mod tests {
         any: Option<Vec<u8>>,
         /// From this request on nothing is answered.
         dies_at: Option<usize>,
+        /// What a clone has in place of the keys, and how many requests the template still makes before it is stopped.
+        clone: Option<(Dictionary, usize)>,
+        /// What becomes of the request to freeze.
+        freezes: Option<RpcError>,
     }
 
     #[derive(Clone, Debug, Default)]
@@ -171,6 +191,15 @@ mod tests {
             let mut host = self.0.borrow_mut();
             let request = std::str::from_utf8(request).unwrap();
             host.requests.push(request.into());
+            if host.requests.iter().any(|request| request == FREEZE) {
+                host.clone = match host.clone.take() {
+                    Some((keys, 0)) => {
+                        host.keys = keys;
+                        None
+                    }
+                    other => other.map(|(keys, left)| (keys, left - 1)),
+                };
+            }
             if host.dies_at.is_some_and(|at| host.requests.len() >= at) {
                 return Err(RpcError::Silent);
             }
@@ -182,7 +211,15 @@ mod tests {
             let value = host.keys.get(key).map(|value| value.as_bytes().to_vec());
             value.or(host.any.clone()).ok_or(RpcError::NoValue)
         }
+
+        fn call_once(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError> {
+            let mut host = self.0.borrow_mut();
+            host.requests.push(String::from_utf8(request.to_vec()).unwrap());
+            host.freezes.take().map_or(Ok(Vec::new()), Err)
+        }
     }
+
+    const FREEZE: &str = "instantclone.freeze";
 
     fn spec() -> Spec {
         let key = LinkKey::new([0x5a; 32]);
@@ -264,6 +301,89 @@ mod tests {
         host.0.borrow_mut().keys.set("guestinfo.vice./spec", "");
         assert!(matches!(store.read(), Err(StoreError::Endless)));
         assert_eq!(host.0.borrow().requests.len(), MOST_KEYS + 1 + MOST_BYTES / (1 << 20) + 1);
+    }
+
+    fn template() -> Dictionary {
+        wire::guestinfo::write_generation(&Generation::Template { number: [1; 16] })
+    }
+
+    fn clone() -> Dictionary {
+        let clone = Generation::Clone { number: [2; 16], entropy: Box::new([3; 64]), unix_ns: None };
+        let mut keys = wire::guestinfo::write(&spec());
+        wire::guestinfo::write_generation(&clone).iter().for_each(|(key, value)| keys.set(key, value));
+        keys
+    }
+
+    /// Which keys were asked for, without their common beginning.
+    fn asked(host: &Host) -> Vec<String> {
+        let keys = host.0.take().requests;
+        keys.into_iter().map(|request| request.replace("info-get guestinfo.vice./", "")).collect()
+    }
+
+    #[test]
+    fn a_template_is_asked_for_nothing_but_what_makes_it_one() {
+        let (mut store, host) = store(template());
+        store.walk = super::super::walk;
+        let keys = store.read().unwrap();
+        assert_eq!(wire::guestinfo::generation(&keys), Ok(Some(Generation::Template { number: [1; 16] })));
+        assert_eq!(asked(&host), ["clone/wait", "clone/generation"]);
+        // one that says nothing of itself is looked at no further
+        host.0.borrow_mut().keys.set("guestinfo.vice./clone/wait", "true");
+        store.read().unwrap();
+        assert_eq!(asked(&host), ["clone/wait", "clone/generation"]);
+    }
+
+    #[test]
+    fn a_clone_is_asked_for_its_devices_and_its_spec() {
+        let (mut store, host) = store(clone());
+        store.walk = super::super::walk;
+        assert_eq!(wire::guestinfo::read(&store.read().unwrap()).unwrap(), spec());
+        let asked = asked(&host);
+        assert_eq!(asked[..4], ["clone/wait", "clone/generation", "clone/entropy", "clone/time"]);
+        assert!(["clone/cards", "clone/disks"].iter().all(|key| asked.iter().any(|asked| asked == key)), "{asked:?}");
+    }
+
+    #[test]
+    fn a_machine_that_is_neither_pays_two_requests_for_it() {
+        let (mut store, host) = store(wire::guestinfo::write(&spec()));
+        store.read().unwrap();
+        let keys = host.0.take();
+        host.0.borrow_mut().keys = keys.keys;
+        store.walk = super::super::walk;
+        store.read().unwrap();
+        assert_eq!(host.0.borrow().requests.len(), keys.requests.len() + 2);
+    }
+
+    #[test]
+    fn who_asks_to_be_frozen_goes_on_with_the_keys_of_a_clone_whatever_the_answer_was() {
+        let interrupted = || Some(RpcError::Interrupted);
+        for (freezes, late) in [
+            (None, 0),
+            (Some(RpcError::Closed), 0),
+            (Some(RpcError::Silent), 0),
+            (interrupted(), 0),
+            // it is stopped while it goes on already
+            (None, 3),
+        ] {
+            let (mut store, host) = store(template());
+            let inner = Inner { keys: template(), clone: Some((clone(), late)), freezes, ..Inner::default() };
+            *host.0.borrow_mut() = inner;
+            let keys = store.freeze().unwrap();
+            assert!(matches!(wire::guestinfo::generation(&keys), Ok(Some(Generation::Clone { .. }))));
+            let requests = &host.0.borrow().requests;
+            assert_eq!(requests.iter().filter(|request| *request == FREEZE).count(), 1, "{requests:?}");
+            assert!(requests.len() <= 2 + late + 5, "{requests:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_frozen_is_told() {
+        let (mut store, host) = store(template());
+        host.0.borrow_mut().freezes = Some(RpcError::Host("Unknown command".into()));
+        let error = store.freeze().unwrap_err().to_string();
+        assert_eq!(error, "VMware cannot have this machine wait for being cloned");
+        // nothing happens at all: the keys are the template's, as the caller will see
+        assert_eq!(store.freeze().unwrap(), template());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A network card by what its spec says of it: its hardware address, or vSphere's number of its PCI slot.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
@@ -64,6 +65,24 @@ pub fn adopt(stack: &mut Stack, addresses: &[([u8; 6], [u8; 6])]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Takes each card from its driver, and gives it back: a driver asks a card for its hardware address only then, and a clone of VMware's has cards with addresses of
+/// its own, of which the kernel that it has from its template knows nothing. They are down afterwards, and may be called otherwise.
+pub fn renew(stack: &mut Stack) -> io::Result<()> {
+    stack.links()?.iter().try_for_each(|link| renew_at(&format!("/sys/class/net/{}/device", link.name)))
+}
+
+/// Documentation/ABI/testing/sysfs-bus-pci, `bind` and `unbind`: the device's own name is written. What has no driver has nothing to renew.
+fn renew_at(device: &str) -> io::Result<()> {
+    let open = |file| File::options().write(true).open(format!("{device}/driver/{file}"));
+    // both while the way there leads to the driver
+    let (Ok(mut unbind), Ok(mut bind), Ok(target)) = (open("unbind"), open("bind"), fs::read_link(device)) else {
+        return Ok(());
+    };
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    unbind.write_all(name)?;
+    bind.write_all(name)
 }
 
 /// The first card of the machine, by the kernel's count, for who was told of none. Waits for one to appear, until `deadline` at most.
@@ -164,6 +183,25 @@ mod tests {
         check("../../devices/virtual/net/lo", &[]);
         check("../../devices/pci0000:00/0000:00:03.0/net/eth0", &[3]);
         check("../../devices/pci0000:00/0000:00:11.0/0000:02:04.0/net/eth0", &[(1 << 5) | 4]);
+    }
+
+    #[test]
+    fn the_device_of_an_interface_is_taken_from_its_driver_and_given_back() {
+        let sys = std::env::temp_dir().join(format!("guest-card-{}", std::process::id()));
+        let path = |path: &str| sys.join(path);
+        for folder in ["net/eth0", "devices/0000:0b:00.0", "drivers/vmxnet3"] {
+            fs::create_dir_all(path(folder)).unwrap();
+        }
+        let link = |to: &str, from: &str| std::os::unix::fs::symlink(path(to), path(from)).unwrap();
+        link("devices/0000:0b:00.0", "net/eth0/device");
+        link("drivers/vmxnet3", "devices/0000:0b:00.0/driver");
+        let files = ["unbind", "bind"].map(|file| path("drivers/vmxnet3").join(file));
+        files.iter().for_each(|file| fs::write(file, "").unwrap());
+        for device in ["net/eth0/device", "net/lo/device"] {
+            renew_at(path(device).to_str().unwrap()).unwrap();
+        }
+        assert_eq!(files.map(|file| fs::read_to_string(file).unwrap()), ["0000:0b:00.0"; 2]);
+        fs::remove_dir_all(&sys).unwrap();
     }
 
     #[test]

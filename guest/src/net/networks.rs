@@ -117,6 +117,8 @@ impl Networks {
             let indices: Vec<u32> = self.placed.iter().map(|placed| placed.link.index).collect();
             let waited = stack.wait_until_running(&indices, CABLE_BOUND);
             waited.map_err(|error| machine("cannot look at the network cards", &error))?;
+            self.watch().map_err(|error| machine("cannot watch the network cards", &error))?;
+            self.look_at_cables();
             self.announce();
             (0..self.placed.len()).try_for_each(|at| self.ask(at))?;
             self.wait_for_leases()?;
@@ -175,7 +177,10 @@ impl Networks {
         for happened in heard {
             match usize::try_from(happened.token).ok().and_then(|at| self.placed.get_mut(at)) {
                 Some(Placed { asker: Some(asker), .. }) => asker.handle_packets(clock::now()),
-                _ => self.watch.iter().for_each(Watch::drain),
+                _ => {
+                    self.watch.iter().for_each(Watch::drain);
+                    self.look_at_cables();
+                }
             }
         }
         let now = clock::now();
@@ -228,6 +233,7 @@ impl Networks {
 
     fn set_up_last(&mut self, stack: &mut Stack) -> Result<(), NetworksError> {
         self.guard()?;
+        self.watch().map_err(|error| machine("cannot watch the network cards", &error))?;
         let Some(last) = self.placed.last() else { return Ok(()) };
         last.set_up(stack)?;
         self.announce();
@@ -244,13 +250,38 @@ impl Networks {
     }
 
     fn wait_for_card(&mut self, endpoint: Endpoint) -> io::Result<()> {
+        self.watch()?;
+        self.awaited.push((endpoint, clock::now() + CARD_BOUND));
+        Ok(())
+    }
+
+    fn watch(&mut self) -> io::Result<()> {
         if self.watch.is_none() {
             let watch = Watch::open()?;
             self.events.add(&watch, CARDS, Interest::READ)?;
             self.watch = Some(watch);
         }
-        self.awaited.push((endpoint, clock::now() + CARD_BOUND));
         Ok(())
+    }
+
+    /// A cable that was not there, or was away, leads nobody knows where: whoever is there is told of the addresses, and asked for one. A clone of vSphere's may get
+    /// its cables at any time.
+    fn look_at_cables(&mut self) {
+        let Ok(links) = open().and_then(|mut stack| stack.links().map_err(|error| machine("cards", &error))) else {
+            return;
+        };
+        let mut has_come = false;
+        for placed in &mut self.placed {
+            let is_running = links.iter().any(|link| link.index == placed.link.index && link.is_running);
+            if is_running && !placed.link.is_running {
+                has_come = true;
+                placed.asker.iter_mut().for_each(|asker| asker.ask_again(clock::now()));
+            }
+            placed.link.is_running = is_running;
+        }
+        if has_come {
+            self.announce();
+        }
     }
 
     fn look_for_cards(&mut self, now: Duration) {
@@ -270,7 +301,7 @@ impl Networks {
                 Err(error) => say!(Error, "{error}"),
             }
         }
-        if self.awaited.is_empty() {
+        if self.awaited.is_empty() && self.placed.is_empty() {
             self.watch = None;
         }
     }

@@ -63,23 +63,6 @@ impl Backdoor {
         self.access(Registers { ebx: !MAGIC, ecx: GET_VERSION | 0xffff_0000, ..Registers::default() }).ebx == MAGIC
     }
 
-    /// QEMU's likeness of it, on the processor of a machine of QEMU's. There the port is one like others: a process needs leave for it (ioperm(2)), and where the
-    /// machine has no such device, or one that knows less, nothing is harmed and nobody answers.
-    pub fn of_qemu() -> Option<Backdoor> {
-        let vendor = is_guest(&__cpuid).then(|| vendor(&__cpuid).1)?;
-        // "TCGTCGTCGTCG" and "KVMKVMKVM"
-        let is_qemu = vendor == [0x5447_4354, 0x4354_4743, 0x4743_5447] || vendor == [0x4b4d_564b, 0x564b_4d56, 0x4d];
-        if !is_qemu {
-            return None;
-        }
-        // JUSTIFICATION: no safe library has it.
-        // SAFETY: it touches no memory, and opens no ports but the four bytes that an access at `PORT` reads.
-        if unsafe { libc::ioperm(PORT.into(), 4, 1) } != 0 {
-            return None;
-        }
-        Some(Backdoor { instruction: Instruction::Port, is_encrypted: false }).filter(|backdoor| backdoor.answers())
-    }
-
     /// The host's clock, in nanoseconds since 1970: open-vm-tools, lib/include/backdoor_def.h, `BDOOR_CMD_GETTIMEFULL`. None if the host does not tell.
     pub fn time(self) -> Option<u64> {
         const GET_TIME_FULL: u32 = 46;

@@ -127,14 +127,20 @@ impl Exchange for Wire {
     fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError> {
         Wire::exchange(self, &|access, channel| {
             channel.send(access, request)?;
-            for _ in 0..PAUSES {
-                if let Some(reply) = channel.receive(access)? {
-                    return Ok(reply);
-                }
-                access.pause();
-            }
-            Err(RpcError::Silent)
+            channel.await_reply(access)
         })
+    }
+
+    /// Not even an interruption has it sent again: the copy of a machine may be told of one.
+    fn exchange_once(&mut self, request: &[u8]) -> Option<Result<Vec<u8>, RpcError>> {
+        Some(self.attempt(&|access, channel| {
+            channel.try_to_send(access, request)?;
+            channel.await_reply(access)
+        }))
+    }
+
+    fn forget(&mut self) {
+        self.channel = None;
     }
 }
 
@@ -201,6 +207,16 @@ impl Channel {
             succeeded(self.ask(access, Step::SendPayload, u32::from_le_bytes(word)).ecx)?;
         }
         Ok(())
+    }
+
+    fn await_reply(self, access: &mut dyn Access) -> Result<Vec<u8>, RpcError> {
+        for _ in 0..PAUSES {
+            if let Some(reply) = self.receive(access)? {
+                return Ok(reply);
+            }
+            access.pause();
+        }
+        Err(RpcError::Silent)
     }
 
     /// One message, whole, if there is one.

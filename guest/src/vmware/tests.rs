@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use double::vsock::RPCI_PORT;
 use double::{Faults, Origin, Plugged, Vmx};
+use wire::guestinfo::Generation;
 use wire::handshake::LinkKey;
 use wire::spec::{LinkDevice, LinkSpec, Process, SPEED, Spec};
 
@@ -66,6 +67,12 @@ impl Exchange for Nobody {
     fn exchange(&mut self, _request: &[u8]) -> Result<Vec<u8>, RpcError> {
         Err(RpcError::Lost(io::ErrorKind::Unsupported.into()))
     }
+
+    fn exchange_once(&mut self, _request: &[u8]) -> Option<Result<Vec<u8>, RpcError>> {
+        None
+    }
+
+    fn forget(&mut self) {}
 }
 
 /// On a machine for each way that a message can take through the backdoor.
@@ -251,6 +258,49 @@ fn a_spec_crosses_on_one_channel() {
         assert_eq!(host.guestinfo["guestinfo.vice..status"], b"{\"generation\": 1}");
         assert_eq!(host.open_channels(), 1);
     });
+}
+
+/// Two clones of one template in turn: each goes on behind the request, and on channels of its own, whatever its VMX knows of the old one.
+#[test]
+fn a_clone_goes_on_behind_the_request_that_froze_its_template() {
+    let keys = |vmx: &mut Vmx, generation: &Generation| {
+        vmx.put("guestinfo.vice./clone/wait", "");
+        wire::guestinfo::write_generation(generation).iter().for_each(|(key, value)| vmx.put(key, value));
+    };
+    each_way(|machine| {
+        for keeps_channels in [false, true] {
+            machine.host().faults.keeps_channels = keeps_channels;
+            keys(&mut machine.host(), &Generation::Template { number: [1; 16] });
+            machine.host().requests.clear();
+            let mut store = VmwareStore::new(Box::new(machine.rpci().unwrap()), |_| {});
+            let clone = Generation::Clone { number: [2; 16], entropy: Box::new([3; 64]), unix_ns: Some(4) };
+            let vmx = &machine.vmx;
+            let cloned = thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !vmx.lock().unwrap().is_frozen() {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    keys(&mut vmx.lock().unwrap(), &clone);
+                    vmx.lock().unwrap().clone_guest();
+                });
+                store.freeze().unwrap()
+            });
+            assert_eq!(wire::guestinfo::generation(&cloned), Ok(Some(clone)));
+            let host = machine.host();
+            let frozen = host.requests.iter().filter(|request| request.starts_with(b"instantclone")).count();
+            assert_eq!(frozen, 1, "it has not frozen itself again");
+            assert!(!host.is_frozen());
+        }
+    });
+}
+
+#[test]
+fn a_host_tells_the_time() {
+    let machine = Machine::new(Faults::default());
+    machine.host().time = Some(Duration::from_micros(1_900_000_000_000_042));
+    assert_eq!(Backdoor::of_a_double(false).time(), Some(1_900_000_000_000_042_000));
+    machine.host().time = Some(Duration::ZERO);
+    assert_eq!(Backdoor::of_a_double(false).time(), None, "a clock that was never set is none");
 }
 
 /// Bytes in one piece, there and back, and one acknowledgement: with the two sizes, five accesses. The times are the double's: `--nocapture` shows them.

@@ -13,4 +13,4 @@ pub mod vsock;
 
 pub use sys::fault::{Plugged, plug};
 pub use sys::memory::ProcessMemory;
-pub use vmx::{Direction, Faults, MAGIC, Memory, Origin, PORT_HIGH, PORT_LOW, Registers, Told, Vmx};
+pub use vmx::{Direction, Faults, MAGIC, Memory, Origin, PORT_HIGH, PORT_LOW, Registers, Told, Vmx, hold};

@@ -34,7 +34,7 @@ pub use options::{OptionError, Options, USAGE};
 
 use crate::port::{self, Access, Processor};
 use crate::sys::trace::{Resume, Stop, cpuid as native_cpuid, resume, wait_any};
-use crate::{Direction, MAGIC, Vmx};
+use crate::{Direction, MAGIC, Vmx, hold};
 use calls::Calls;
 use code::Kind;
 use cpuid::Identity;
@@ -130,6 +130,8 @@ impl Tracer {
                 }
                 None => {
                     let (how, signal) = self.stopped(pid, stop).unwrap_or((self.pace(), 0));
+                    self.record.state(&lock(&self.vmx));
+                    hold(&self.vmx);
                     // it may have died meanwhile
                     resume(pid, how, signal).ok();
                 }

@@ -9,6 +9,9 @@ mod tclo;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 pub use backdoor::{MAGIC, PORT_HIGH, PORT_LOW};
 pub use told::Told;
@@ -73,6 +76,8 @@ pub struct Faults {
     pub swollen: Option<u32>,
     /// Of each reply over vsock so many bytes come, and then nothing more: the connection is gone.
     pub cut_at: Option<usize>,
+    /// A clone's VMX knows the channels of the template, and has answered what was asked on them.
+    pub keeps_channels: bool,
     /// `SetGuestInfo` takes no NIC information of version 3 in slot 10, as hosts before it.
     pub no_nic_v3: bool,
 }
@@ -97,6 +102,10 @@ pub struct Vmx {
     pub complaints: Vec<String>,
     /// What tools have told of the guest.
     pub told: Told,
+    /// What it says the time is, since 1970: its host's, unless a test has another.
+    pub time: Option<Duration>,
+    /// The guest has asked for being cloned, and does nothing until it is: `instantclone.freeze`.
+    frozen: bool,
     /// Which keys the guest has set: only these count for what it may keep.
     set_by_guest: BTreeSet<String>,
     channels: BTreeMap<u16, Channel>,
@@ -124,6 +133,21 @@ impl Vmx {
         self.channels.len()
     }
 
+    /// The guest waits for being cloned.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// The guest goes on as a clone, with the keys that it has now. Who has been told of its channels is another VMX.
+    pub fn clone_guest(&mut self) {
+        self.frozen = false;
+        self.set_by_guest.clear();
+        if !self.faults.keeps_channels {
+            self.channels.clear();
+            self.hang_up();
+        }
+    }
+
     /// How many transfers there were: what the numbers in [`Faults`] count.
     pub fn transfers(&self) -> u32 {
         self.transfers
@@ -133,5 +157,12 @@ impl Vmx {
     pub fn said(&self, length: usize) -> u32 {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         length.max(self.faults.swollen.unwrap_or(0))
+    }
+}
+
+/// Keeps a guest that is frozen where it is: whoever brings its accesses here calls it before the guest goes on.
+pub fn hold(vmx: &Mutex<Vmx>) {
+    while vmx.lock().unwrap_or_else(PoisonError::into_inner).is_frozen() {
+        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -133,8 +133,8 @@ fn told(machine: &Machine) -> Result<String> {
     let mut entropy = Box::new([0; 64]);
     entropy[..32].copy_from_slice(&first);
     entropy[32..].copy_from_slice(&second);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let generation = Generation::Clone { number: number()?, entropy, unix_ns: i64::try_from(now.as_nanos()).ok() };
+    let then = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + START;
+    let generation = Generation::Clone { number: number()?, entropy, unix_ns: i64::try_from(then.as_nanos()).ok() };
     let mut text = wire::guestinfo::write_generation(&generation).to_string();
     let cards: Vec<_> =
         machine.cards.iter().enumerate().map(|(number, card)| (template_mac(number), card.mac)).collect();
@@ -203,6 +203,8 @@ async fn tell_size(orders: &Orders) -> Result<()> {
     orders.execute("block_resize", json!({ "device": "root", "size": size })).await.map(drop)
 }
 
+/// From here to a clone's first instruction, as long as QEMU takes to start. On a busy host it is longer, and the clock is behind until the link tells the time.
+const START: Duration = Duration::from_millis(60);
 /// What a template says when it is ready.
 const READY: &[u8] = b"Waiting for a spec";
 /// Bytes of guestinfo that a template has.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::{BASE, about, read};
+use super::{BASE, Generation, about, cards, generation, has_more_disks, read, write_generation};
 use crate::vmx::Dictionary;
 
 thread_local! {
@@ -74,6 +74,10 @@ fn the_document_lists_every_key_and_no_other() {
     whole.set("guestinfo.vice./spec", seeds[0]);
     read(&whole).unwrap();
     about(&Dictionary::default());
+    let clone = Generation::Clone { number: [1; 16], entropy: Box::new([2; 64]), unix_ns: Some(3) };
+    generation(&write_generation(&clone)).unwrap();
+    cards(&Dictionary::default()).unwrap();
+    has_more_disks(&Dictionary::default());
     let asked: BTreeSet<String> = taken().iter().map(|key| as_documented(key)).collect();
     let mut documented = documented(GUESTINFO);
     // the guest's own

@@ -202,8 +202,22 @@ fn each<T>(
     expected: &'static str,
     read: fn(&str) -> Option<T>,
 ) -> Result<Vec<T>, SpecError> {
-    let list = node.list(key)?;
-    list.iter().map(|text| read(text).ok_or_else(|| node.invalid(key, text, expected))).collect()
+    let mut all = Vec::new();
+    every(node, key, expected, &mut |text| read(text).map(|one| all.push(one)).is_some())?;
+    Ok(all)
+}
+
+/// The same for what is made of any of them: PID 1 has it once, and not for each kind.
+fn every(
+    node: &Node<'_>,
+    key: &str,
+    expected: &'static str,
+    take: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), SpecError> {
+    match node.list(key)?.iter().find(|text| !take(text)) {
+        Some(text) => Err(node.invalid(key, text, expected)),
+        None => Ok(()),
+    }
 }
 
 /// What both grammars say, when they do not disagree.
@@ -211,11 +225,14 @@ fn each<T>(
 fn same<T: PartialEq>(node: &Node<'_>, key: &str, given: Vec<T>, old: Vec<T>) -> Result<Vec<T>, SpecError> {
     match (given.is_empty(), old.is_empty()) {
         (true, _) => Ok(old),
-        (false, false) if given != old => {
-            Err(node.invalid(key, &node.list(key)?.join(", "), "what the keys below `network` say"))
-        }
+        (false, false) if given != old => Err(other(node, key)),
         (false, _) => Ok(given),
     }
+}
+
+fn other(node: &Node<'_>, key: &str) -> SpecError {
+    let found = node.list(key).unwrap_or_default().join(", ");
+    node.invalid(key, &found, "what the keys below `network` say")
 }
 
 fn parse(text: &str) -> Option<IpAddr> {

@@ -75,6 +75,13 @@ impl Asker {
         self.client.heard()
     }
 
+    /// Asks at once: the cable has come.
+    pub fn ask_again(&mut self, now: Duration) {
+        self.client.ask_again(now, roll(&mut self.dice));
+        self.transmit();
+        self.handle_time(now);
+    }
+
     /// Gives the address back.
     pub fn release(&mut self, now: Duration) {
         self.client.release(now, roll(&mut self.dice));

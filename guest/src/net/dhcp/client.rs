@@ -129,10 +129,7 @@ impl Client {
             | State::Rebinding { lease, times, since, .. }
                 if now < since + times.end =>
             {
-                self.xid = dice;
-                let end = since + times.end;
-                self.say(REQUEST, now, None, None, address(&lease));
-                self.state = State::Rebinding { lease, times, since, asked: now, next: half_way(now, end) };
+                self.rebind(lease, times, since, now, dice);
             }
             State::Bound { .. } | State::Renewing { .. } | State::Rebinding { .. } => {
                 self.heard = "the address's time was over, and nobody gave it more".into();
@@ -184,6 +181,18 @@ impl Client {
         true
     }
 
+    /// The cable was away, and may lead elsewhere now: an address is asked for at once, and one that there is goes before everyone who may know better (RFC 2131,
+    /// section 3.7).
+    pub(super) fn ask_again(&mut self, now: Duration, dice: u32) {
+        match std::mem::replace(&mut self.state, State::Released) {
+            State::Selecting { .. } | State::Requesting { .. } => self.select(now, dice),
+            State::Bound { lease, times, since }
+            | State::Renewing { lease, times, since, .. }
+            | State::Rebinding { lease, times, since, .. } => self.rebind(lease, times, since, now, dice),
+            State::Released => {}
+        }
+    }
+
     /// Gives the lease back; nothing happens any more.
     pub(super) fn release(&mut self, now: Duration, dice: u32) {
         let (State::Bound { lease, .. } | State::Renewing { lease, .. } | State::Rebinding { lease, .. }) =
@@ -226,6 +235,13 @@ impl Client {
         }
         let rebind = since + times.rebind;
         self.state = State::Renewing { lease, times, since, asked: now, next: half_way(now, rebind) };
+    }
+
+    fn rebind(&mut self, lease: Lease, times: Times, since: Duration, now: Duration, dice: u32) {
+        self.xid = dice;
+        let end = since + times.end;
+        self.say(REQUEST, now, None, None, address(&lease));
+        self.state = State::Rebinding { lease, times, since, asked: now, next: half_way(now, end) };
     }
 
     fn lose(&mut self, now: Duration, dice: u32) {

@@ -49,6 +49,10 @@ impl Rpci for Fake {
             false => Ok(Vec::new()),
         }
     }
+
+    fn call_once(&mut self, request: &[u8]) -> Result<Vec<u8>, RpcError> {
+        self.call(request)
+    }
 }
 
 /// A machine that does nothing.

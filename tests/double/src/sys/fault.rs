@@ -13,7 +13,7 @@ use nix::unistd::getpid;
 
 use crate::port::{self, Processor};
 use crate::sys::memory::ProcessMemory;
-use crate::{Memory as _, Vmx};
+use crate::{Memory as _, Vmx, hold};
 
 /// While it lives, this thread's ports lead to that VMX. Threads do not share it, so tests in one process do not meet.
 ///
@@ -103,10 +103,10 @@ fn is_answered(registers: &mut Registers) -> bool {
         return false;
     }
     let Ok(Some(vmx)) = HOST.try_with(|host| host.borrow().clone()) else { return false };
-    let mut vmx = vmx.lock().unwrap_or_else(PoisonError::into_inner);
-    if !processor.serve(access, &mut vmx, &mut memory) {
+    if !processor.serve(access, &mut vmx.lock().unwrap_or_else(PoisonError::into_inner), &mut memory) {
         return false;
     }
+    hold(&vmx);
     for (number, value) in [
         (libc::REG_RAX, processor.rax),
         (libc::REG_RBX, processor.rbx),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::termios::{self, SetArg};
@@ -73,9 +74,13 @@ fn start_fronts(options: &Options, vmx: &Shared) -> io::Result<()> {
     }
     if let Some(path) = &options.control {
         let (orders, vmx) = (open(path)?, vmx.clone());
+        // no other process of this machine may write there
+        let mut kmsg = options.kmsg.as_ref().map(|path| OpenOptions::new().append(true).open(path)).transpose()?;
         make_raw(&orders);
         thread::spawn(move || {
-            BufReader::new(orders).split(b'\n').map_while(Result::ok).for_each(|order| obey(&order, &vmx));
+            for order in BufReader::new(orders).split(b'\n').map_while(Result::ok) {
+                obey(&order, &vmx, kmsg.as_mut());
+            }
         });
     }
     if options.vsock {
@@ -105,13 +110,27 @@ fn make_raw(file: &File) {
     }
 }
 
-/// `tclo TEXT` or `info KEY=VALUE`; anything else is said on the error output.
-fn obey(order: &[u8], vmx: &Shared) {
+/// What a kernel says that has noticed that its machine is another now: Linux, drivers/char/random.c, `add_vmfork_randomness`. This machine has no device by which
+/// it could.
+const NOTICED: &[u8] = b"<5>random: crng reseeded due to virtual machine fork\n";
+
+/// `tclo TEXT`, `info KEY=VALUE`, `time SECONDS` or `clone`; anything else is said on the error output.
+fn obey(order: &[u8], vmx: &Shared, kmsg: Option<&mut File>) {
     let mut words = order.splitn(2, |&byte| byte == b' ');
     let (verb, text) = (words.next().unwrap_or_default(), unescape(words.next().unwrap_or_default()));
     match (verb, key_and_value(&text)) {
         (b"tclo", _) => lock(vmx).questions.push_back(text),
         (b"info", Some((key, value))) => drop(lock(vmx).guestinfo.insert(key, value.to_vec())),
+        (b"time", _) => {
+            lock(vmx).time = str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).map(Duration::from_secs)
+        }
+        (b"clone", _) => {
+            // one that cannot be written is missed by who reads it
+            if let Some(kmsg) = kmsg {
+                kmsg.write_all(NOTICED).ok();
+            }
+            lock(vmx).clone_guest();
+        }
         _ => eprintln!("vmx-double: no such order: {}", order.escape_ascii()),
     }
 }
@@ -124,9 +143,16 @@ mod tests {
     #[test]
     fn orders_are_obeyed() {
         let vmx = Arc::new(Mutex::new(Vmx::default()));
-        for order in [&b"tclo ping"[..], b"tclo Set_Option\\x00a b", b"info guestinfo.A=b=c", b"info a", b"what", b""] {
-            obey(order, &vmx);
+        for order in
+            [&b"tclo ping"[..], b"tclo Set_Option\\x00a b", b"info guestinfo.A=b=c", b"info a", b"what", b"", b"time 7"]
+        {
+            obey(order, &vmx, None);
         }
+        assert_eq!(lock(&vmx).time, Some(Duration::from_secs(7)));
+        lock(&vmx).rpci(Origin::Privileged, b"instantclone.freeze");
+        assert!(lock(&vmx).is_frozen());
+        obey(b"clone", &vmx, None);
+        assert!(!lock(&vmx).is_frozen());
         let vmx = lock(&vmx);
         assert_eq!(vmx.questions, [&b"ping"[..], b"Set_Option\0a b"].map(<[u8]>::to_vec));
         assert_eq!(vmx.guestinfo.len(), 1);

@@ -23,13 +23,16 @@ vmx-double [OPTION]... -- PROGRAM [ARGUMENT]...: runs a program as in a virtual 
   --deaf                   no channel can be opened
   --silent                 requests are not answered
   --swollen N              replies say that they have at least N bytes
+  --keep-channels          a clone finds the channels of its template, and the answer to what froze it
+  --kmsg FILE              the log of a guest's kernel, which is to say there that it has noticed that it is a clone
   --no-nic-v3              SetGuestInfo refuses slot 10
   --no-cpuid               the processor says what it is, and not VMware
   --hypercall NAME         it has vmcall, or vmmcall, in place of the port
   --vsock                  VMX is there by vsock too, for RPCI
   --log FILE               every access with its registers
   --state FILE             what the guest says: lines of `rpci REQUEST`, `tclo ANSWER`
-  --control FILE           takes orders while the program runs: lines of `tclo TEXT`, `info KEY=VALUE`
+  --control FILE           takes orders while the program runs: lines of `tclo TEXT`, `info KEY=VALUE`, `time SECONDS`, and
+                           `clone`, on which a program that is frozen goes on
   --pid1                   it is an init: it goes on as the program itself, and a child of it traces
 
 Texts escape control characters and the backslash as Rust does: \\n, \\\\, \\x00.
@@ -44,6 +47,7 @@ pub struct Options {
     pub(crate) log: Option<PathBuf>,
     pub(crate) state: Option<PathBuf>,
     pub(crate) control: Option<PathBuf>,
+    pub(crate) kmsg: Option<PathBuf>,
     pub(crate) pid1: bool,
     /// With its arguments.
     pub(crate) program: Vec<OsString>,
@@ -74,6 +78,7 @@ impl Options {
             log: None,
             state: None,
             control: None,
+            kmsg: None,
             pid1: false,
             program: Vec::new(),
         };
@@ -101,6 +106,7 @@ impl Options {
                 "--checkpoint-at" => options.vmx.faults.checkpoint_at = Some(number(&name, &value()?)?),
                 "--forget-at" => options.vmx.faults.forgets_at = Some(number(&name, &value()?)?),
                 "--swollen" => options.vmx.faults.swollen = Some(number(&name, &value()?)?),
+                "--keep-channels" => options.vmx.faults.keeps_channels = true,
                 "--no-nic-v3" => options.vmx.faults.no_nic_v3 = true,
                 "--no-cpuid" => options.identity.vmware = false,
                 "--hypercall" => options.identity.hypercall = Some(hypercall(&name, &value()?)?),
@@ -108,6 +114,7 @@ impl Options {
                 "--log" => options.log = Some(value()?.into()),
                 "--state" => options.state = Some(value()?.into()),
                 "--control" => options.control = Some(value()?.into()),
+                "--kmsg" => options.kmsg = Some(value()?.into()),
                 "--pid1" => options.pid1 = true,
                 _ => return Err(OptionError::Unknown(name)),
             }
@@ -193,7 +200,7 @@ mod tests {
     #[test]
     fn every_option_is_taken_and_the_programs_own_are_left() {
         let text = "--info guestinfo.A=b=c --tclo ping --tclo Set_Option\\x20a\\\\ --no-hb --no-cookies --checkpoint 3 \
-            --authenticate --deaf --silent --checkpoint-at 4 --forget-at 5 --swollen 9 --no-nic-v3 --no-cpuid --hypercall vmmcall --vsock --log l --state s --control c -- p --info q";
+            --authenticate --deaf --silent --checkpoint-at 4 --forget-at 5 --swollen 9 --no-nic-v3 --no-cpuid --hypercall vmmcall --vsock --log l --state s --control c --kmsg k --keep-channels -- p --info q";
         let options = parse(text).unwrap();
         assert_eq!(options.vmx.guestinfo, BTreeMap::from([("guestinfo.a".into(), b"b=c".to_vec())]));
         assert_eq!(options.vmx.questions, [&b"ping"[..], b"Set_Option a\\"].map(<[u8]>::to_vec));
@@ -201,12 +208,13 @@ mod tests {
         assert!(
             faults.no_high_bandwidth && faults.no_cookies && faults.authenticate && faults.deaf && faults.no_nic_v3
         );
-        assert!(faults.silent);
+        assert!(faults.silent && faults.keeps_channels);
         let numbers = [faults.checkpoint_every, faults.checkpoint_at, faults.forgets_at, faults.swollen];
         assert_eq!(numbers, [3, 4, 5, 9].map(Some));
         assert!(!options.identity.vmware && options.vsock && !options.pid1);
         assert_eq!(options.identity.hypercall, Some(Hypercall::Vmmcall));
-        assert_eq!([options.log, options.state, options.control], ["l", "s", "c"].map(|name| Some(name.into())));
+        let files = [options.log, options.state, options.control, options.kmsg];
+        assert_eq!(files, ["l", "s", "c", "k"].map(|name| Some(name.into())));
         assert_eq!(options.program, ["p", "--info", "q"]);
         for word in text.split(' ').filter(|word| word.len() > 2).filter_map(|word| word.strip_prefix("--")) {
             assert!(USAGE.contains(&format!("--{word}")), "--{word} is not explained");

@@ -9,6 +9,8 @@
 //! in     EAX magic, EBX 0x10000, ECX length, EDX port | channel << 16, buffer RDI, ESI and EBP cookies      ->  EBX status << 16
 //! ```
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::channel::{Channel, Service};
 use super::{Direction, Faults, Memory, Origin, Registers, Vmx};
 
@@ -21,6 +23,7 @@ pub const PORT_HIGH: u16 = 0x5659;
 
 const GETVERSION: u32 = 10;
 const MESSAGE: u32 = 30;
+const GETTIMEFULL: u32 = 46;
 /// What GETVERSION says: the version that all have, and ESX.
 const VERSION: u32 = 6;
 const PRODUCT: u32 = 2;
@@ -63,6 +66,7 @@ impl Vmx {
         match command {
             _ if registers.eax != MAGIC => Registers { eax: NOBODY, ..registers },
             GETVERSION => Registers { eax: VERSION, ebx: MAGIC, ecx: PRODUCT, ..registers },
+            GETTIMEFULL => self.tell_time(registers),
             MESSAGE if self.faults.deaf => Registers { ecx: FAILURE, ..registers },
             MESSAGE if kind == OPEN => self.open(registers),
             MESSAGE => self.message(kind, registers),
@@ -112,6 +116,15 @@ impl Vmx {
                 said(SUCCESS)
             }
         }
+    }
+
+    /// Seconds in ESI and EDX, microseconds in EBX; how far the guest's clock may be behind, in microseconds, in ECX.
+    fn tell_time(&self, registers: Registers) -> Registers {
+        const MOST_BEHIND: u32 = 1_000_000;
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = self.time.unwrap_or_else(now);
+        let [high, low] = [32, 0].map(|shift| (time.as_secs() >> shift & u64::from(u32::MAX)).try_into().unwrap_or(0));
+        Registers { ebx: time.subsec_micros(), ecx: MOST_BEHIND, edx: low, esi: high, ..registers }
     }
 
     fn open(&mut self, registers: Registers) -> Registers {

@@ -33,6 +33,11 @@ impl Vmx {
                 self.authorize(origin)?;
                 self.set(arguments)
             }
+            // what a clone is told of it, if it is told: see docs/esxi-checklist.md
+            "instantclone.freeze" => {
+                self.frozen = true;
+                done
+            }
             "log" => {
                 self.told.log.push(text(arguments));
                 done

@@ -1,6 +1,7 @@
 //! Processes that are no QEMU, started and held as if they were.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use super::*;
 use crate::vm::orders::tests::Double;

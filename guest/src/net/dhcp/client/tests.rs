@@ -268,6 +268,31 @@ fn a_lease_that_is_taken_back_is_lost_at_once() {
 }
 
 #[test]
+fn a_cable_that_comes_has_the_client_ask_at_once() {
+    // who has nothing begins anew, and not where it has waited longest
+    let mut world = World::new();
+    let last = (0..6).map(|_| world.next()).last().unwrap();
+    world.client.ask_again(world.now, dice(9));
+    let asked = world.next();
+    assert_eq!((asked.kind, asked.seconds), (DISCOVER, last.seconds));
+    // who has an address keeps it, and asks everyone: of the two answers one lets it go on, and the other ends it
+    for kind in [ACK, NAK] {
+        let mut world = World::bound(600, 1200);
+        world.client.ask_again(world.now, dice(9));
+        let asked = world.said().unwrap();
+        assert_eq!((asked.kind, asked.own, asked.to), (REQUEST, OURS, None));
+        assert!(world.hear(&answer(&asked, kind, &[])));
+        assert_eq!(world.client.poll_news(), (kind == NAK).then_some(News::Lost));
+    }
+    // nobody who has given it back wants it again
+    let mut world = World::bound(600, 1200);
+    world.client.release(world.now, dice(9));
+    world.said();
+    world.client.ask_again(world.now, dice(9));
+    assert!(world.said().is_none());
+}
+
+#[test]
 fn a_lease_is_given_back_and_then_there_is_silence() {
     let mut world = World::bound(600, 1200);
     world.client.release(world.now, dice(9));

@@ -74,6 +74,18 @@ fn the_version_is_asked_as_tools_ask_it() {
     assert_eq!((after.eax, after.ebx, after.ecx), (6, MAGIC, 2));
 }
 
+#[test]
+fn the_time_is_told_in_seconds_and_microseconds() {
+    let mut vmx = hello();
+    let ask = Registers { eax: MAGIC, ebx: u32::MAX, ecx: 46, edx: 0x5658, ..Registers::default() };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let after = vmx.access(ask);
+    assert!((now..now + 60).contains(&(u64::from(after.esi) << 32 | u64::from(after.edx))));
+    vmx.time = Some(std::time::Duration::from_micros((5 << 32) * 1_000_000 + 7_000_123));
+    let after = vmx.access(ask);
+    assert_eq!([after.eax, after.esi, after.edx, after.ebx], [MAGIC, 5, 7, 123]);
+}
+
 /// vmware-rpctool 12.2 asked this, and understood this.
 #[test]
 fn a_value_crosses_at_high_bandwidth() {
