@@ -1,3 +1,5 @@
+//! A keeper in a process of this test, and what it hands to whom.
+
 use std::future::{pending, ready};
 use std::os::unix::fs::FileExt;
 
