@@ -216,6 +216,7 @@ const LOOK: Duration = Duration::from_millis(2);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::orders::tests::Double;
     use crate::vm::qemu::tests::machine;
     use crate::vm::{Disk, Format, Vsock};
 
@@ -311,5 +312,32 @@ mod tests {
             panic!("both are clones");
         };
         assert!(one != other && one[..32] != one[32..]);
+    }
+
+    #[tokio::test]
+    async fn a_clone_goes_on_from_wherever_its_host_has_left_it() {
+        const WAITS: &str = r#"{"status": "inmigrate"}"#;
+        let begin = [("query-migrate", "{}"), ("migrate-set-capabilities", "{}"), ("migrate-incoming", "{}")];
+        let end = [("query-status", r#"{"status": "running"}"#), ("query-block", "[]")];
+        let under_way = [("query-migrate", r#"{"status": "active"}"#), ("query-status", WAITS)];
+        let failed = ("query-status", r#"{"status": "paused"}"#);
+        for (told, error) in [
+            (vec![("query-status", r#"{"status": "paused"}"#)], None),
+            ([&[("query-status", WAITS)][..], &begin, &end].concat(), None),
+            ([&[("query-status", WAITS)][..], &under_way, &end].concat(), None),
+            (
+                [&[("query-status", WAITS)][..], &begin, &[failed]].concat(),
+                Some("QEMU does not go on with it: it is paused"),
+            ),
+        ] {
+            let (mut double, orders) = Double::greeted().await;
+            let (went_on, ()) = tokio::join!(finish_resume(&orders), async {
+                for (command, answer) in &told {
+                    double.obey(command, answer).await;
+                }
+            });
+            let why = went_on.err().map(|error| error.to_string());
+            assert_eq!(why.as_deref(), error, "{told:?}");
+        }
     }
 }
