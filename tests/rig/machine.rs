@@ -49,7 +49,8 @@ pub struct Machine {
 const MEMORY_MIB: u32 = 256;
 
 /// The kernel's, as vch gives it.
-pub const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 no_timer_check noreplace-smp rcupdate.rcu_expedited=1";
+pub const COMMAND_LINE: &str =
+    "console=ttyS1 quiet panic=-1 no_timer_check noreplace-smp rcupdate.rcu_expedited=1 clearcpuid=cx16";
 /// A UEFI firmware, of Debian's package ovmf. Without a place for its variables, it starts what it finds on the medium, as on a new machine.
 pub const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 /// A firmware that only starts kernels.
