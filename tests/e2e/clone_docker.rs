@@ -97,6 +97,6 @@ fn who_wants_nothing_but_clones_is_told_why_there_is_none() {
     fails(serve.docker(&["run", "--name", "web", "busybox", "true"]).output(), 125, &[why, "no clones today"]);
     let shown = shows(&serve, "web", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}");
     assert!(shown.contains(why), "{shown}");
-    let refused = serve.refused(&[], &["--hypervisor", "none", "--link-listen", "unix:///none", "--clone", "auto"]);
-    assert!(refused.contains("--clone, or VCH_CLONE, is about machines that serve makes"), "{refused}");
+    let refused = serve.refused(&[], &["--hypervisor", "none", "--link-listen", "unix:///none", "--clone", "always"]);
+    assert!(refused.contains("--clone always, or VCH_CLONE, is about machines that serve makes"), "{refused}");
 }

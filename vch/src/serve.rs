@@ -49,8 +49,10 @@ pub fn run(args: &ServeArgs) -> Result<u8> {
             "--network kernel is about the networks of machines that serve makes: say --hypervisor qemu, or leave it out"
         );
     }
-    if args.hypervisor == Hypervisor::None && args.clone != CloneWish::Never {
-        bail!("--clone, or VCH_CLONE, is about machines that serve makes: say --hypervisor qemu, or leave it out");
+    if args.hypervisor == Hypervisor::None && args.clone == CloneWish::Always {
+        bail!(
+            "--clone always, or VCH_CLONE, is about machines that serve makes: say --hypervisor qemu, or leave it out"
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let result = LocalSet::new().block_on(&runtime, serve(args));
