@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::libc;
 use wire::guestinfo::ENTROPY;
 
+use crate::clock;
 use crate::sys::backdoor::Backdoor;
 use crate::sys::kernel;
-use crate::{clock, vmware};
 
 /// What is open before the copy is made: nothing has to be looked for afterwards.
 #[derive(Debug)]
@@ -55,13 +55,12 @@ impl Fork {
     /// Opens everything.
     pub fn open() -> Result<Fork, ForkError> {
         let random = OpenOptions::new().write(true).open("/dev/random").map_err(ForkError::Reseed)?;
-        let is_vmware = vmware::is_here();
-        let identifier = match is_vmware {
-            true => Identifier::log().map_err(ForkError::NoIdentifier)?,
-            false => Identifier::device().map_err(ForkError::NoIdentifier)?,
-        };
         let backdoor = Backdoor::detect();
-        Ok(Fork { random, identifier, backdoor })
+        let identifier = match backdoor {
+            Some(_) => Identifier::log(),
+            None => Identifier::device(),
+        };
+        Ok(Fork { random, identifier: identifier.map_err(ForkError::NoIdentifier)?, backdoor })
     }
 
     /// Makes the kernel's randomness this machine's own. Whatever was drawn before, the template and all its clones have.

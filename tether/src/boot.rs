@@ -124,7 +124,9 @@ pub(crate) fn boot(signals: io::Result<Signals>) -> Result<Machine, BootError> {
     if root.is_ok() {
         say!(Debug, "the machine is ready");
     }
-    journal::begin(spec.diagnostics.level);
+    if woken.is_some() {
+        journal::begin(spec.diagnostics.level);
+    }
     Ok(Machine { signals, spec, store, line, log, button, cgroup, network, hardware, root })
 }
 

@@ -115,10 +115,11 @@ impl Networks {
         self.placed.iter().try_for_each(|placed| placed.set_up(&mut stack))?;
         if !self.placed.is_empty() {
             let indices: Vec<u32> = self.placed.iter().map(|placed| placed.link.index).collect();
-            let waited = stack.wait_until_running(&indices, CABLE_BOUND);
-            waited.map_err(|error| machine("cannot look at the network cards", &error))?;
+            // first: a cable that comes behind the last look is told of
             self.watch().map_err(|error| machine("cannot watch the network cards", &error))?;
-            self.look_at_cables();
+            let waited = stack.wait_until_running(&indices, CABLE_BOUND);
+            let links = waited.map_err(|error| machine("cannot look at the network cards", &error))?;
+            self.note_cables(&links);
             self.announce();
             (0..self.placed.len()).try_for_each(|at| self.ask(at))?;
             self.wait_for_leases()?;
@@ -270,6 +271,13 @@ impl Networks {
         let Ok(links) = open().and_then(|mut stack| stack.links().map_err(|error| machine("cards", &error))) else {
             return;
         };
+        if self.note_cables(&links) {
+            self.announce();
+        }
+    }
+
+    /// True if one has come.
+    fn note_cables(&mut self, links: &[Link]) -> bool {
         let mut has_come = false;
         for placed in &mut self.placed {
             let is_running = links.iter().any(|link| link.index == placed.link.index && link.is_running);
@@ -279,9 +287,7 @@ impl Networks {
             }
             placed.link.is_running = is_running;
         }
-        if has_come {
-            self.announce();
-        }
+        has_come
     }
 
     fn look_for_cards(&mut self, now: Duration) {

@@ -116,15 +116,16 @@ impl Stack {
         gone(self.0.send(route_request(libc::RTM_DELROUTE, 0, index, route)), Errno::ESRCH)
     }
 
-    /// Waits until the interfaces of these numbers are all running, or `bound` has passed: a card may have no cable.
-    pub fn wait_until_running(&mut self, indices: &[u32], bound: Duration) -> Result<(), NetlinkError> {
+    /// Waits until the interfaces of these numbers are all running, or `bound` has passed: a card may have no cable. All interfaces, as they are then.
+    pub fn wait_until_running(&mut self, indices: &[u32], bound: Duration) -> Result<Vec<Link>, NetlinkError> {
         let watch = Watch::open()?;
         let deadline = clock::now() + bound;
         loop {
             let running = |link: &Link| link.is_running || !indices.contains(&link.index);
             let left = deadline.saturating_sub(clock::now());
-            if left.is_zero() || self.links()?.iter().all(running) {
-                return Ok(());
+            let links = self.links()?;
+            if left.is_zero() || links.iter().all(running) {
+                return Ok(links);
             }
             watch.wait(left);
         }

@@ -99,25 +99,9 @@ impl Backdoor {
     }
 }
 
-const VENDOR: u32 = 0x4000_0000;
-
-/// The CPU says that it is a machine's.
-fn is_guest(cpuid: &impl Fn(u32) -> CpuidResult) -> bool {
-    const HYPERVISOR: u32 = 1 << 31;
-    cpuid(1).ecx & HYPERVISOR != 0
-}
-
-/// Whose machine it is, and the last leaf that says more of it.
-fn vendor(cpuid: &impl Fn(u32) -> CpuidResult) -> (u32, [u32; 3]) {
-    name(cpuid, VENDOR)
-}
-
-fn name(cpuid: &impl Fn(u32) -> CpuidResult, leaf: u32) -> (u32, [u32; 3]) {
-    let CpuidResult { eax, ebx, ecx, edx } = cpuid(leaf);
-    (eax, [ebx, ecx, edx])
-}
-
 fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
+    const HYPERVISOR: u32 = 1 << 31;
+    const VENDOR: u32 = 0x4000_0000;
     const FEATURES: u32 = VENDOR + 0x10;
     const HAS_VMMCALL: u32 = 1;
     const HAS_VMCALL: u32 = 2;
@@ -125,10 +109,14 @@ fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
     const SEV: u32 = 2;
     const TDX: u32 = 0x21;
 
-    if !is_guest(&cpuid) {
+    let name = |leaf: u32| {
+        let CpuidResult { eax, ebx, ecx, edx } = cpuid(leaf);
+        (eax, [ebx, ecx, edx])
+    };
+    if cpuid(1).ecx & HYPERVISOR == 0 {
         return None;
     }
-    let (last, vendor) = vendor(&cpuid);
+    let (last, vendor) = name(VENDOR);
     if vendor != [0x6177_4d56, 0x4d56_6572, 0x6572_6177] {
         return None;
     }
@@ -141,7 +129,7 @@ fn detect(cpuid: impl Fn(u32) -> CpuidResult) -> Option<Backdoor> {
     // a machine shows these to a guest whose memory is encrypted
     let is_sev = cpuid(0x8000_0000).eax >= ENCRYPTION && cpuid(ENCRYPTION).eax & SEV != 0;
     // "Intel", "TDX " and spaces: EBX, EDX, ECX
-    let is_tdx = cpuid(0).eax >= TDX && name(&cpuid, TDX).1 == [0x6574_6e49, 0x2020_2020, 0x5844_546c];
+    let is_tdx = cpuid(0).eax >= TDX && name(TDX).1 == [0x6574_6e49, 0x2020_2020, 0x5844_546c];
     Some(Backdoor { instruction, is_encrypted: is_sev || is_tdx })
 }
 

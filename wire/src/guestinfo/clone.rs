@@ -116,6 +116,13 @@ pub fn cards(keys: &dyn Keys) -> Result<Vec<(Hardware, Hardware)>, SpecError> {
     pairs.collect()
 }
 
+/// Writes them.
+pub fn write_cards(cards: &[(Hardware, Hardware)], keys: &mut Dictionary) {
+    let text = |(from, to): &(Hardware, Hardware)| format!("{}={}", hardware_text(*from), hardware_text(*to));
+    let pairs: Vec<String> = cards.iter().map(text).collect();
+    Writer::new(keys).names(CARDS, pairs.iter().map(String::as_str));
+}
+
 /// Whether a clone's controller has disks that the template's had not.
 pub fn has_more_disks(keys: &dyn Keys) -> bool {
     let root = Node { keys, path: format!("{BASE}/") };
@@ -125,13 +132,6 @@ pub fn has_more_disks(keys: &dyn Keys) -> bool {
 /// Writes it.
 pub fn write_more_disks(has: bool, keys: &mut Dictionary) {
     Writer::new(keys).flag(DISKS, has);
-}
-
-/// Writes them.
-pub fn write_cards(cards: &[(Hardware, Hardware)], keys: &mut Dictionary) {
-    let text = |(from, to): &(Hardware, Hardware)| format!("{}={}", hardware_text(*from), hardware_text(*to));
-    let pairs: Vec<String> = cards.iter().map(text).collect();
-    Writer::new(keys).names(CARDS, pairs.iter().map(String::as_str));
 }
 
 #[cfg(test)]
