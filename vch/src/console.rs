@@ -1,12 +1,17 @@
 //! What the VM's console says when the guest itself can say nothing any more. How tether writes its lines there: `guest::journal`.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// The line that tells most: the last one of a panic or of an error of tether's, else the last one at all.
 pub fn telling_line(console: &Path) -> Option<String> {
     choose(&tail(console).ok()?)
+}
+
+/// Whether these words are on it.
+pub(crate) fn holds(console: &Path, words: &[u8]) -> bool {
+    fs::read(console).is_ok_and(|text| text.windows(words.len()).any(|window| window == words))
 }
 
 fn tail(path: &Path) -> io::Result<String> {

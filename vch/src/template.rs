@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::state;
 use crate::vm::fork::{self, Unclonable};
-use crate::vm::qemu::{self, Files};
+use crate::vm::qemu;
 use crate::vm::{Boot, Machine};
 
 pub mod keeper;
@@ -23,22 +23,21 @@ mod pressure;
 
 use self::kept::Template;
 
-/// A template that fits the machine: the one that is kept, else a new one, which is kept from then on.
-pub async fn have(program: &Path, machine: &Machine) -> Result<Template> {
-    let kind = kind(program, machine)?;
+/// A template that fits the machine, which is of this [`kind`]: the one that is kept, else a new one, which is kept from then on.
+pub async fn have(program: &Path, machine: &Machine, kind: &str) -> Result<Template> {
     let dir = keeper::dir()?;
-    if let Some(template) = keeper::take(&dir, &kind).await? {
+    if let Some(template) = keeper::take(&dir, kind).await? {
         return Ok(template);
     }
     // of several that want one, the first makes it, and the others have it as soon as it is kept
     let _lock = tokio::select! {
-        kept = kept_by_another(&dir, &kind) => return kept,
-        lock = keeper::lock(&dir, &kind) => lock?,
+        kept = kept_by_another(&dir, kind) => return kept,
+        lock = keeper::lock(&dir, kind) => lock?,
     };
-    if let Some(template) = keeper::take(&dir, &kind).await? {
+    if let Some(template) = keeper::take(&dir, kind).await? {
         return Ok(template);
     }
-    let template = make(program, machine, &kind).await?;
+    let template = make(program, machine, kind).await?;
     keeper::start(&template, &dir).await?;
     Ok(template)
 }
@@ -58,10 +57,7 @@ async fn make(program: &Path, machine: &Machine, kind: &str) -> Result<Template>
     let machine = fork::template_of(machine, dir.path())?;
     let memory = Template::new_memory(machine.memory_mib << 20)?;
     let state = Template::new_state()?;
-    let files = Files { memory: Some(memory.try_clone()?), state: Some(state.try_clone()?) };
-    fork::save(program, &machine, &files).await?;
-    // it is sealed when nobody has it but us
-    drop(files);
+    fork::save(program, &machine, &memory, &state).await?;
     Template::seal(memory, state, kind)
 }
 
@@ -80,7 +76,7 @@ pub fn kind(program: &Path, machine: &Machine) -> Result<String> {
         digest.update(word.as_bytes());
         digest.update([0]);
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(state::hex(&digest.finalize()))
 }
 
 /// Between two looks for a template that another one makes.

@@ -25,16 +25,17 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use self::clone::{Keys, Templates};
+use self::clone::Templates;
 use self::confine::Confinement;
 use self::process::{ENDING, Process, Unfinished};
 use super::{Hypervisor, Off, Order, Powered, Reins};
 use crate::ids;
 use crate::lock::locked;
 use crate::serve::say;
+use crate::vm::fork::{self, Keys};
 use crate::vm::orders::Orders;
 use crate::vm::qemu::Files;
-use crate::vm::{Accel, Begins, Boot, Machine, accel, fork, qemu};
+use crate::vm::{Accel, Begins, Boot, Machine, accel, qemu};
 use crate::whole::if_there;
 
 /// QEMU, as it is installed.
@@ -104,8 +105,7 @@ impl Qemu {
         match machine.begins {
             Begins::Clone => {
                 let template = self.templates.have(&self.program, &machine).await?;
-                let keys = Keys::of(dir);
-                let clone = fork::clone_of(&machine, keys.path())?;
+                let (clone, _keys) = fork::clone_of(&machine)?;
                 let begun = self.launch(dir, &clone, template.files()?).await;
                 begun.context("QEMU does not go on with the template")
             }

@@ -3,7 +3,6 @@
 //! Whatever is wrong with a template, or with what was made of it, is told in a sentence, and the machine boots; only who wants nothing but a clone gets an error. Once a
 //! clone runs it is a machine like any other: what its guest says then is not the template's fault.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -47,22 +46,13 @@ pub(super) fn boots(wish: CloneWish, why: impl Into<anyhow::Error>) -> Result<()
 }
 
 async fn clone(qemu: &Path, machine: &Machine, listener: &mut Listener, start_by: Instant) -> Result<(Process, Pipe)> {
-    let template = template::have(qemu, machine).await?;
-    // beside the spec, as secret, and gone when it is read
-    let keys = machine.guestinfo.with_extension("clone");
+    let template = template::have(qemu, machine, &template::kind(qemu, machine)?).await?;
     let LinkEnd::Own(link) = &machine.link_end else { bail!("its link leads elsewhere") };
-    // where paths are short
+    // where paths are short, in a directory that goes with this run
     let socket = link.with_file_name("orders");
-    let told = fork::clone_of(machine, &keys).map(|clone| Machine { orders: Some(socket.clone()), ..clone });
-    let begun = match told {
-        Ok(clone) => go_on(qemu, &clone, &template, &socket, listener, start_by).await,
-        Err(error) => Err(error),
-    };
-    for file in [keys, socket] {
-        // the container's directory is its own: what is left there harms nobody
-        let _gone = fs::remove_file(file);
-    }
-    begun
+    let (clone, _keys) = fork::clone_of(machine)?;
+    let clone = Machine { orders: Some(socket.clone()), ..clone };
+    go_on(qemu, &clone, &template, &socket, listener, start_by).await
 }
 
 async fn go_on(

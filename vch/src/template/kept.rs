@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::state;
 use crate::vm::qemu::Files;
 
 /// A template. Nobody can write to its files any more, nor make them longer or shorter.
@@ -133,7 +134,7 @@ fn digest(file: &File) -> io::Result<String> {
     let (mut hasher, mut buffer, mut offset) = (Sha256::new(), vec![0; 1 << 16], 0);
     loop {
         match file.read_at(&mut buffer, offset)? {
-            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(state::hex(&hasher.finalize())),
             count => {
                 hasher.update(&buffer[..count]);
                 offset += count as u64;

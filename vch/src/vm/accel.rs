@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use wire::spec::LinkDevice;
 
 use super::{Accel, Begins, Boot, LinkEnd, Machine, qemu};
+use crate::console;
 
 /// What can be told at once; none if a machine has to show it first.
 pub fn known(program: &Path, cache: &Path) -> Result<Option<Accel>> {
@@ -70,7 +71,7 @@ fn key(program: &Path) -> Result<String> {
 
 async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
     let dir = tempfile::tempdir().context("cannot make a directory for a trial of KVM")?;
-    let console = dir.path().join("console");
+    let console_file = dir.path().join("console");
     let nothing = dir.path().join("nothing");
     fs::write(&nothing, "")?;
     let _socket = tokio::net::UnixListener::bind(dir.path().join("link"))?;
@@ -83,7 +84,7 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
         link: LinkDevice::Serial,
         link_end: LinkEnd::Own(dir.path().join("link")),
         vsock: None,
-        console: console.clone(),
+        console: console_file.clone(),
         log: None,
         guestinfo: nothing,
         root: None,
@@ -95,11 +96,11 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
     let mut process = qemu::Process::start(program, &machine)?;
     let give_up = Instant::now() + PROBE_TIME;
     let works = loop {
-        if has_spoken(&console) {
+        if console::holds(&console_file, NAME) {
             break true;
         }
         tokio::select! {
-            _ = process.wait() => break has_spoken(&console),
+            _ = process.wait() => break console::holds(&console_file, NAME),
             () = sleep(PROBE_INTERVAL) => {}
         }
         if Instant::now() >= give_up {
@@ -108,10 +109,6 @@ async fn probe(program: &Path, boot: &Boot) -> Result<bool> {
     };
     process.kill().await;
     Ok(works)
-}
-
-fn has_spoken(console: &PathBuf) -> bool {
-    fs::read(console).is_ok_and(|text| text.windows(NAME.len()).any(|window| window == NAME))
 }
 
 /// In the cache: what the last probe showed.

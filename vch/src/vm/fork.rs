@@ -4,8 +4,8 @@
 //! fits, and what differs is found by the guest after it has woken. Templates are kept, checked and dropped by [`crate::template`].
 //! Source: QEMU, docs/devel/migration.rst, `x-ignore-shared`.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -62,9 +62,8 @@ fn template_mac(number: usize) -> [u8; 6] {
     [0x02, b't', b'm', b'p', b'l', number]
 }
 
-/// Boots a template, and saves its device state into a file; its memory stays in the other. Both files are empty before, and nobody else writes them.
-pub async fn save(program: &Path, machine: &Machine, files: &Files) -> Result<()> {
-    let (Some(memory), Some(state)) = (&files.memory, &files.state) else { bail!("a template needs two files") };
+/// Boots a template with its memory in one file, and saves the state of its devices into the other. Both are empty before, and nobody else writes them.
+pub async fn save(program: &Path, machine: &Machine, memory: &File, state: &File) -> Result<()> {
     let number = number()?;
     let keys = wire::guestinfo::write_generation(&Generation::Template { number });
     write_keys(&machine.guestinfo, &keys.to_string())?;
@@ -94,7 +93,7 @@ async fn save_running(machine: &Machine, state: std::os::fd::OwnedFd) -> Result<
     let Some(socket) = &machine.orders else { bail!("it takes no orders") };
     let orders = Orders::connect(socket).await?;
     // what is saved is a guest that does nothing but look whether it is a clone
-    while !fs::read(&machine.console).is_ok_and(|text| text.windows(READY.len()).any(|window| window == READY)) {
+    while !console::holds(&machine.console, READY) {
         sleep(LOOK).await;
     }
     leave_memory(&orders).await?;
@@ -118,13 +117,32 @@ async fn leave_memory(orders: &Orders) -> Result<()> {
     orders.execute("migrate-set-capabilities", json!({ "capabilities": capabilities })).await.map(drop)
 }
 
-/// The machine as a clone: its guest's keys are in `keys`, which is written here, and holds secrets.
-pub fn clone_of(machine: &Machine, keys: &Path) -> Result<Machine> {
+/// The file that tells a clone what it is: as secret as the spec, which is in it. QEMU reads it before it takes orders; it goes when this is dropped.
+#[derive(Debug)]
+pub struct Keys(PathBuf);
+
+impl Keys {
+    /// Those of the machine whose files are in `dir`.
+    pub fn of(dir: &Path) -> Keys {
+        Keys(dir.join(KEYS))
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        // most often there are none; what stays is in the container's own directory, and is removed with it
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+/// The machine as a clone, and the keys of its guest, beside those that it would boot with.
+pub fn clone_of(machine: &Machine) -> Result<(Machine, Keys)> {
+    let keys = Keys::of(machine.guestinfo.parent().unwrap_or(Path::new("")));
     let mut text = told(machine)?;
     text += &fs::read_to_string(&machine.guestinfo)
         .with_context(|| format!("cannot read {}", machine.guestinfo.display()))?;
-    write_keys(keys, &text)?;
-    Ok(Machine { begins: Begins::Clone, guestinfo: keys.to_owned(), ..machine.clone() })
+    write_keys(&keys.0, &text)?;
+    Ok((Machine { begins: Begins::Clone, guestinfo: keys.0.clone(), ..machine.clone() }, keys))
 }
 
 /// The keys that come first.
@@ -205,6 +223,8 @@ async fn tell_size(orders: &Orders) -> Result<()> {
 
 /// From here to a clone's first instruction, as long as QEMU takes to start. On a busy host it is longer, and the clock is behind until the link tells the time.
 const START: Duration = Duration::from_millis(60);
+/// In the container's directory.
+const KEYS: &str = "guestinfo.clone";
 /// What a template says when it is ready.
 const READY: &[u8] = b"Waiting for a spec";
 /// Bytes of guestinfo that a template has.
@@ -278,21 +298,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let guestinfo = dir.path().join("guestinfo");
         fs::write(&guestinfo, "x".repeat(SPEC_SIZE)).unwrap();
-        let large = clone_of(&Machine { guestinfo, ..machine() }, &dir.path().join("clone")).unwrap_err();
+        let large = clone_of(&Machine { guestinfo, ..machine() }).unwrap_err();
         assert_eq!(large.to_string(), "its spec is larger than the 64 KiB that a template keeps free for one");
     }
 
     #[test]
     fn a_clone_is_told_first_what_makes_it_one() {
         let dir = tempfile::tempdir().unwrap();
-        let (guestinfo, keys) = (dir.path().join("guestinfo"), dir.path().join("clone"));
+        let guestinfo = dir.path().join("guestinfo");
         let key = "guestinfo.vice./common/id";
         fs::write(&guestinfo, wire::vmx::line(key, "3f0c") + "\n").unwrap();
         let card = Card { mac: [0x52, 0x54, 0, 0, 0, 7], end: CardEnd::User(Vec::new()) };
         let own = Machine { guestinfo, cards: vec![card; 8], ..machine() };
         let read = || {
-            assert_eq!(clone_of(&own, &keys).unwrap().begins, Begins::Clone);
-            let bytes = fs::read(&keys).unwrap();
+            let (clone, _keys) = clone_of(&own).unwrap();
+            assert_eq!(clone.begins, Begins::Clone);
+            let bytes = fs::read(&clone.guestinfo).unwrap();
             assert_eq!(bytes.len(), SPEC_SIZE);
             String::from_utf8(bytes).unwrap()
         };
@@ -339,5 +360,14 @@ mod tests {
             let why = went_on.err().map(|error| error.to_string());
             assert_eq!(why.as_deref(), error, "{told:?}");
         }
+    }
+
+    #[test]
+    fn keys_go_when_they_are_of_no_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::of(dir.path());
+        fs::write(&keys.0, "secret").unwrap();
+        drop(keys);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
